@@ -1,0 +1,62 @@
+"""What a backbone is, as data: frozen records that name everything and hold no network."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How an image becomes the input of a network.
+
+    The image is resized so that its shorter side has `resize` pixels, and the
+    middle square of `size` pixels is taken. Its values in [0, 1] have `mean`
+    subtracted and are divided by `std`, per channel.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str = "bilinear"
+
+    def at(self, size: int | None) -> "InputSpec":
+        """Return the same preprocessing for another square of `size` pixels."""
+        if size is None or size == self.size:
+            return self
+        return replace(self, size=size, resize=round(self.resize * size / self.size))
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "InputSpec":
+        """Read the numbers of a backbone file."""
+        return cls(
+            size=int(values["size"]),
+            resize=int(values["resize"]),
+            mean=tuple(float(value) for value in values["mean"]),
+            std=tuple(float(value) for value in values["std"]),
+            interpolation=str(values["interpolation"]),
+        )
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """The passport of a backbone: what to build, from which weights, fed how.
+
+    `digest` is taken over the architecture and the values of its weights, so two
+    files with the same content are one backbone, and a changed file is another.
+    """
+
+    name: str
+    architecture: str
+    params: tuple[tuple[str, Any], ...]
+    weights: str | None
+    digest: str
+    input: InputSpec
+    stages: tuple[str, ...]
+    source: str
+    licence: str
+
+    def to_json(self) -> str:
+        """Return every field as JSON text."""
+        return json.dumps(asdict(self))

@@ -1,0 +1,64 @@
+"""From the activation of a stage to one row per image."""
+
+import torch
+from torch import nn
+
+POOLINGS = ("auto", "avg", "max", "gem", "cls", "flatten")
+
+_GEM_POWER = 3.0  # as Radenovic et al. fix it without training, arXiv 1711.02512
+_GEM_FLOOR = 1e-6
+
+
+class Pool(nn.Module):
+    """Pool feature maps (n, C, H, W) or tokens (n, L, C) to rows (n, width).
+
+    Parameters
+    ----------
+    pooling : one of POOLINGS but "auto"
+    n_prefix_tokens : int
+        Tokens before those of the image's patches. The first is the class token;
+        "avg", "max" and "gem" leave all of them out.
+    """
+
+    def __init__(self, pooling: str, n_prefix_tokens: int = 0):
+        super().__init__()
+        self.pooling = pooling
+        self.n_prefix_tokens = n_prefix_tokens
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.pooling == "flatten" or x.ndim == 2:
+            return x.flatten(1)
+        if x.ndim == 3:
+            if self.pooling == "cls":
+                return x[:, 0]
+            x = x[:, self.n_prefix_tokens :].transpose(1, 2)
+        else:
+            x = x.flatten(2)
+        if self.pooling == "avg":
+            return x.mean(2)
+        if self.pooling == "max":
+            return x.amax(2)
+        x = x.float().clamp(min=_GEM_FLOOR)
+        return x.pow(_GEM_POWER).mean(2).pow(1 / _GEM_POWER)
+
+    def extra_repr(self) -> str:
+        return repr(self.pooling)
+
+
+def resolve_pooling(pooling: str, n_prefix_tokens: int, backbone: str) -> str:
+    """Return the pooling that "auto" stands for; refuse what the network can't give.
+
+    "auto" is what the network's own head reads: the class token where there is
+    one, the average elsewhere.
+    """
+    if pooling not in POOLINGS:
+        allowed = ", ".join(repr(name) for name in POOLINGS)
+        raise ValueError(f"pooling must be one of {allowed}, got {pooling!r}")
+    if pooling == "auto":
+        return "cls" if n_prefix_tokens else "avg"
+    if pooling == "cls" and not n_prefix_tokens:
+        raise ValueError(
+            f"pooling='cls' needs a network with a class token, and {backbone!r} has none; "
+            "use pooling='auto', 'avg', 'max', 'gem' or 'flatten'"
+        )
+    return pooling

@@ -1,0 +1,138 @@
+"""Locate weights, read them without running code, and load them strictly."""
+
+import hashlib
+import os
+import pickle
+import re
+import urllib.error
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from ..exceptions import WeightsError, WeightsNotFoundError
+from ._file import read_tensors
+
+# torchvision's convention: resnet18-f37072fd.pth has a SHA-256 that starts so
+_HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,})\.")
+
+
+def download(url: str, title: str, progress: bool = False) -> str:
+    """Return the local file of `url`, downloaded to torch's own folder when missing.
+
+    The file's hash is checked whether it was downloaded now or lay there.
+    """
+    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+    name = os.path.basename(url)
+    path = os.path.join(folder, name)
+    match = _HASH_IN_NAME.search(name)
+    wanted = match.group(1) if match else None
+    if not os.path.exists(path):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            torch.hub.download_url_to_file(url, path, hash_prefix=wanted, progress=progress)
+        except (urllib.error.URLError, OSError) as error:
+            raise WeightsNotFoundError(
+                f"the weights of {title} can't be downloaded ({error}). Wanted: {url}. Without "
+                f"network, put the file at {path}, or use a backbone that works offline: "
+                "backbone='mini', which ships with sktransfer and is for trying and testing, or "
+                "the path of a self-describing .safetensors file"
+            ) from error
+        except RuntimeError as error:  # torch's own word for a wrong hash
+            raise WeightsError(f"the download of {title} from {url} is damaged: {error}") from error
+    elif wanted is not None and not _sha256(path).startswith(wanted):
+        raise WeightsError(
+            f"{path} is not what it should be: its SHA-256 does not start with {wanted}. It may "
+            "be a download that broke off; delete it, and it is fetched again"
+        )
+    return path
+
+
+def read_state_dict(path: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a ``.safetensors`` or ``.pth`` file; no code in it runs."""
+    if path.endswith(".safetensors"):
+        return read_tensors(path)
+    if not os.path.isfile(path):
+        raise WeightsNotFoundError(f"no such file of weights: {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{path} is refused: reading it would run code, or it is damaged ({reason}). Where "
+            "you trust its source, convert it once: safetensors.torch.save_file("
+            "torch.load(path, weights_only=False).state_dict(), 'weights.safetensors')"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} can't be read ({reason}); it may be truncated") from error
+    for wrapper in ("state_dict", "model"):  # common in training checkpoints
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise WeightsError(f"{path} holds no state dict: a mapping from names to tensors")
+    return dict(state)
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, torch.Tensor], head: Iterable[str], source: str
+) -> None:
+    """Load all but the head; any other mismatch is an error that lists it.
+
+    `model` may lie on the meta device: tensors are assigned, not copied. The head
+    of `state` is left out, since the head of `model` is never used.
+    """
+    head = tuple(head)
+    expected = {
+        name: value for name, value in model.state_dict().items() if not name.startswith(head)
+    }
+    given = {name: value for name, value in state.items() if not name.startswith(head)}
+    # a counter that evaluation never reads, which old files lack
+    optional = {name for name in expected if name.endswith("num_batches_tracked")}
+    missing = sorted(expected.keys() - given.keys() - optional)
+    unexpected = sorted(given.keys() - expected.keys())
+    if missing or unexpected:
+        raise WeightsError(
+            f"{source} does not fit {type(model).__name__}: missing {_listed(missing)}; "
+            f"unexpected {_listed(unexpected)}. Are backbone and backbone_params those that the "
+            "weights were made with?"
+        )
+    for name, value in given.items():
+        if value.shape != expected[name].shape:
+            raise WeightsError(
+                f"{source} does not fit {type(model).__name__}: {name} has shape "
+                f"{tuple(value.shape)}, expected {tuple(expected[name].shape)}. Are backbone and "
+                "backbone_params those that the weights were made with?"
+            )
+    for name in optional - given.keys():
+        given[name] = torch.zeros((), dtype=torch.long)
+    given = {
+        name: value.to(expected[name].dtype, memory_format=torch.contiguous_format)
+        for name, value in given.items()
+    }
+    model.load_state_dict(given, strict=False, assign=True)
+
+
+def digest_of(title: str, state: Mapping[str, torch.Tensor]) -> str:
+    """Return a digest over names, shapes and values of the weights, as hex."""
+    hasher = hashlib.blake2b(title.encode(), digest_size=16)
+    for name in sorted(state):
+        if not name.endswith("num_batches_tracked"):  # changes no row
+            value = state[name].detach().cpu().contiguous()
+            hasher.update(f"|{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+            hasher.update(value.numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    if not names:
+        return "nothing"
+    shown = ", ".join(names[:most])
+    return f"{len(names)} keys ({shown}{', ...' if len(names) > most else ''})"

@@ -1,0 +1,1 @@
+"""The small backbone that ships with the package."""

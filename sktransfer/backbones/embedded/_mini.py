@@ -1,0 +1,71 @@
+"""The architecture of ``"mini"``, the small residual network that ships in the package.
+
+It exists so that demo, tests and documentation need no download. A stem and
+four stages of plain residual blocks (He et al., arXiv 1512.03385) at a quarter
+to a half of ResNet-18's usual width, for square images of 64 pixels.
+"""
+
+import torch
+from torch import nn
+
+# channels and number of residual blocks of stage1 .. stage4
+_STAGES = ((32, 1), (64, 2), (128, 2), (256, 1))
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside an identity or 1 x 1 shortcut."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.relu = nn.ReLU()
+        if stride == 1 and n_in == n_out:
+            self.shortcut = nn.Identity()
+        else:
+            # averaging before the 1 x 1 convolution lets the shortcut see every
+            # pixel: "ResNet-D", arXiv 1812.01187
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride),
+                nn.Conv2d(n_in, n_out, 1, bias=False),
+                nn.BatchNorm2d(n_out),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        residual = self.relu(self.bn1(self.conv1(x)))
+        residual = self.bn2(self.conv2(residual))
+        return self.relu(residual + self.shortcut(x))
+
+
+class MiniNet(nn.Module):
+    """Residual network with stages ``stem``, ``stage1`` .. ``stage4`` and the head ``fc``.
+
+    Takes normalised float images ``(n, 3, height, width)`` and returns logits
+    ``(n, num_classes)``. The last stage has 256 channels.
+    """
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__()
+        n_in = _STAGES[0][0]
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, n_in, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(n_in),
+            nn.ReLU(),
+        )
+        for number, (n_out, n_blocks) in enumerate(_STAGES, start=1):
+            blocks = []
+            for position in range(n_blocks):
+                stride = 2 if number > 1 and position == 0 else 1
+                blocks.append(_ResidualBlock(n_in, n_out, stride))
+                n_in = n_out
+            self.add_module(f"stage{number}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(n_in, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for number in range(1, len(_STAGES) + 1):
+            x = self.get_submodule(f"stage{number}")(x)
+        return self.fc(torch.flatten(self.avgpool(x), 1))

@@ -1,0 +1,1 @@
+"""How it runs: device, batches, and the store of activations."""

@@ -1,0 +1,1 @@
+"""What is trained: the stages after the cut, and the head."""
