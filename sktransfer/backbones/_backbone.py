@@ -28,13 +28,23 @@ class Backbone:
         self, spec: BackboneSpec, model: nn.Module, table: StageTable, n_prefix_tokens: int
     ):
         self.spec = spec
-        self.model = model.eval()
+        self.model = model.eval().requires_grad_(False)
         self.n_prefix_tokens = n_prefix_tokens
         self.stages = cut_into_stages(model, table)
 
-    def fresh(self) -> "Backbone":
-        """Return a copy that may be trained; this one stays as it is."""
-        return copy.deepcopy(self)
+    def fresh(self, n_frozen: int = 0) -> "Backbone":
+        """Return a copy whose stages from `n_frozen` on may be trained.
+
+        The frozen stages are shared with this backbone, which stays as it is.
+        """
+        shared: dict[int, object] = {}
+        for stage in list(self.stages.values())[:n_frozen]:
+            shared.update({id(module): module for module in stage.modules()})
+            shared.update({id(parameter): parameter for parameter in stage.parameters()})
+        copied = copy.deepcopy(self, shared)
+        for stage in list(copied.stages.values())[n_frozen:]:
+            stage.requires_grad_(True)
+        return copied
 
     def depth(self, depth: int | None, parameter: str) -> int:
         """Return the number of stages in ``stages[:depth]``, or an error in its terms."""

@@ -32,6 +32,8 @@ def read_passport(path: str) -> dict[str, Any] | None:
         passport = json.loads(text)
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON ({error})") from None
+    if not isinstance(passport, dict):
+        raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
     missing = [key for key in _REQUIRED if key not in passport]
     if missing:
         raise WeightsError(f"{path}: its passport lacks {', '.join(missing)}")
@@ -57,7 +59,11 @@ def write_backbone_file(
     missing = [key for key in _REQUIRED if key not in passport]
     if missing:
         raise ValueError(f"the passport lacks {', '.join(missing)}")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # cloned, because safetensors takes no two tensors that share memory
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
     path = os.fspath(path)
     unfinished = f"{path}.{os.getpid()}.tmp"
     try:

@@ -34,7 +34,7 @@ class Pool(nn.Module):
             x = x[:, self.n_prefix_tokens :].transpose(1, 2)
         else:
             x = x.flatten(2)
-        if self.pooling == "avg":
+        if self.pooling in ("avg", "cls"):  # no class token among feature maps
             return x.mean(2)
         if self.pooling == "max":
             return x.amax(2)

@@ -1,0 +1,148 @@
+"""From what the user names to a backbone."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sktransfer.backbones import _registry
+from sktransfer.backbones._registry import list_backbones, load_backbone, reload_backbone
+from sktransfer.exceptions import WeightsError
+
+NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch):
+    monkeypatch.setattr(_registry, "_kept", type(_registry._kept)())
+
+
+def _same(one, two):
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_random_weights_are_the_same_every_time():
+    first = load_backbone(NAME, PARAMS, None)
+    _registry._kept.clear()
+    second = load_backbone(NAME, PARAMS, None)
+    assert first is not second
+    assert _same(first.model.state_dict(), second.model.state_dict())
+    assert first.spec == second.spec
+
+
+def test_random_weights_leave_the_random_state_of_torch_as_it_was():
+    torch.manual_seed(42)
+    expected = torch.rand(4)
+    torch.manual_seed(42)
+    load_backbone(NAME, PARAMS, None)
+    torch.testing.assert_close(torch.rand(4), expected, rtol=0, atol=0)
+
+
+def test_random_weights_do_not_depend_on_the_random_state_of_torch():
+    torch.manual_seed(1)
+    first = load_backbone(NAME, PARAMS, None).spec.digest
+    _registry._kept.clear()
+    torch.manual_seed(2)
+    assert load_backbone(NAME, PARAMS, None).spec.digest == first
+
+
+def test_a_backbone_in_use_is_not_loaded_again():
+    assert load_backbone(NAME, PARAMS, None) is load_backbone(NAME, dict(PARAMS), None)
+
+
+def test_no_more_than_two_backbones_are_kept():
+    for width in (0.1, 0.2, 0.3, 0.4):
+        load_backbone(NAME, {"width_mult": width}, None)
+        assert len(_registry._kept) <= 2
+
+
+def test_the_backbone_used_last_is_kept():
+    first = load_backbone(NAME, {"width_mult": 0.1}, None)
+    load_backbone(NAME, {"width_mult": 0.2}, None)
+    load_backbone(NAME, {"width_mult": 0.1}, None)
+    load_backbone(NAME, {"width_mult": 0.3}, None)
+    assert load_backbone(NAME, {"width_mult": 0.1}, None) is first
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    state = load_backbone(NAME, PARAMS, None).model.state_dict()
+    path = str(tmp_path / "weights.pth")
+    torch.save(state, path)
+    before = load_backbone(NAME, PARAMS, path)
+    torch.save(
+        {**state, "classifier.1.bias": torch.zeros(5), "features.0.1.bias": torch.ones(8)}, path
+    )
+    after = load_backbone(NAME, PARAMS, path)
+    assert before.spec.digest != after.spec.digest
+
+
+def test_a_backbone_is_found_again_by_its_spec():
+    backbone = load_backbone(NAME, PARAMS, None)
+    assert reload_backbone(backbone.spec) is backbone
+
+
+def test_weights_that_changed_since_are_refused(tmp_path):
+    state = load_backbone(NAME, PARAMS, None).model.state_dict()
+    path = str(tmp_path / "weights.safetensors")
+    save_file(state, path)
+    spec = load_backbone(NAME, PARAMS, path).spec
+    save_file({**state, "features.0.1.bias": torch.ones(8)}, path)
+    with pytest.raises(WeightsError, match="are not those that this estimator was fitted with"):
+        reload_backbone(spec)
+
+
+def test_an_unknown_backbone_says_what_is_allowed():
+    with pytest.raises(ValueError, match="backbone='resnet19' is unknown") as caught:
+        load_backbone("resnet19")
+    assert "resnet18" in str(caught.value)
+    assert ".safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", [None, 18, b"resnet18", ["resnet18"]])
+def test_a_backbone_is_a_name_or_a_path(backbone):
+    with pytest.raises(TypeError, match="backbone must be a name or a path, got"):
+        load_backbone(backbone)
+
+
+def test_weights_are_a_name_or_a_path():
+    with pytest.raises(TypeError, match="weights must be a name or a path, got 3"):
+        load_backbone("resnet18", None, 3)
+
+
+def test_backbone_params_are_a_dict():
+    with pytest.raises(TypeError, match="backbone_params must be a dict or None, got"):
+        load_backbone("resnet18", [("width_mult", 0.1)], None)
+
+
+@pytest.mark.parametrize("params", [{"width": 0.1}, {"width_mult": "wide"}])
+def test_backbone_params_that_the_architecture_does_not_take_are_named(params):
+    with pytest.raises(ValueError, match="is not what 'mobilenet_v2' takes") as caught:
+        load_backbone("mobilenet_v2", params, None)
+    assert f"backbone_params={params!r}" in str(caught.value)
+
+
+def test_the_network_is_in_evaluation_mode():
+    model = load_backbone(NAME, PARAMS, None).model
+    assert not any(module.training for module in model.modules())
+
+
+def test_a_fresh_copy_shares_nothing_with_the_kept_one():
+    backbone = load_backbone(NAME, PARAMS, None)
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    fresh = backbone.fresh()
+    with torch.no_grad():
+        for parameter in fresh.model.parameters():
+            parameter.zero_()
+    assert _same(backbone.model.state_dict(), before)
+
+
+def test_the_stages_of_a_fresh_copy_are_those_of_its_network():
+    fresh = load_backbone(NAME, PARAMS, None).fresh()
+    of_model = {id(parameter) for parameter in fresh.model.parameters()}
+    of_stages = {id(p) for stage in fresh.stages.values() for p in stage.parameters()}
+    assert of_stages == of_model
+
+
+def test_names_come_in_alphabetical_order():
+    names = list_backbones()
+    assert names == sorted(names)
+    assert {"mini", "resnet18", "vit_b_16"} <= set(names)
