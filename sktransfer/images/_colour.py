@@ -1,0 +1,158 @@
+"""From the pixels of any Pillow mode to 8-bit sRGB on white.
+
+Every step here is done pixel by pixel, so a large picture is taken in strips and no
+second whole copy of it is made.
+"""
+
+import io
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from ._values import PixelRange, check_values, scale_to_8_bit
+
+_STRIP_PIXELS = 2**22  # a few ten MB of intermediate copies
+_ALPHA_MODES = frozenset(["LA", "La", "PA", "RGBA", "RGBa"])
+
+# Colour space of a profile -> the modes it can describe, and the mode it is applied to.
+_PROFILE_MODES = {
+    "RGB": (frozenset(["RGB", "RGBA", "RGBX", "RGBa", "P", "PA"]), "RGB"),
+    "GRAY": (frozenset(["1", "L", "LA", "La"]), "L"),
+    "CMYK": (frozenset(["CMYK"]), "CMYK"),
+}
+# A profile that moves no colour further is sRGB itself, which most files carry: 2 of
+# 255 levels are what its copies differ by, and less than JPEG loses.
+_SAME_COLOUR = 2
+# cmsFLAGS_NOCACHE: the last colour is not kept in a transform, as threads share it.
+_NO_CACHE = 0x0040
+
+
+def fill_rgb(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
+    """Write a loaded image into `rows`, uint8 (H, W, 3)."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        _fill_deep(image, rows, pixel_range)
+        return
+    mode, transform = _transform_to_srgb(image)
+    for strip, target in _strips(image, rows):
+        if strip.mode in _ALPHA_MODES or "transparency" in strip.info:
+            strip = strip.convert("RGBA")
+            alpha = strip.getchannel("A")
+            flat = Image.new("RGB", strip.size, "white")
+            flat.paste(_convert(strip, mode, transform), mask=alpha)
+            target[...] = flat
+        else:
+            target[...] = _convert(strip, mode, transform)
+
+
+def _strips(image: Image.Image, rows: np.ndarray) -> Iterator[tuple[Image.Image, np.ndarray]]:
+    width, height = image.size
+    step = max(1, _STRIP_PIXELS // width)
+    if step >= height:
+        yield image, rows
+        return
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        yield image.crop((0, top, width, bottom)), rows[top:bottom]
+
+
+def _fill_deep(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
+    """Write an image of one channel with more than 8 bits."""
+    strips = [np.asarray(strip) for strip, _ in _strips(image, rows)]
+    low = float(min(strip.min() for strip in strips))  # NaN where any value is NaN
+    high = float(max(strip.max() for strip in strips))
+    wanted = pixel_range or _deep_range(image, low, high)
+    check_values(low, high, wanted)
+    for (_, target), values in zip(_strips(image, rows), strips, strict=True):
+        target[...] = scale_to_8_bit(values, wanted)[:, :, np.newaxis]
+
+
+def _deep_range(image: Image.Image, low: float, high: float) -> PixelRange:
+    """Return which values are black and white in a file of more than 8 bits.
+
+    Unsigned samples of a known depth: all that the depth can hold. Two pictures of
+    one set then stay comparable, a dark one stays darker, and noise on an empty one is
+    not blown up, as it is when each is stretched to its own extremes. The price is that
+    a 12-bit scan in a 16-bit file comes out dark: `pixel_range` says better.
+
+    Floats within [0, 1] are read as floats in an array are. Nothing says what black
+    and white are in signed, 32-bit and other float files, and the range of the type is
+    useless there (a 32-bit one would leave all pictures black): these alone are
+    stretched to their own extremes.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return PixelRange(0, 2 ** _bits(image) - 1)
+    if image.mode == "F" and 0 <= low and high <= 1:
+        return PixelRange(0, 1)
+    return PixelRange(low, high)
+
+
+def _bits(image: Image.Image) -> int:
+    """Return the bits of a sample; TIFF files of 12 bits say so, and Pillow widens them."""
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))  # BitsPerSample
+    return 12 if bits == (12,) else 16
+
+
+def _convert(
+    strip: Image.Image, mode: str, transform: ImageCms.ImageCmsTransform | None
+) -> Image.Image:
+    if transform is None:
+        return strip.convert("RGB")
+    return transform.apply(strip.convert(mode))
+
+
+def _transform_to_srgb(
+    image: Image.Image,
+) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return the mode a transform is applied to, and the transform; None to do without."""
+    if image.mode == "LAB":
+        return "LAB", _build_transform(None, "LAB")
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes) and len(profile) >= 128:
+        space = profile[16:20].decode("latin-1").strip()  # ICC.1, table 17
+        modes, mode = _PROFILE_MODES.get(space, (frozenset(), "RGB"))
+        if image.mode in modes:
+            return mode, _build_transform(profile, mode)
+    return "RGB", None
+
+
+# A data set has few profiles, and reading one takes as long as a small picture.
+@lru_cache(maxsize=16)
+def _build_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the transform of `mode` to sRGB; None when it changes nothing or is damaged.
+
+    A picture whose profile can't be used is shown as if it had none, as browsers do.
+    """
+    try:
+        if profile is None:
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        else:
+            source = ImageCms.getOpenProfile(io.BytesIO(profile))
+        transform = ImageCms.ImageCmsTransform(
+            source,
+            ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+            mode,
+            "RGB",
+            flags=_NO_CACHE,
+        )
+        if mode in ("RGB", "L"):
+            probe = _probe(mode)
+            moved = np.abs(
+                np.asarray(transform.apply(probe), dtype=int)
+                - np.asarray(probe.convert("RGB"), dtype=int)
+            )
+            if moved.max() <= _SAME_COLOUR:
+                return None
+    except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
+        return None
+    return transform
+
+
+def _probe(mode: str) -> Image.Image:
+    """Return an image of all greys, or of a grid over all colours."""
+    if mode == "L":
+        return Image.fromarray(np.arange(256, dtype=np.uint8)[np.newaxis])
+    levels = np.linspace(0, 255, 17).astype(np.uint8)
+    grid = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    return Image.fromarray(grid.reshape(1, -1, 3))

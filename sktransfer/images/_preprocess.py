@@ -1,0 +1,32 @@
+"""The evaluation transform: from 8-bit RGB pixels to the network's 8-bit square."""
+
+import numpy as np
+import torch
+from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2 import InterpolationMode
+
+from .._spec import InputSpec
+
+# Resizing by the shorter side and taking the middle shows a network what it was
+# trained on. Of an image this many times longer than wide it would show next to
+# nothing, so such an image is shown whole, stretched.
+MAX_ASPECT = 4
+
+
+def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
+    """Resize and crop uint8 (H, W, 3) to uint8 (3, size, size); no normalisation.
+
+    On 8-bit data with antialiasing, as torchvision's presets do it.
+    """
+    image = torch.from_numpy(np.array(pixels, copy=not pixels.flags.writeable))
+    image = image.permute(2, 0, 1)
+    height, width = image.shape[1:]
+    interpolation = InterpolationMode(spec.interpolation)
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        shape = [spec.size, spec.size]
+    elif height <= width:
+        shape = [spec.resize, max(spec.size, int(spec.resize * width / height))]
+    else:
+        shape = [max(spec.size, int(spec.resize * height / width)), spec.resize]
+    image = F.resize(image, shape, interpolation=interpolation, antialias=True)
+    return F.center_crop(image, [spec.size, spec.size])
