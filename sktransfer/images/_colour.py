@@ -59,13 +59,15 @@ def _strips(image: Image.Image, rows: np.ndarray) -> Iterator[tuple[Image.Image,
 
 def _fill_deep(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
     """Write an image of one channel with more than 8 bits."""
-    strips = [np.asarray(strip) for strip, _ in _strips(image, rows)]
-    low = float(min(strip.min() for strip in strips))  # NaN where any value is NaN
-    high = float(max(strip.max() for strip in strips))
+    extremes = [
+        (values.min(), values.max())
+        for values in (np.asarray(strip) for strip, _ in _strips(image, rows))
+    ]
+    low, high = float(np.min(extremes)), float(np.max(extremes))  # NaN where any value is
     wanted = pixel_range or _deep_range(image, low, high)
     check_values(low, high, wanted)
-    for (_, target), values in zip(_strips(image, rows), strips, strict=True):
-        target[...] = scale_to_8_bit(values, wanted)[:, :, np.newaxis]
+    for strip, target in _strips(image, rows):
+        target[...] = scale_to_8_bit(np.asarray(strip), wanted)[:, :, np.newaxis]
 
 
 def _deep_range(image: Image.Image, low: float, high: float) -> PixelRange:
@@ -97,8 +99,8 @@ def _bits(image: Image.Image) -> int:
 def _convert(
     strip: Image.Image, mode: str, transform: ImageCms.ImageCmsTransform | None
 ) -> Image.Image:
-    if transform is None:
-        return strip.convert("RGB")
+    if transform is None:  # convert() copies even what is RGB already
+        return strip if strip.mode == "RGB" else strip.convert("RGB")
     return transform.apply(strip.convert(mode))
 
 

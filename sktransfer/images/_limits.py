@@ -11,8 +11,8 @@ from ._errors import DecodeError
 # Pillow's own line between a picture and a bomb: a quarter of a GiB at 3 bytes each.
 # Pillow holds 4 bytes a pixel and the result has 3, so this many take 0.6 GB.
 MAX_PIXELS = 2**28 // 3
-# These two decoders keep further copies of the whole picture: 16 bytes a pixel in all.
-MAX_PIXELS_OF = {"WEBP": 2**25, "AVIF": 2**25}
+# These two decoders keep further copies of the whole picture: 17 bytes a pixel in all.
+MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000}
 # The longest panoramas of phones and cameras are near 30,000 pixels.
 MAX_SIDE = 2**15
 # MAX_PIXELS without compression. A file is read whole.
