@@ -1,0 +1,19 @@
+"""Transfer learning on images as scikit-learn estimators."""
+
+from importlib.metadata import version
+
+from ._feature_transformer import PretrainedFeatureTransformer
+from ._fine_tuned_classifier import FineTunedClassifier
+from .backbones._registry import list_backbones
+from .images._folder import load_image_folder
+from .runtime._passes import count_passes
+
+__version__ = version("sktransfer")
+
+__all__ = [
+    "FineTunedClassifier",
+    "PretrainedFeatureTransformer",
+    "count_passes",
+    "list_backbones",
+    "load_image_folder",
+]

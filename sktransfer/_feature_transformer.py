@@ -1,0 +1,249 @@
+"""A frozen backbone as a scikit-learn transformer."""
+
+import numbers
+
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from ._image_estimator import ImageEstimator
+from .backbones._pooling import POOLINGS
+from .backbones._registry import reload_backbone
+
+
+class PretrainedFeatureTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator
+):
+    """Turn images into rows of features with a frozen, pretrained network.
+
+    The network is cut at a depth: an image passes the stages ``stages[:depth]``,
+    and the last activation is pooled to a row. Nothing is learned from the
+    images. Each row is computed once and kept: folds, candidates of a grid
+    search, other estimators and later runs read it from the store of activations.
+
+    Parameters
+    ----------
+    backbone : str or path-like, default="resnet18"
+        A name from :func:`list_backbones`, or the path of a self-describing
+        ``.safetensors`` file. ``"mini"`` ships with the package, for trying and
+        testing; the weights of the others are downloaded at the first fit.
+    backbone_params : dict, default=None
+        Arguments of the architecture's constructor, for example
+        ``{"width_mult": 0.35}``.
+    weights : str, path-like or None, default="default"
+        ``"default"`` is the best that the backbone's source offers; or the name
+        of weights such as ``"IMAGENET1K_V1"``; or the path of a state dict
+        (``.safetensors``, or ``.pth`` read without running code). None is random
+        weights, the same ones each time.
+    depth : int, default=None
+        Which stages are used, read as a slice: ``stages[:depth]``. None is all of
+        them, -1 all but the last, 0 none (the pixels themselves).
+    pooling : {"auto", "avg", "max", "gem", "cls", "flatten"}, default="auto"
+        How the activation becomes a row: average, maximum, generalised mean,
+        class token, or every value. ``"auto"`` is what the network's own head
+        reads: the class token where there is one, else the average.
+    image_size : int, default=None
+        Side of the square that the network sees, in pixels. None is what the
+        weights were trained with.
+    image_shape : tuple of int, default=None
+        ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
+        One of them may be -1.
+    pixel_range : tuple of float or "fit", default=None
+        The values ``(low, high)`` of arrays that mean black and white; a value
+        outside is an error. None is 0 to 255 for integers and 0 to 1 for floats.
+        ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
+        cut off. Images are resized in 8 bits.
+    batch_size : int or "auto", default="auto"
+        Images that pass the network at once. ``"auto"`` suits the device. A batch
+        is halved when the device's memory runs out.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
+        there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has
+        it. Rows are float32 either way.
+    n_jobs : int, default=None
+        Threads that read images. None is one for each core.
+    feature_cache : str, path-like or None, default="auto"
+        Where rows are kept: ``"auto"`` is the user's cache folder, or the folder
+        in the environment variable ``SKTRANSFER_CACHE``; a path is that folder;
+        None keeps nothing.
+    verbose : int, default=0
+        1 shows progress; 0 shows it only when it takes long.
+
+    Attributes
+    ----------
+    backbone_spec_ : BackboneSpec
+        What was used: architecture, digest of the weights, numbers of the input,
+        names of the stages, source and licence.
+    depth_ : int
+        Number of stages in ``stages[:depth]``.
+    pooling_ : str
+        The pooling that was used.
+    image_size_ : int
+        Side of the square that the network sees, in pixels.
+    n_features_out_ : int
+        Values in a row.
+    n_features_in_ : int
+        Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names; only when `X` is a DataFrame.
+
+    See Also
+    --------
+    FineTunedClassifier : Trains the last stages as well. Try the rows of this
+        transformer with a linear model first: with a few dozen images a class
+        that is hard to beat, and takes seconds.
+
+    Notes
+    -----
+    A row depends on its image alone, not on the rest of `X`: the network is in
+    evaluation mode, batch normalisation included.
+
+    A fitted transformer pickles without weights; they are loaded again where the
+    pickle is used, and must be the same.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sktransfer import PretrainedFeatureTransformer
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> transformer = PretrainedFeatureTransformer(
+    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None
+    ... )
+    >>> pipeline = make_pipeline(transformer, LogisticRegression(max_iter=1000))
+    >>> pipeline.fit(X[:100], y[:100]).score(X[100:200], y[100:200]) > 0.9
+    True
+    >>> transformer.transform(X[:5]).shape
+    (5, 256)
+    """
+
+    _parameter_constraints: dict = {
+        **ImageEstimator._parameter_constraints,
+        "depth": [numbers.Integral, None],
+        "pooling": [StrOptions(set(POOLINGS))],
+        "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    }
+
+    def __init__(
+        self,
+        backbone="resnet18",
+        *,
+        backbone_params=None,
+        weights="default",
+        depth=None,
+        pooling="auto",
+        image_size=None,
+        image_shape=None,
+        pixel_range=None,
+        batch_size="auto",
+        device="auto",
+        precision="auto",
+        n_jobs=None,
+        feature_cache="auto",
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.backbone_params = backbone_params
+        self.weights = weights
+        self.depth = depth
+        self.pooling = pooling
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.batch_size = batch_size
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.feature_cache = feature_cache
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Find the backbone and check the parameters; no image passes the network.
+
+        Parameters
+        ----------
+        X : sequence of images
+            Paths, bytes, PIL images, arrays, a 4-D array and others; see
+            :doc:`/images`.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : PretrainedFeatureTransformer
+            The fitted transformer.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When a parameter is not what it can be, or `X` holds no images.
+        WeightsError
+            When the weights don't fit, are damaged or can't be had.
+        """
+        self._validate_images(X, reset=True)
+        self._fit_backbone()
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Fit, and return the rows of `X`; like ``fit(X).transform(X)``.
+
+        Parameters
+        ----------
+        X : sequence of images
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_images, n_features_out_), float32
+        """
+        return self.fit(X, y).transform(X)
+
+    def transform(self, X):
+        """Return one row of features per image.
+
+        Parameters
+        ----------
+        X : sequence of images
+
+        Returns
+        -------
+        rows : ndarray of shape (n_images, n_features_out_), float32
+
+        Raises
+        ------
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+            The rows of the others are kept.
+        """
+        check_is_fitted(self)
+        images = self._validate_images(X, reset=False)
+        return self._activations(
+            images,
+            reload_backbone(self.backbone_spec_),
+            self.backbone_spec_.input.at(self.image_size_),
+            self.depth_,
+            self.pooling_,
+            None if self.batch_size == "auto" else self.batch_size,
+        )
+
+    def _fit_backbone(self):
+        backbone, input_spec = self._load_backbone()
+        self.depth_ = backbone.depth(self.depth, "depth")
+        self.pooling_ = backbone.pooling(self.pooling)
+        self.n_features_out_ = backbone.width(self.depth_, self.pooling_, input_spec)
+        self.image_size_ = input_spec.size
+        self.backbone_spec_ = backbone.spec
+
+    @property
+    def _n_features_out(self):
+        return self.n_features_out_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        return tags

@@ -1,0 +1,340 @@
+"""A pretrained network whose last stages are trained, as a scikit-learn classifier."""
+
+import numbers
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+from ._image_estimator import ImageEstimator
+from .runtime._device import resolve_device
+from .training._heads import make_head
+from .training._net import make_net, probabilities
+
+
+class FineTunedClassifier(ClassifierMixin, ImageEstimator):
+    """Classify images with a pretrained network whose last stages are trained.
+
+    The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
+    frozen, those after it and a new head are trained. An image passes the frozen
+    stages once; its activation is kept and serves every epoch, fold and candidate
+    of a grid search.
+
+    Frozen means frozen: no parameter and no buffer of a frozen stage changes by
+    one bit, batch-norm statistics included.
+
+    Parameters
+    ----------
+    backbone : str or path-like, default="resnet18"
+        A name from :func:`list_backbones`, or the path of a self-describing
+        ``.safetensors`` file. ``"mini"`` ships with the package, for trying and
+        testing; the weights of the others are downloaded at the first fit.
+    backbone_params : dict, default=None
+        Arguments of the architecture's constructor, for example
+        ``{"width_mult": 0.35}``.
+    weights : str, path-like or None, default="default"
+        ``"default"`` is the best that the backbone's source offers; or the name
+        of weights such as ``"IMAGENET1K_V1"``; or the path of a state dict
+        (``.safetensors``, or ``.pth`` read without running code). None is random
+        weights, the same ones each time.
+    freeze_depth : int, default=-1
+        Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
+        freezes all of them and trains the head alone, -1 trains the last stage as
+        well, 0 trains the whole network.
+    head : "linear", tuple of int or callable, default="linear"
+        What follows the pooled activation: one linear layer, hidden layers of
+        these widths before it, or a function ``(n_in, n_out) -> nn.Module``.
+    lr : float, default=1e-3
+        Largest learning rate of the head. It rises over the first tenth of the
+        steps and falls to zero along half a cosine.
+    backbone_lr_scale : float, default=0.1
+        Learning rate of the trained stages, as a share of `lr`.
+    weight_decay : float, default=0.01
+        Decay of the weights of layers, decoupled as in AdamW. Biases and the
+        scales of normalisation don't decay.
+    max_epochs : int, default=20
+        Times that each image is seen.
+    batch_size : int, default=32
+        Images in a step of training.
+    image_size : int, default=None
+        Side of the square that the network sees, in pixels. None is what the
+        weights were trained with.
+    image_shape : tuple of int, default=None
+        ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
+        One of them may be -1.
+    pixel_range : tuple of float or "fit", default=None
+        The values ``(low, high)`` of arrays that mean black and white; a value
+        outside is an error. None is 0 to 255 for integers and 0 to 1 for floats.
+        ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
+        cut off. Images are resized in 8 bits.
+    device : str, default="auto"
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
+        there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
+        has it. Training is in float32.
+    n_jobs : int, default=None
+        Threads that read images. None is one for each core.
+    feature_cache : str, path-like or None, default="auto"
+        Where activations are kept: ``"auto"`` is the user's cache folder, or the
+        folder in the environment variable ``SKTRANSFER_CACHE``; a path is that
+        folder; None keeps nothing beyond one `fit`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the order of the images, of dropout, and of the head where it
+        starts at random.
+    verbose : int, default=0
+        1 shows progress and a line for each epoch; 0 shows progress only when it
+        takes long.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, sorted.
+    net_ : skorch.NeuralNet
+        The fitted net of the trained stages and the head. Its input is the
+        activations at the cut.
+    history_ : skorch.history.History
+        One record an epoch.
+    n_iter_ : int
+        Epochs that were trained.
+    backbone_spec_ : BackboneSpec
+        What training started from: architecture, digest of the weights, numbers
+        of the input, names of the stages, source and licence.
+    freeze_depth_ : int
+        Number of stages in ``stages[:freeze_depth]``.
+    image_size_ : int
+        Side of the square that the network sees, in pixels.
+    n_features_in_ : int
+        Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Column names; only when `X` is a DataFrame.
+
+    See Also
+    --------
+    PretrainedFeatureTransformer : Rows of features for any scikit-learn model. Try
+        that first: with few images a class it is hard to beat, and takes seconds.
+
+    Notes
+    -----
+    A fitted classifier holds its whole network and pickles with it.
+
+    Batch normalisation in trained stages keeps the statistics of the pretrained
+    network; its scale and shift train.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
+    arXiv 1711.05101.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sktransfer import FineTunedClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> classifier = FineTunedClassifier(
+    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None, random_state=0
+    ... )
+    >>> classifier.fit(X[:100], y[:100]).score(X[100:200], y[100:200]) > 0.9
+    True
+    >>> classifier.predict_proba(X[:5]).shape
+    (5, 3)
+    """
+
+    _parameter_constraints: dict = {
+        **ImageEstimator._parameter_constraints,
+        "freeze_depth": [numbers.Integral, None],
+        "head": [StrOptions({"linear"}), tuple, list, callable],
+        "lr": [Interval(numbers.Real, 0, None, closed="neither")],
+        "backbone_lr_scale": [Interval(numbers.Real, 0, None, closed="left")],
+        "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
+        "max_epochs": [Interval(numbers.Integral, 1, None, closed="left")],
+        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        backbone="resnet18",
+        *,
+        backbone_params=None,
+        weights="default",
+        freeze_depth=-1,
+        head="linear",
+        lr=1e-3,
+        backbone_lr_scale=0.1,
+        weight_decay=0.01,
+        max_epochs=20,
+        batch_size=32,
+        image_size=None,
+        image_shape=None,
+        pixel_range=None,
+        device="auto",
+        precision="auto",
+        n_jobs=None,
+        feature_cache="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.backbone_params = backbone_params
+        self.weights = weights
+        self.freeze_depth = freeze_depth
+        self.head = head
+        self.lr = lr
+        self.backbone_lr_scale = backbone_lr_scale
+        self.weight_decay = weight_decay
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.image_shape = image_shape
+        self.pixel_range = pixel_range
+        self.device = device
+        self.precision = precision
+        self.n_jobs = n_jobs
+        self.feature_cache = feature_cache
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Train the stages after the cut and a new head.
+
+        Parameters
+        ----------
+        X : sequence of images
+            Paths, bytes, PIL images, arrays, a 4-D array and others; see
+            :doc:`/images`.
+        y : array-like of shape (n_images,)
+            Labels: strings, integers or booleans.
+
+        Returns
+        -------
+        self : FineTunedClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When a parameter is not what it can be, `X` and `y` differ in length,
+            or `y` has one class only.
+        WeightsError
+            When the weights don't fit, are damaged or can't be had.
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        _validate_head(self.head)
+        images = self._validate_images(X, reset=True)
+        labels = self._validate_labels(images, y)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+
+        pristine, input_spec = self._load_backbone()
+        self.backbone_spec_ = pristine.spec
+        self.image_size_ = input_spec.size
+        self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
+        width = pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)
+        self._backbone = pristine.fresh(self.freeze_depth_)
+
+        activations = self._activations_at_cut(images)
+        device = resolve_device(self.device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            self.net_ = make_net(
+                self._trained_stages(),
+                make_head(self.head, width, len(self.classes_)),
+                n_samples=len(images),
+                lr=self.lr,
+                backbone_lr_scale=self.backbone_lr_scale,
+                weight_decay=self.weight_decay,
+                max_epochs=self.max_epochs,
+                batch_size=self.batch_size,
+                seed=seed,
+                device=device,
+                verbose=self.verbose,
+            )
+            self.net_.fit(activations, labels)
+        self.history_ = self.net_.history
+        self.n_iter_ = len(self.history_)
+        return self
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : sequence of images
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_images, n_classes), float64
+            Columns in the order of `classes_`.
+
+        Raises
+        ------
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        check_is_fitted(self)
+        images = self._validate_images(X, reset=False)
+        return probabilities(self.net_, self._activations_at_cut(images))
+
+    def predict(self, X):
+        """Return the most probable label of each image.
+
+        Parameters
+        ----------
+        X : sequence of images
+
+        Returns
+        -------
+        labels : ndarray of shape (n_images,)
+            Of the kind that `fit` was given.
+
+        Raises
+        ------
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
+    def _validate_labels(self, images, y):
+        if y is None:
+            raise ValueError(
+                "FineTunedClassifier requires y to be passed, but the target y is None"
+            )
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(images, y)
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has one class only, {self.classes_[0]!r}; FineTunedClassifier needs at least "
+                "2 classes"
+            )
+        return labels.astype(np.int64)
+
+    def _activations_at_cut(self, images):
+        """Return what the trained stages read; with all stages frozen, pooled rows."""
+        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
+        return self._activations(
+            images,
+            self._backbone,
+            self.backbone_spec_.input.at(self.image_size_),
+            self.freeze_depth_,
+            self._backbone.pooling("auto") if all_frozen else None,
+        )
+
+    def _trained_stages(self):
+        if self.freeze_depth_ == len(self._backbone.stages):
+            return torch.nn.Identity()
+        return self._backbone.rest(self.freeze_depth_, self._backbone.pooling("auto"))
+
+
+def _validate_head(head):
+    if isinstance(head, (tuple, list)) and not all(
+        isinstance(width, numbers.Integral) and width > 0 for width in head
+    ):
+        raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")

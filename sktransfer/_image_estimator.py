@@ -1,0 +1,142 @@
+"""What both estimators share: from the user's parameters and ``X`` to activations."""
+
+import numbers
+import os
+
+import numpy as np
+from PIL import Image
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from ._spec import InputSpec
+from .backbones._backbone import Backbone
+from .backbones._registry import load_backbone
+from .exceptions import ImageReadError
+from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
+from .runtime._device import PRECISIONS, resolve_device, resolve_precision
+from .runtime._extract import FrozenPart, extract
+from .runtime._store import open_store
+
+# The smallest side that every supported network can halve five times.
+_SMALLEST_IMAGE_SIZE = 32
+
+
+class ImageEstimator(BaseEstimator):
+    """Base of the public estimators; holds the parameters that mean the same in both."""
+
+    _parameter_constraints: dict = {
+        "backbone": [str, os.PathLike],
+        "backbone_params": [dict, None],
+        "weights": [str, os.PathLike, None],
+        "image_size": [Interval(numbers.Integral, _SMALLEST_IMAGE_SIZE, None, closed="left"), None],
+        "image_shape": ["array-like", None],
+        "pixel_range": [StrOptions({"fit"}), tuple, list, None],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "n_jobs": [numbers.Integral, None],
+        "feature_cache": [str, os.PathLike, None],
+        "verbose": ["verbose"],
+    }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = self.image_shape is not None
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def _load_backbone(self) -> tuple[Backbone, InputSpec]:
+        backbone = load_backbone(self.backbone, self.backbone_params, self.weights)
+        return backbone, backbone.spec.input.at(self.image_size)
+
+    def _validate_images(self, X, *, reset: bool) -> ImageCollection:
+        """Return the images of `X`; with `reset`, learn what `fit` learns of them."""
+        if reset:
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(self, name):
+                    delattr(self, name)
+        if self._is_rows_of_numbers(X):
+            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_features=1)
+            X = X.reshape(len(X), *row_shape(X.shape[1], tuple(self.image_shape)))
+        elif hasattr(X, "columns"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            self._pixel_range = self._resolve_pixel_range(X)
+        images = as_images(X, image_shape=self.image_shape, pixel_range=self._pixel_range)
+        if len(images) == 0:
+            raise ValueError(
+                f"X holds no images: {type(self).__name__} needs at least one (0 sample(s))"
+            )
+        return images
+
+    def _is_rows_of_numbers(self, X) -> bool:
+        """Tell rows of flattened images from everything that is an image already."""
+        if self.image_shape is None:
+            return False
+        if isinstance(X, (Tensor, Image.Image, str, bytes, os.PathLike, dict)):
+            return False
+        if isinstance(X, np.ndarray):
+            return X.ndim < 3 and not _is_image(X.flat[0] if X.size else None)
+        if hasattr(X, "columns"):
+            return not any(_is_image(value) for value in X[X.columns[0]][:1])
+        if isinstance(X, (list, tuple)):
+            return not (X and _is_image(X[0]))
+        return not hasattr(X, "to_numpy")  # a Series has cells; sparse or array-like is rows
+
+    def _resolve_pixel_range(self, X) -> PixelRange | None:
+        if self.pixel_range is None:
+            return None
+        if isinstance(self.pixel_range, str):
+            return value_range(as_images(X, image_shape=self.image_shape))
+        values = tuple(self.pixel_range)
+        if (
+            len(values) != 2
+            or not all(isinstance(value, numbers.Real) for value in values)
+            or not values[0] < values[1]
+        ):
+            raise ValueError(
+                "pixel_range must be None, 'fit' or (low, high) with low < high, got "
+                f"{self.pixel_range!r}"
+            )
+        return PixelRange(float(values[0]), float(values[1]))
+
+    def _activations(
+        self,
+        images: ImageCollection,
+        backbone: Backbone,
+        input_spec: InputSpec,
+        n_stages: int,
+        pooling: str | None,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Return the activations of all images, or an error that lists the bad ones."""
+        device = resolve_device(self.device)
+        frozen = FrozenPart(
+            module=backbone.frozen(n_stages, pooling),
+            spec=backbone.spec,
+            input=input_spec,
+            n_stages=n_stages,
+            pooling=pooling,
+            precision=resolve_precision(self.precision, device),
+            device=device,
+        )
+        extraction = extract(
+            images,
+            frozen,
+            open_store(self.feature_cache),
+            batch_size=batch_size,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+        if extraction.failures:
+            raise ImageReadError(extraction.failures, len(images))
+        return extraction.values
+
+
+def _is_image(value) -> bool:
+    """Tell a cell that is one image from a number or a row of numbers."""
+    if isinstance(value, (str, bytes, os.PathLike, Image.Image, dict, Tensor)):
+        return True
+    return isinstance(value, np.ndarray) and value.ndim >= 2

@@ -1,0 +1,251 @@
+"""From images to the activations of a frozen part, each computed once.
+
+Images become digests, digests become keys, and the store is asked for every
+key. Only what it does not have is read, batched, passed through the network and
+put. Activations go back in the order of the images.
+"""
+
+import copy
+import hashlib
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from .._spec import BackboneSpec, InputSpec
+from ..exceptions import ImageFailure
+from ..images._collection import ImageCollection
+from ..images._decode import DecodeError
+from . import _passes
+from ._batches import n_threads, read_batches
+from ._store import ActivationStore
+
+# Part of every key: raise it when the same key would give another row.
+FORMAT_VERSION = 1
+
+# Images a batch. On a CPU larger batches fall out of the caches, on a GPU smaller
+# ones leave it idle.
+_BATCH_SIZE = {"cpu": 16, "cuda": 128, "mps": 32}
+_KEYS_AT_ONCE = 1024
+_SECONDS_BEFORE_PROGRESS = 10
+
+
+@dataclass(frozen=True)
+class FrozenPart:
+    """The first stages of a backbone, as a function of an image.
+
+    `module` maps uint8 (n, 3, size, size) to activations; the other fields are
+    all that its values depend on, beside the image.
+    """
+
+    module: nn.Module
+    spec: BackboneSpec
+    input: InputSpec
+    n_stages: int
+    pooling: str | None
+    precision: str
+    device: torch.device
+
+    def key_of_all(self) -> bytes:
+        """Return what the keys of all images have in common."""
+        # Without a stage there is no network: the pixels are those of any backbone
+        # with the same input numbers.
+        digest = self.spec.digest if self.n_stages else ""
+        what = (FORMAT_VERSION, digest, self.n_stages, self.pooling, self.input, self.precision)
+        return hashlib.blake2b(repr(what).encode(), digest_size=16).digest()
+
+
+@dataclass
+class Extraction:
+    """Activations in the order of the images; those of failures are zeros."""
+
+    values: np.ndarray
+    failures: list[ImageFailure]
+
+
+class _NetworkOnDevice:
+    """Runs a frozen part on batches: evaluation mode, no gradients, one precision."""
+
+    def __init__(self, frozen: FrozenPart):
+        self._device = frozen.device
+        self._autocast = torch.autocast(
+            frozen.device.type, torch.bfloat16, enabled=frozen.precision == "bfloat16"
+        )
+        module = frozen.module.eval()
+        if frozen.device.type != "cpu":
+            module = copy.deepcopy(module)  # the network itself stays where it is
+        self._module = module.to(frozen.device, memory_format=torch.channels_last)
+
+    def __call__(self, pixels: torch.Tensor) -> np.ndarray:
+        """Return the activations of a batch; halve it while memory runs out."""
+        try:
+            with torch.inference_mode(), self._autocast:
+                values = self._module(pixels.to(self._device, non_blocking=True))
+            if values.is_floating_point():
+                values = values.float()
+            return values.cpu().contiguous().numpy()
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+            torch.cuda.empty_cache()
+            half = len(pixels) // 2
+        return np.concatenate([self(pixels[:half]), self(pixels[half:])])
+
+
+def extract(
+    images: ImageCollection,
+    frozen: FrozenPart,
+    store: ActivationStore | None,
+    *,
+    batch_size: int | None = None,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> Extraction:
+    """Return the activations of all images; what the store has is not computed again.
+
+    Every image that can be read is computed and kept, even when others can't.
+    """
+    if batch_size is None:
+        batch_size = _BATCH_SIZE[frozen.device.type]
+    with ThreadPoolExecutor(n_threads(n_jobs), thread_name_prefix="sktransfer") as pool:
+        try:
+            return _extract(images, frozen, store, batch_size, pool, verbose)
+        except BaseException:
+            # Ctrl-C: what was put stays; what is waiting to be read is dropped
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _extract(
+    images: ImageCollection,
+    frozen: FrozenPart,
+    store: ActivationStore | None,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    verbose: int,
+) -> Extraction:
+    failures: dict[int, str] = {}
+    keys = _keys(images, frozen.key_of_all(), pool, failures)
+    first_of = {}  # key -> position of the first image with it
+    for position, key in enumerate(keys):
+        if key is not None:
+            first_of.setdefault(key, position)
+
+    found: dict[bytes, np.ndarray] = {}
+    if store is not None:
+        _look_up(store, list(first_of), found)
+    _passes.record(kept=len(found))
+
+    missing = [key for key in first_of if key not in found]
+    if missing:
+        network = _NetworkOnDevice(frozen)
+        position_of = {first_of[key]: key for key in missing}
+        for batch in _progress(
+            read_batches(
+                images, _batches(list(position_of), batch_size, store), frozen.input, pool
+            ),
+            n_images=len(missing),
+            n_found=len(found),
+            verbose=verbose,
+        ):
+            failures.update(batch.failures)
+            if batch.pixels is None:
+                continue
+            batch_keys = [position_of[position] for position in batch.positions]
+            if store is not None:
+                # another process may have come by since
+                _look_up(store, batch_keys, found)
+            wanted = [i for i, key in enumerate(batch_keys) if key not in found]
+            n_passing = len(wanted) if frozen.n_stages else 0
+            _passes.record(kept=len(batch_keys) - len(wanted), passed=n_passing)
+            if not wanted:
+                continue
+            pixels = batch.pixels if len(wanted) == len(batch_keys) else batch.pixels[wanted]
+            rows = dict(zip([batch_keys[i] for i in wanted], network(pixels), strict=True))
+            found.update(rows)
+            if store is not None:
+                store.put_many(rows)
+    return _assemble(images, keys, first_of, found, failures)
+
+
+def _keys(
+    images: ImageCollection, common: bytes, pool: ThreadPoolExecutor, failures: dict[int, str]
+) -> list[bytes | None]:
+    """Return each image's key, None where its content can't be had."""
+
+    def digests(positions: range) -> list[bytes | DecodeError]:
+        outcomes: list[bytes | DecodeError] = []
+        for position in positions:
+            try:
+                outcomes.append(common + images[position].digest())
+            except DecodeError as error:
+                outcomes.append(error)
+        return outcomes
+
+    n, chunk = len(images), 256
+    chunks = [range(start, min(start + chunk, n)) for start in range(0, n, chunk)]
+    keys: list[bytes | None] = []
+    for outcomes in pool.map(digests, chunks):
+        for outcome in outcomes:
+            if isinstance(outcome, DecodeError):
+                failures[len(keys)] = str(outcome)
+                keys.append(None)
+            else:
+                keys.append(outcome)
+    return keys
+
+
+def _look_up(store: ActivationStore, keys: Sequence[bytes], found: dict[bytes, np.ndarray]) -> None:
+    for start in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[start : start + _KEYS_AT_ONCE]
+        for key, value in zip(some, store.get_many(some), strict=True):
+            if value is not None:
+                found[key] = value
+
+
+def _batches(
+    positions: list[int], batch_size: int, store: ActivationStore | None
+) -> list[list[int]]:
+    """Divide positions into batches, always the same, in an order that is not.
+
+    Processes that share a store and start at once begin at different batches, meet
+    each other's work, and don't do it again.
+    """
+    batches = [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+    start = secrets.randbelow(len(batches)) if store is not None else 0
+    return batches[start:] + batches[:start]
+
+
+def _progress(batches, n_images: int, n_found: int, verbose: int):
+    """Show images/s when asked, or when it takes long."""
+    delay = 0 if verbose else _SECONDS_BEFORE_PROGRESS
+    with tqdm(total=n_images, desc="backbone", unit="img", delay=delay) as bar:
+        if n_found:
+            bar.set_postfix_str(f"{n_found} kept")
+        for batch in batches:
+            yield batch
+            bar.update(len(batch.positions) + len(batch.failures))
+
+
+def _assemble(images, keys, first_of, found, failures: dict[int, str]) -> Extraction:
+    """Put activations in the order of the images; a copy of a failed image fails too."""
+    for position, key in enumerate(keys):
+        if key is not None and key not in found:
+            failures[position] = failures[first_of[key]]
+    listed = [
+        ImageFailure(position, images[position].describe(), failures[position])
+        for position in sorted(failures)
+    ]
+    if not found:
+        return Extraction(np.empty((len(keys), 0), dtype=np.float32), listed)
+    sample = next(iter(found.values()))
+    values = np.zeros((len(keys), *sample.shape), dtype=sample.dtype)
+    for position, key in enumerate(keys):
+        if position not in failures:
+            values[position] = found[key]
+    return Extraction(values, listed)
