@@ -28,5 +28,7 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
         shape = [spec.resize, max(spec.size, int(spec.resize * width / height))]
     else:
         shape = [max(spec.size, int(spec.resize * height / width)), spec.resize]
-    image = F.resize(image, shape, interpolation=interpolation, antialias=True)
-    return F.center_crop(image, [spec.size, spec.size])
+    resized = F.resize(image, shape, interpolation=interpolation, antialias=True)
+    cropped = F.center_crop(resized, [spec.size, spec.size])
+    # an image of the right size is not resampled, and would still be the user's array
+    return cropped.clone() if resized is image or shape == [height, width] else cropped

@@ -1,19 +1,23 @@
 import io
+import struct
 import threading
 import warnings
+import zlib
 
 import pytest
 from PIL import Image
 
-from sktransfer.images._decode import DecodeError, decode_bytes
+from sktransfer.images._decode import decode_bytes
 from sktransfer.images._quiet import quiet_pillow
 
 
 def _file_that_pillow_warns_of(encode):
-    data = bytearray(encode(Image.new("L", (8, 8)), "PNG", save_all=True,
-                            append_images=[Image.new("L", (8, 8), 9)]))  # fmt: skip
+    """An animated PNG that says it has no frames."""
+    frames = [Image.new("L", (8, 8), grey) for grey in (0, 9)]
+    data = bytearray(encode(frames[0], "PNG", save_all=True, append_images=frames[1:]))
     at = data.index(b"acTL")
-    data[at + 4 : at + 8] = b"\0\0\0\0"  # an animation of no frames
+    data[at + 4 : at + 8] = bytes(4)
+    data[at + 12 : at + 16] = struct.pack(">I", zlib.crc32(data[at : at + 12]))
     return bytes(data)
 
 
@@ -23,10 +27,7 @@ def test_pillow_s_warnings_do_not_reach_the_user(encode):
         Image.open(io.BytesIO(data)).close()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            decode_bytes(data)
-        except DecodeError as error:  # the checksum, in some versions of Pillow
-            assert "damaged PNG" in str(error)
+        assert decode_bytes(data).shape == (8, 8, 3)
     assert caught == []
 
 

@@ -1,0 +1,84 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sktransfer.images._collection import PixelRange, as_images
+
+
+def _digests(X, **options):
+    return [image.digest() for image in as_images(X, **options)]
+
+
+@pytest.fixture
+def path(picture, tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def test_one_content_has_one_digest_whatever_its_name(path, tmp_path):
+    copy = tmp_path / "b.jpg"
+    copy.write_bytes(path.read_bytes())
+    os.utime(copy, (1, 1))
+    link = tmp_path / "c.png"
+    link.symlink_to(path)
+    data = path.read_bytes()
+    digests = _digests([path, str(path), copy, link, data, {"bytes": data, "path": "d"}])
+    assert len(set(digests)) == 1
+
+
+def test_one_picture_has_one_digest_in_arrays_of_any_memory_layout(picture):
+    views = [picture, np.asfortranarray(picture), picture[::-1].copy()[::-1]]
+    assert len(set(_digests(views))) == 1
+
+
+def test_what_is_read_differently_has_another_digest(picture):
+    grey = np.zeros((8, 6), dtype=np.uint8)
+    different = [
+        picture,
+        picture[::-1],
+        picture.astype(np.int64),
+        grey,
+        grey.reshape(6, 8),
+        grey.reshape(8, 6, 1),
+        Image.fromarray(picture),
+    ]
+    assert len(set(_digests(different))) == len(different)
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "array"])
+def test_the_range_of_values_is_part_of_the_digest(kind, path, picture):
+    image = {"path": path, "bytes": path.read_bytes(), "array": picture}[kind]
+    ranges = [None, PixelRange(0, 255), PixelRange(0, 4095), PixelRange(0, 4095, clip=True)]
+    assert len({_digests([image], pixel_range=wanted)[0] for wanted in ranges}) == len(ranges)
+
+
+def test_a_file_is_read_once_while_it_stays_the_same(path, monkeypatch):
+    (first,) = _digests([path])
+    monkeypatch.setattr("sktransfer.images._fingerprint.read_file", lambda path: b"other")
+    assert _digests([path]) == [first]
+
+
+def test_a_changed_file_has_another_digest_even_with_the_old_size_and_time(path):
+    (first,) = _digests([path])
+    before = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    assert _digests([path]) != [first]
+
+
+def test_a_relative_path_is_not_mixed_up_after_a_change_of_folder(tmp_path, monkeypatch, encode):
+    digests = []
+    for name, grey in {"one": 10, "two": 20}.items():
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / "a.bmp"
+        file.write_bytes(encode(Image.new("L", (4, 4), grey), "BMP"))
+        os.utime(file, ns=(10**18, 10**18))
+        monkeypatch.chdir(tmp_path / name)
+        digests += _digests(["a.bmp"])
+    assert digests[0] != digests[1]
