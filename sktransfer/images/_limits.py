@@ -21,6 +21,11 @@ MAX_BYTES = 2**28
 # thousands of empty ones, and each takes as long as a whole picture.
 MAX_JPEG_SCANS = 100
 
+_SMALL = 2**20  # pixels; decoding so few costs nothing
+_ONE_BIT = 8  # pixels a byte without compression
+_ZLIB = 1032 * _ONE_BIT  # its longest match, 258 bytes, takes 2 bits
+_LZW = 4096 * _ONE_BIT  # one code stands for at most a full table
+
 
 def check_size(size: tuple[int, int], format: str | None) -> None:
     """Raise DecodeError for a picture too large to decode."""
@@ -48,7 +53,17 @@ def check_bytes(n_bytes: int) -> None:
 
 
 def check_inner_size(image: Image.Image, data: bytes) -> None:
-    """Raise DecodeError for a small picture whose inside asks for much work."""
+    """Raise DecodeError when the inside of a file does not go with its small size.
+
+    A damaged header may promise 80 million pixels of a file of 2 kB. Pillow would
+    allocate and clear them all before it notices, which takes seconds.
+    """
+    width, height = image.size
+    if width * height > max(len(data) * _most_pixels_a_byte(image), _SMALL):
+        raise DecodeError(
+            f"damaged {image.format} ({width:,} x {height:,} pixels promised, more than "
+            f"{len(data):,} bytes can hold)"
+        )
     if image.format == "JPEG":
         n_scans = data.count(b"\xff\xda")  # in coded data 0xFF is followed by a zero
         if n_scans > MAX_JPEG_SCANS:
@@ -57,3 +72,19 @@ def check_inner_size(image: Image.Image, data: bytes) -> None:
         tile = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
         if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > MAX_PIXELS:
             raise DecodeError(f"tiles of {tile[0]:,} x {tile[1]:,} pixels")
+
+
+def _most_pixels_a_byte(image: Image.Image) -> float:
+    """Return how many pixels a byte of the file holds at most; infinite if unbounded."""
+    compression = image.info.get("compression", "raw")
+    if image.format == "PNG":
+        return _ZLIB
+    if image.format == "GIF":
+        return _LZW
+    if image.format == "JPEG":
+        return 64 * _ONE_BIT  # a block of 8 x 8 pixels takes a bit or more
+    if image.format == "PPM" or (image.format == "BMP" and not image.info.get("compression")):
+        return _ONE_BIT
+    if image.format == "TIFF" and compression in ("raw", "tiff_adobe_deflate", "tiff_lzw"):
+        return {"raw": _ONE_BIT, "tiff_lzw": _LZW}.get(compression, _ZLIB)
+    return float("inf")
