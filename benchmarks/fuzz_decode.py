@@ -44,12 +44,18 @@ def draw_files(rng):
         return {"save_all": True, "append_images": [colour.rotate(90), colour.rotate(180)]}
 
     kinds = [
-        *[(colour, "JPEG", {"exif": exif, "icc_profile": profile, "subsampling": n}) for n in (0, 2)],
+        *[
+            (colour, "JPEG", {"exif": exif, "icc_profile": profile, "subsampling": n})
+            for n in (0, 2)
+        ],
         (colour, "JPEG", {"progressive": True}),
         (colour, "MPO", frames()),
         (colour.convert("CMYK"), "JPEG", {}),
         (grey, "JPEG", {"restart_marker_rows": 1}),
-        *[(image, "PNG", {"exif": exif, "icc_profile": profile}) for image in (alpha, colour, grey)],
+        *[
+            (image, "PNG", {"exif": exif, "icc_profile": profile})
+            for image in (alpha, colour, grey)
+        ],
         (colour.convert("P"), "PNG", {"transparency": 3}),
         (colour.convert("1"), "PNG", {}),
         (Image.fromarray(noise[..., 0].astype(np.uint16) * 257), "PNG", {}),

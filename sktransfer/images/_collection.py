@@ -72,9 +72,7 @@ def as_images(
         When the layout of an array can't be images, or could be read two ways.
     """
     if isinstance(X, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
-        raise TypeError(
-            f"X must hold several images, got one {type(X).__name__}; pass a list: [X]"
-        )
+        raise TypeError(f"X must hold several images, got one {type(X).__name__}; pass a list: [X]")
     if isinstance(X, torch.Tensor):
         items = _tensor_items(X, image_shape)
     else:

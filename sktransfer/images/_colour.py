@@ -85,7 +85,7 @@ def _deep_range(image: Image.Image, low: float, high: float) -> PixelRange:
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return PixelRange(0, 2 ** _bits(image) - 1)
-    if image.mode == "F" and 0 <= low and high <= 1:
+    if image.mode == "F" and low >= 0 and high <= 1:
         return PixelRange(0, 1)
     return PixelRange(low, high)
 

@@ -82,7 +82,8 @@ def _most_pixels_a_byte(image: Image.Image) -> float:
     if image.format == "GIF":
         return _LZW
     if image.format == "JPEG":
-        return 64 * _ONE_BIT  # a block of 8 x 8 pixels takes a bit or more
+        # a block of 8 x 8 takes a bit or more in Huffman codes, less in arithmetic ones
+        return 64 * _ONE_BIT * 8
     if image.format == "PPM" or (image.format == "BMP" and not image.info.get("compression")):
         return _ONE_BIT
     if image.format == "TIFF" and compression in ("raw", "tiff_adobe_deflate", "tiff_lzw"):

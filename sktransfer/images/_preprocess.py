@@ -2,8 +2,8 @@
 
 import numpy as np
 import torch
-from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
 
 from .._spec import InputSpec
 

@@ -34,9 +34,7 @@ def quiet_pillow() -> Iterator[None]:
             _n_inside -= 1
             if _n_inside == 0:
                 # all of them: a catch_warnings elsewhere may have put back an old one
-                warnings.filters[:] = [
-                    entry for entry in warnings.filters if not _is_ours(entry)
-                ]
+                warnings.filters[:] = [entry for entry in warnings.filters if not _is_ours(entry)]
 
 
 def _is_ours(entry: tuple) -> bool:

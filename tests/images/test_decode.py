@@ -61,7 +61,10 @@ MODES = {
         np.array([[[1, 2, 3, 255], [4, 5, 6, 0], [100, 0, 0, 51]]], dtype=np.uint8),
         [[1, 2, 3], [255] * 3, [224, 204, 204]],
     ),
-    "CMYK": (np.array([[[0, 0, 0, 0], [0, 255, 255, 0]]], dtype=np.uint8), [[255] * 3, [255, 0, 0]]),
+    "CMYK": (
+        np.array([[[0, 0, 0, 0], [0, 255, 255, 0]]], dtype=np.uint8),
+        [[255] * 3, [255, 0, 0]],
+    ),
     "I;16": (np.array([[0, 65535, 32768]], dtype=np.uint16), [[0] * 3, [255] * 3, [128] * 3]),
     "F": (np.array([[0, 1, 0.5]], dtype=np.float32), [[0] * 3, [255] * 3, [128] * 3]),
     "I": (np.array([[-7, 13, 3]], dtype=np.int32), [[0] * 3, [255] * 3, [128] * 3]),
@@ -277,4 +280,4 @@ def test_an_opened_image_that_another_program_would_draw_is_refused(monkeypatch)
 def test_pillow_s_globals_stay_as_they_are(picture, encode):
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     decode_bytes(encode(picture, "JPEG"))
-    assert (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES) == before
+    assert before == (Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES)

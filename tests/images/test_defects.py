@@ -23,7 +23,8 @@ def _png(width, height, data=b""):
         return struct.pack(">I", len(content)) + name + content + checksum
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def _bomb():
@@ -38,9 +39,13 @@ def _vp8x(width, height):
 
 
 def _gif(width, height):
-    return b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0,\0\0\0\0" + struct.pack(
-        "<HH", width, height
-    ) + b"\0\x02\x02\x4c\x01\0;"
+    return (
+        b"GIF89a"
+        + struct.pack("<HH", width, height)
+        + b"\0\0\0,\0\0\0\0"
+        + struct.pack("<HH", width, height)
+        + b"\0\x02\x02\x4c\x01\0;"
+    )
 
 
 def _bmp(width, height):
@@ -89,6 +94,11 @@ CONTENTS = {
     "TIFF of nothing": (b"II*\0", "damaged TIFF"),
     "TIFF whose pixels are missing": (_tiff(99, 99), "damaged TIFF"),
     "PPM of 50,000": (b"P6 50000 50000 255\n", "a side longer"),
+    "PNG of 80 million pixels in 67 bytes": (_png(8000, 10_000), "promised, more than 57 bytes"),
+    "GIF of 80 million pixels": (_gif(8000, 10_000), "pixels promised"),
+    "BMP of 80 million pixels": (_bmp(8000, 10_000), "pixels promised"),
+    "TIFF of 80 million pixels": (_tiff(8000, 10_000), "pixels promised"),
+    "PPM of 80 million pixels": (b"P6 8000 10000 255\n", "pixels promised"),
     "PNG of no pixels": (_png(0, 0), "PNG"),
     "header alone": (b"\x89PNG\r\n\x1a\n", "damaged PNG"),
     "JPEG header alone": (b"\xff\xd8\xff", "damaged JPEG"),
@@ -134,6 +144,29 @@ def test_a_truncated_file_is_an_error(format, options, share, encode):
     assert decode_bytes(data).shape == pixels.shape
     with pytest.raises(DecodeError, match="damaged"):
         decode_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("format", "mode", "options"),
+    [
+        ("PNG", "1", {"optimize": True}),
+        ("PNG", "RGB", {}),
+        ("GIF", "P", {}),
+        ("JPEG", "L", {"optimize": True, "quality": 1}),
+        ("JPEG", "RGB", {"progressive": True, "quality": 1}),
+        ("TIFF", "1", {"compression": "group4"}),
+        ("TIFF", "1", {"compression": "tiff_lzw"}),
+        ("TIFF", "1", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", "1", {}),
+        ("TIFF", "L", {"compression": "packbits"}),
+        ("BMP", "1", {}),
+        ("PPM", "1", {}),
+        ("WEBP", "RGB", {"lossless": True, "method": 0}),
+    ],
+)
+def test_no_empty_picture_is_taken_for_more_than_its_bytes_can_hold(format, mode, options, encode):
+    image = Image.new(mode, (2048, 1024))
+    assert decode_bytes(encode(image, format, **options)).shape == (1024, 2048, 3)
 
 
 def _make_directory(path):

@@ -38,7 +38,8 @@ def test_a_str_and_a_path_give_the_same(root):
 
 
 @pytest.mark.parametrize(
-    "name", ["cat/notes.txt", "cat/film.mpg", "cat/scan.pdf", "dog/phone.heic", "dog/noending", "up.png"]
+    "name",
+    ["cat/notes.txt", "cat/film.mpg", "cat/scan.pdf", "dog/phone.heic", "dog/noending", "up.png"],
 )
 def test_what_is_left_out_is_named_in_one_warning(name, root):
     (root / name).write_bytes(b"")

@@ -90,9 +90,12 @@ def _picture_or_cause(data):
         try:
             pixels = decode_bytes(data)
         except DecodeError as error:
-            assert str(error)
-            assert "\n" not in str(error)
-            return str(error)
+            cause = str(error)
+            pixels = None
+    if pixels is None:
+        assert cause
+        assert "\n" not in cause
+        return cause
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3

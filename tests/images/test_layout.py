@@ -29,7 +29,7 @@ def test_an_array_of_two_readings_is_refused_until_image_shape_says_which(
 
 def test_a_tensor_of_two_readings_is_refused_until_image_shape_says_which():
     X = torch.zeros(5, 3, 8, 4)
-    with pytest.raises(LayoutError, match="two ways.*X.numpy"):
+    with pytest.raises(LayoutError, match=r"two ways.*X\.numpy"):
         as_images(X)
     assert as_images(X, image_shape=(8, 4, 3))[0].read().shape == (8, 4, 3)
 
