@@ -34,6 +34,7 @@ _Result = TypeVar("_Result")
 # ours. The number is that of the layout of the tables.
 _SUBFOLDER = "activations-1"
 _DEFAULT_LIMIT = 10 * 2**30  # bytes, or a tenth of the free disk if that is less
+_OUTGROWN = 1.5  # times the limit: a file this large is given up
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 # One store a folder: LMDB must not be opened twice in a process. Stores nobody
@@ -41,6 +42,45 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _stores: WeakValueDictionary[str, "ActivationStore"] = WeakValueDictionary()
 _recent: deque["ActivationStore"] = deque(maxlen=4)
 _stores_lock = threading.Lock()
+
+
+class _ForkGate:
+    """Counts the threads at work in a store and lets a fork wait for them.
+
+    LMDB's environment can't be used by the child of a fork, and its binding
+    refuses a second one as long as the first is held: in the child, by the
+    frames of threads that no longer run. So none may be at work.
+    """
+
+    _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._n_inside = 0
+        self._is_closed = False
+
+    def __enter__(self):
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed, self._PATIENCE)
+            self._n_inside += 1
+
+    def __exit__(self, *exc_info):
+        with self._changed:
+            self._n_inside -= 1
+            self._changed.notify_all()
+
+    def close(self):
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: not self._n_inside, self._PATIENCE)
+
+    def open(self):
+        with self._changed:
+            self._is_closed = False
+            self._changed.notify_all()
+
+
+_gate = _ForkGate()
 
 
 @dataclass(frozen=True)
@@ -176,8 +216,9 @@ class ActivationStore:
         folder = self.path
         while not os.path.isdir(folder) and folder != os.path.dirname(folder):
             folder = os.path.dirname(folder)
-        file = self._file
-        return shutil.disk_usage(folder).free + (0 if file is None else file.file_bytes)
+        data = os.path.join(self._folder, "data.mdb")
+        taken = os.path.getsize(data) if os.path.exists(data) else 0
+        return shutil.disk_usage(folder).free + taken
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return a copy of the row of each key, or None where there is none to be had."""
@@ -191,24 +232,34 @@ class ActivationStore:
         Waits some milliseconds for the disk, without the interpreter's lock:
         put a batch, not a row, and put it beside the computation of the next.
         """
-        if not items:
-            return
+        if items:
+            self._try(lambda file: self._put(file, items), None, create=True)
 
-        def put(file: StoreFile) -> None:
-            file.put(items, self.limit, self._unreadable)
-
-        self._try(put, None, create=True)
+    def _put(self, file: StoreFile, items: Mapping[bytes, np.ndarray]) -> None:
+        limit = self.limit
+        if file.file_bytes > _OUTGROWN * limit + 2**24:
+            # The limit was lowered. LMDB's file never shrinks, so a new one.
+            del file
+            with self._lock:
+                self._discard()
+                file = self._open_locked(create=True)
+        file.put(items, limit, self._unreadable)
 
     def clear(self) -> None:
         """Remove all rows and the file; other processes start anew at their next call."""
         with self._lock:
             self._discard()
-            self._reset()
+        self._reset()
 
     # when the disk fails
 
     def _try(self, work: Callable[[StoreFile], _Result], default: _Result, create=False):
         """Return `work(file)`; `default` if there is no file or it fails."""
+        with _gate:
+            # in a frame of its own, that has let go of the file at the gate
+            return self._try_inside(work, default, create)
+
+    def _try_inside(self, work: Callable[[StoreFile], _Result], default: _Result, create: bool):
         try:
             file = self._open(create)
             return default if file is None else work(file)
@@ -220,19 +271,20 @@ class ActivationStore:
 
     def _open(self, create: bool) -> StoreFile | None:
         with self._lock:
-            if self._is_off:
+            return None if self._is_off else self._open_locked(create)
+
+    def _open_locked(self, create: bool) -> StoreFile | None:
+        if self._file is not None and not self._file.is_current():
+            # Cleared or removed by another. Dropped, not closed: another
+            # thread may be reading; it closes with the last transaction.
+            self._file = None
+        if self._file is None:
+            if create:
+                os.makedirs(self._folder, exist_ok=True)
+            elif not os.path.exists(os.path.join(self._folder, "data.mdb")):
                 return None
-            if self._file is not None and not self._file.is_current():
-                # Cleared or removed by another. Dropped, not closed: another
-                # thread may be reading; it closes with the last transaction.
-                self._file = None
-            if self._file is None:
-                if create:
-                    os.makedirs(self._folder, exist_ok=True)
-                elif not os.path.exists(os.path.join(self._folder, "data.mdb")):
-                    return None
-                self._file = StoreFile(self._folder)
-            return self._file
+            self._file = StoreFile(self._folder)
+        return self._file
 
     def _start_anew(self, error: lmdb.Error) -> None:
         self._n_restarts += 1
@@ -300,8 +352,8 @@ def _read_limit() -> int | None:
 
 def _forget_after_fork() -> None:
     """Let the child of a fork open its own: locks and LMDB don't survive a fork."""
-    global _stores_lock
-    _stores_lock = threading.Lock()
+    global _stores_lock, _gate
+    _stores_lock, _gate = threading.Lock(), _ForkGate()
     for store in list(_stores.values()):
         store._reset()
 
@@ -313,5 +365,9 @@ def _write_uses_at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(
+        before=lambda: _gate.close(),
+        after_in_parent=lambda: _gate.open(),
+        after_in_child=_forget_after_fork,
+    )
 atexit.register(_write_uses_at_exit)

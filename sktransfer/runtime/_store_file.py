@@ -41,7 +41,7 @@ _TOUCH_MINUTES = 10  # a use is written down only if the last one is older
 
 # The part of the limit that rows may fill. The rest is for pages that are free
 # but not yet reusable: those of the last two transactions and gaps.
-_FILL = 0.8
+_FILL = 0.75
 _EVICT_TO = 0.9  # of that part, so that one search for the oldest serves many puts
 
 # What LMDB raises when the file is not, or no longer, what it wrote.
