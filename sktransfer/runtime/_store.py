@@ -25,8 +25,9 @@ import lmdb
 import numpy as np
 import platformdirs
 
-from sktransfer.exceptions import FeatureCacheWarning
-from sktransfer.runtime._store_file import DAMAGE, StoreFile
+from ..exceptions import FeatureCacheWarning
+from ._store_file import DAMAGE, StoreFile
+from ._store_fork import ForkGate
 
 _Result = TypeVar("_Result")
 
@@ -42,45 +43,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _stores: WeakValueDictionary[str, "ActivationStore"] = WeakValueDictionary()
 _recent: deque["ActivationStore"] = deque(maxlen=4)
 _stores_lock = threading.Lock()
-
-
-class _ForkGate:
-    """Counts the threads at work in a store and lets a fork wait for them.
-
-    LMDB's environment can't be used by the child of a fork, and its binding
-    refuses a second one as long as the first is held: in the child, by the
-    frames of threads that no longer run. So none may be at work.
-    """
-
-    _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
-
-    def __init__(self):
-        self._changed = threading.Condition()
-        self._n_inside = 0
-        self._is_closed = False
-
-    def __enter__(self):
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed, self._PATIENCE)
-            self._n_inside += 1
-
-    def __exit__(self, *exc_info):
-        with self._changed:
-            self._n_inside -= 1
-            self._changed.notify_all()
-
-    def close(self):
-        with self._changed:
-            self._is_closed = True
-            self._changed.wait_for(lambda: not self._n_inside, self._PATIENCE)
-
-    def open(self):
-        with self._changed:
-            self._is_closed = False
-            self._changed.notify_all()
-
-
-_gate = _ForkGate()
+_gate = ForkGate()
 
 
 @dataclass(frozen=True)
@@ -286,7 +249,7 @@ class ActivationStore:
             self._file = StoreFile(self._folder)
         return self._file
 
-    def _start_anew(self, error: lmdb.Error) -> None:
+    def _start_anew(self, error: Exception) -> None:
         self._n_restarts += 1
         if self._n_restarts > 1:  # what damaged it is still there
             return self._turn_off(error)
@@ -340,7 +303,7 @@ def _read_limit() -> int | None:
     number = text if unit == 1 else text[:-1]
     try:
         limit = int(float(number) * unit)
-    except ValueError:
+    except (ValueError, OverflowError):  # no number; infinity
         limit = -1
     if limit < 0:
         raise ValueError(
@@ -353,7 +316,7 @@ def _read_limit() -> int | None:
 def _forget_after_fork() -> None:
     """Let the child of a fork open its own: locks and LMDB don't survive a fork."""
     global _stores_lock, _gate
-    _stores_lock, _gate = threading.Lock(), _ForkGate()
+    _stores_lock, _gate = threading.Lock(), ForkGate()
     for store in list(_stores.values()):
         store._reset()
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import lmdb
 import numpy as np
 
-from sktransfer.runtime._store_block import KEY_SIZE, check_item, pack, unpack
+from ._store_block import KEY_SIZE, Block, check_item, pack, unpack
 
 _PLACE = struct.Struct(">QI")  # of a row: id of its block, position in it
 _ID = struct.Struct(">Q")  # big-endian: LMDB's order of bytes is that of the numbers
@@ -52,6 +52,8 @@ DAMAGE = (
     lmdb.VersionMismatchError,
     lmdb.IncompatibleError,
     lmdb.PanicError,
+    lmdb.MapResizedError,  # no file of ours is as large as the map
+    struct.error,  # a record of a length that is never written
 )
 
 
@@ -140,7 +142,7 @@ class StoreFile:
             self.write_uses()
         return found, unreadable
 
-    def _read_block(self, txn: lmdb.Transaction, block_id: int):
+    def _read_block(self, txn: lmdb.Transaction, block_id: int) -> Block | None:
         data = txn.get(_ID.pack(block_id), db=self._blocks)
         if data is None:
             return None
@@ -174,11 +176,12 @@ class StoreFile:
 
     def put(self, items: Mapping[bytes, np.ndarray], limit: int, replace: set[bytes]) -> None:
         """Add the rows that are not there, or are in `replace`; evict to stay below `limit`."""
+        limit = min(limit, _MAP_SIZE // 2)
         for part in _transactions(items, min(_TRANSACTION_BYTES, limit // 16)):
             try:
                 self._put_part(part, limit * _FILL, replace)
             except lmdb.MapFullError:
-                # pages are reused two transactions later, hence an empty one
+                # Pages are free again two transactions later, hence an empty one.
                 self._put_part({}, self.measure()[1] / 2, replace)
                 self.write_uses()
                 self._put_part(part, limit * _FILL, replace)
@@ -222,8 +225,10 @@ class StoreFile:
         self._env.reader_check()
         excess = used + incoming - room * _EVICT_TO
         with txn.cursor(self._uses) as cursor:
-            oldest = sorted((_USE.unpack(use), _ID.unpack(name)[0]) for name, use in cursor)
-        for (_, size), block_id in oldest:
+            uses = ((_ID.unpack(name)[0], *_USE.unpack(use)) for name, use in cursor)
+            # ids grow: of one minute, what was written first goes first
+            oldest = sorted(uses, key=lambda use: (use[1], use[0]))
+        for block_id, _, size in oldest:
             if excess <= 0:
                 break
             excess -= size
