@@ -7,13 +7,16 @@ from ._fine_tuned_classifier import FineTunedClassifier
 from .backbones._registry import list_backbones
 from .images._folder import load_image_folder
 from .runtime._passes import count_passes
+from .runtime._store import clear_feature_cache, feature_cache_info
 
 __version__ = version("sktransfer")
 
 __all__ = [
     "FineTunedClassifier",
     "PretrainedFeatureTransformer",
+    "clear_feature_cache",
     "count_passes",
+    "feature_cache_info",
     "list_backbones",
     "load_image_folder",
 ]

@@ -167,8 +167,11 @@ class PretrainedFeatureTransformer(
         Parameters
         ----------
         X : sequence of images
-            Paths, bytes, PIL images, arrays, a 4-D array and others; see
-            :doc:`/images`.
+            A list, tuple, 1-D object array, Series or one-column DataFrame whose
+            cells are paths, bytes, PIL images, ``{"bytes", "path"}`` dicts or arrays
+            ``(H, W)`` or ``(H, W, 3)``; an array ``(n, H, W, C)`` or ``(n, H, W)``; a
+            torch tensor ``(n, C, H, W)``; or, with `image_shape`, a 2-D array of
+            flattened rows.
         y : None
             Ignored.
 
@@ -194,6 +197,7 @@ class PretrainedFeatureTransformer(
         Parameters
         ----------
         X : sequence of images
+            As in `fit`.
         y : None
             Ignored.
 
@@ -209,6 +213,7 @@ class PretrainedFeatureTransformer(
         Parameters
         ----------
         X : sequence of images
+            As in `fit`.
 
         Returns
         -------

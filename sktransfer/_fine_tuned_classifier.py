@@ -8,12 +8,17 @@ from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+)
 
 from ._image_estimator import ImageEstimator
 from .runtime._device import resolve_device
-from .training._heads import make_head
 from .training._net import make_net, probabilities
+from .training._probe import pooled_rows, start_head
 
 
 class FineTunedClassifier(ClassifierMixin, ImageEstimator):
@@ -46,8 +51,10 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         freezes all of them and trains the head alone, -1 trains the last stage as
         well, 0 trains the whole network.
     head : "linear", tuple of int or callable, default="linear"
-        What follows the pooled activation: one linear layer, hidden layers of
-        these widths before it, or a function ``(n_in, n_out) -> nn.Module``.
+        What follows the pooled activation, standardised by the training images:
+        one linear layer, which starts from a fitted logistic regression; hidden
+        layers of these widths before it; or a function
+        ``(n_in, n_out) -> nn.Module``.
     lr : float, default=1e-3
         Largest learning rate of the head. It rises over the first tenth of the
         steps and falls to zero along half a cosine.
@@ -127,6 +134,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
 
     References
     ----------
+    A. Kumar et al., "Fine-tuning can distort pretrained features and underperform
+    out-of-distribution", ICLR 2022, arXiv 2202.10054: the head starts from a probe.
+
     I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
     arXiv 1711.05101.
 
@@ -206,8 +216,11 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         Parameters
         ----------
         X : sequence of images
-            Paths, bytes, PIL images, arrays, a 4-D array and others; see
-            :doc:`/images`.
+            A list, tuple, 1-D object array, Series or one-column DataFrame whose
+            cells are paths, bytes, PIL images, ``{"bytes", "path"}`` dicts or arrays
+            ``(H, W)`` or ``(H, W, 3)``; an array ``(n, H, W, C)`` or ``(n, H, W)``; a
+            torch tensor ``(n, C, H, W)``; or, with `image_shape`, a 2-D array of
+            flattened rows.
         y : array-like of shape (n_images,)
             Labels: strings, integers or booleans.
 
@@ -235,16 +248,18 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         self.backbone_spec_ = pristine.spec
         self.image_size_ = input_spec.size
         self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
-        width = pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)
+        pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
         self._backbone = pristine.fresh(self.freeze_depth_)
 
         activations = self._activations_at_cut(images)
         device = resolve_device(self.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
+            stages = self._trained_stages()
+            rows = pooled_rows(stages, activations, device)
             self.net_ = make_net(
-                self._trained_stages(),
-                make_head(self.head, width, len(self.classes_)),
+                stages,
+                start_head(self.head, rows, labels, len(self.classes_)),
                 n_samples=len(images),
                 lr=self.lr,
                 backbone_lr_scale=self.backbone_lr_scale,
@@ -266,6 +281,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         Parameters
         ----------
         X : sequence of images
+            As in `fit`.
 
         Returns
         -------
@@ -287,6 +303,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         Parameters
         ----------
         X : sequence of images
+            As in `fit`.
 
         Returns
         -------
@@ -298,7 +315,8 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[np.argmax(probabilities, axis=1)]
 
     def _validate_labels(self, images, y):
         if y is None:
@@ -306,6 +324,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
                 "FineTunedClassifier requires y to be passed, but the target y is None"
             )
         y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
         check_consistent_length(images, y)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)

@@ -203,9 +203,8 @@ def _keys(
 def _look_up(store: ActivationStore, keys: Sequence[bytes], found: dict[bytes, np.ndarray]) -> None:
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         some = keys[start : start + _KEYS_AT_ONCE]
-        for key, value in zip(some, store.get_many(some), strict=True):
-            if value is not None:
-                found[key] = value
+        values = zip(some, store.get_many(some), strict=True)
+        found.update({key: value for key, value in values if value is not None})
 
 
 def _batches(

@@ -11,15 +11,11 @@ HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
 def make_head(head: HeadParameter, n_in: int, n_out: int) -> nn.Module:
     """Return the module that a parameter's value asks for.
 
-    ``"linear"`` starts at zero: the first predictions are equal for all classes, and the first
-    gradients are those of a logistic regression. A tuple of widths has a hidden
-    layer each; a callable makes the module itself.
+    ``"linear"`` is one layer; a tuple of widths has a hidden layer for each before it;
+    a callable makes the module itself.
     """
-    if head == "linear":
-        linear = nn.Linear(n_in, n_out)
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
-        return linear
+    if isinstance(head, str):
+        return nn.Linear(n_in, n_out)
     if callable(head):
         module = head(n_in, n_out)
         if not isinstance(module, nn.Module):

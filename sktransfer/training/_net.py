@@ -67,6 +67,19 @@ class TransferNet(NeuralNet):
         self.optimizer_ = self.optimizer(groups)
         return self
 
+    def partial_fit(self, X, y=None, classes=None, **fit_params):
+        """Train as skorch does, but an interrupt raises.
+
+        skorch's own takes Ctrl-C for the wish to stop training early and returns a
+        net that is half trained, and a grid search would score it.
+        """
+        if not self.initialized_:
+            self.initialize()
+        self.notify("on_train_begin", X=X, y=y)
+        self.fit_loop(X, y, **fit_params)
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
 
 def make_net(
     stages: nn.Module,

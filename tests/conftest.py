@@ -1,0 +1,87 @@
+"""What tests share: drawn images, an own store, and the way to real photographs."""
+
+import os
+
+# Before torch is imported. The suite's networks are small, and threads that wait
+# for each other cost more than they bring, above all beside pytest in parallel.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+IMAGENET = SHARED / "weights" / "mobilenet_v2_0.35_imagenet.safetensors"
+HYMENOPTERA = SHARED / "data" / "hymenoptera"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_store(tmp_path_factory):
+    """Keep activations of the tests out of the user's cache folder."""
+    before = os.environ.get("SKTRANSFER_CACHE")
+    os.environ["SKTRANSFER_CACHE"] = str(tmp_path_factory.mktemp("store"))
+    yield
+    if before is None:
+        del os.environ["SKTRANSFER_CACHE"]
+    else:
+        os.environ["SKTRANSFER_CACHE"] = before
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Return the folder of an empty store."""
+    return tmp_path / "cache"
+
+
+def draw_shape(kind: str, rng: np.random.Generator, size: int = 48) -> Image.Image:
+    """Draw a disc or a square of random place and colour on a noisy ground."""
+    ground = rng.integers(0, 90, size=(size, size, 3), dtype=np.uint8)
+    image = Image.fromarray(ground)
+    left, top = rng.integers(2, size // 3, size=2)
+    box = [int(left), int(top), int(left) + size // 2, int(top) + size // 2]
+    colour = tuple(int(value) for value in rng.integers(140, 255, size=3))
+    pen = ImageDraw.Draw(image)
+    (pen.ellipse if kind == "disc" else pen.rectangle)(box, fill=colour)
+    return image
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """Return 24 paths of drawn discs and squares, and their labels."""
+    folder = tmp_path_factory.mktemp("shapes")
+    rng = np.random.default_rng(0)
+    paths, labels = [], []
+    for i in range(24):
+        kind = "disc" if i % 2 else "square"
+        path = folder / f"{i:02d}.png"
+        draw_shape(kind, rng).save(path)
+        paths.append(str(path))
+        labels.append(kind)
+    return np.array(paths, dtype=object), np.array(labels)
+
+
+@pytest.fixture(scope="session")
+def mini_file():
+    """Return the path of the embedded backbone's file."""
+    return str(files("sktransfer.backbones").joinpath("embedded", "mini.safetensors"))
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights():
+    """Return the path of a backbone with real ImageNet weights."""
+    if not IMAGENET.exists():
+        pytest.skip("needs the shared ImageNet weights of MobileNetV2-0.35")
+    return str(IMAGENET)
+
+
+@pytest.fixture(scope="session")
+def hymenoptera():
+    """Return {"train": (paths, labels), "val": (paths, labels)} of ants and bees."""
+    if not HYMENOPTERA.exists():
+        pytest.skip("needs the shared photographs of ants and bees")
+    from sktransfer import load_image_folder
+
+    return {split: load_image_folder(HYMENOPTERA / split) for split in ("train", "val")}

@@ -1,0 +1,61 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from sktransfer._spec import InputSpec
+from sktransfer.images._collection import as_images
+from sktransfer.runtime import _batches
+from sktransfer.runtime._batches import n_threads, read_batches
+
+SPEC = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def grey(value):
+    return np.full((8, 8, 3), value, dtype=np.uint8)
+
+
+def test_batches_come_in_order_with_their_images(pool):
+    images = as_images([grey(value) for value in range(7)])
+    batches = list(read_batches(images, [[4, 5], [0, 1], [6]], SPEC, pool))
+    assert [batch.positions for batch in batches] == [[4, 5], [0, 1], [6]]
+    values = [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
+    assert values == [4, 5, 0, 1, 6]
+
+
+def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_there(pool):
+    images = as_images([grey(1), b"no image", grey(3)])
+    (batch,) = read_batches(images, [[0, 1, 2]], SPEC, pool)
+    assert batch.positions == [0, 2]
+    assert list(batch.failures) == [1]
+    assert len(batch.pixels) == 2
+
+
+def test_images_are_read_in_a_bounded_window(pool, monkeypatch):
+    images = as_images([grey(0)] * 100)
+    started, lock = [], threading.Lock()
+    read = _batches._read
+
+    def counted(*arguments):
+        with lock:
+            started.append(1)
+        return read(*arguments)
+
+    monkeypatch.setattr(_batches, "_read", counted)
+    batches = read_batches(images, [range(i, i + 10) for i in range(0, 100, 10)], SPEC, pool)
+    next(batches)
+    assert len(started) <= 10 * (1 + _batches._BATCHES_AHEAD)
+    batches.close()
+
+
+@pytest.mark.parametrize(("n_jobs", "at_least"), [(None, 1), (3, 3), (-1, 1), (-999, 1)])
+def test_threads_follow_joblibs_meaning_of_n_jobs(n_jobs, at_least):
+    assert n_threads(n_jobs) >= at_least
+    assert n_threads(-1) == n_threads(None)

@@ -1,0 +1,49 @@
+"""Documentation that can't drift: defaults, parameters and examples."""
+
+import doctest
+import inspect
+import re
+
+import pytest
+
+import sktransfer
+
+ESTIMATORS = [sktransfer.PretrainedFeatureTransformer, sktransfer.FineTunedClassifier]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_signature(estimator):
+    section = estimator.__doc__.split("Parameters\n")[1].split("Attributes\n")[0]
+    documented = re.findall(r"^    (\w+) : .*default=(.+)$", section, flags=re.MULTILINE)
+    signature = inspect.signature(estimator).parameters
+    expected = [
+        (name, f'"{p.default}"' if isinstance(p.default, str) else p.default)
+        for name, p in signature.items()
+    ]
+    assert [name for name, _ in documented] == [name for name, _ in expected]
+    for (name, written), (_, default) in zip(documented, expected, strict=True):
+        if isinstance(default, float):
+            written = float(written)
+        assert str(written) == str(default), name
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_every_fitted_attribute_is_documented(estimator, shapes):
+    X, y = shapes
+    fitted = estimator("mini", image_size=32).fit(X, y)
+    documented = estimator.__doc__.split("Attributes\n")[1].split("See Also\n")[0]
+    learned = [name for name in vars(fitted) if name.endswith("_") and not name.startswith("_")]
+    assert learned
+    for name in learned:
+        assert f"    {name} : " in documented
+
+
+@pytest.mark.parametrize("name", sktransfer.__all__)
+def test_examples_run_offline(name):
+    finder = doctest.DocTestFinder(recurse=False)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    examples = [test for test in finder.find(getattr(sktransfer, name), name) if test.examples]
+    assert examples, f"{name} has no example"
+    for example in examples:
+        runner.run(example)
+    assert runner.summarize().failed == 0

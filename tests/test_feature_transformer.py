@@ -1,0 +1,251 @@
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer.exceptions import ImageReadError, WeightsError
+
+FLOAT32 = {"backbone": "mini", "precision": "float32"}
+
+
+def test_a_row_has_the_width_of_the_last_stage(shapes):
+    X, _ = shapes
+    transformer = PretrainedFeatureTransformer(**FLOAT32)
+    rows = transformer.fit_transform(X)
+    assert rows.shape == (len(X), 256)
+    assert rows.dtype == np.float32
+    assert len(transformer.get_feature_names_out()) == 256
+
+
+@pytest.mark.parametrize(("depth", "width"), [(None, 256), (-1, 128), (-2, 64), (1, 32), (0, 3)])
+def test_depth_is_read_as_a_slice(shapes, depth, width):
+    X, _ = shapes
+    rows = PretrainedFeatureTransformer(**FLOAT32, depth=depth).fit_transform(X[:2])
+    assert rows.shape == (2, width)
+
+
+def test_a_row_does_not_depend_on_its_neighbours_or_the_batch_size(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer(**FLOAT32, feature_cache=None).fit(X)
+    rows = fitted.transform(X)
+    alone = np.concatenate([fitted.transform(X[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_allclose(alone, rows, rtol=1e-5, atol=1e-5)
+    in_sevens = clone(fitted).set_params(batch_size=7).fit(X).transform(X[::-1])[::-1]
+    np.testing.assert_allclose(in_sevens, rows, rtol=1e-5, atol=1e-5)
+
+
+def test_transforming_changes_no_parameter_and_no_buffer(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer(**FLOAT32, feature_cache=None).fit(X)
+    from sktransfer.backbones._registry import reload_backbone
+
+    network = reload_backbone(fitted.backbone_spec_).model
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    fitted.transform(X)
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(value.equal(after[name]) for name, value in before.items())
+
+
+def test_bfloat16_rows_point_the_same_way_as_float32_rows(shapes):
+    X, _ = shapes
+    exact = PretrainedFeatureTransformer(**FLOAT32).fit_transform(X)
+    rough = PretrainedFeatureTransformer("mini", precision="bfloat16").fit_transform(X)
+    cosine = (exact * rough).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rough, axis=1)
+    assert rough.dtype == np.float32
+    assert not np.array_equal(exact, rough)
+    assert cosine.min() > 0.999
+
+
+def test_each_image_passes_once_in_a_grid_search_and_its_refit(shapes, cache):
+    X, y = shapes
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer("mini", feature_cache=cache), LogisticRegression()
+    )
+    search = GridSearchCV(pipeline, {"logisticregression__C": [0.01, 0.1, 1.0]}, cv=3)
+    with count_passes() as counter:
+        search.fit(X, y)
+        search.score(X, y)
+    assert counter.passed == len(X)
+
+
+def test_each_image_passes_once_for_each_depth_of_a_grid(shapes, cache):
+    X, y = shapes
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer("mini", feature_cache=cache), LogisticRegression()
+    )
+    grid = {
+        "pretrainedfeaturetransformer__depth": [None, -1],
+        "logisticregression__C": [0.1, 1.0],
+    }
+    with count_passes() as counter:
+        GridSearchCV(pipeline, grid, cv=3).fit(X, y)
+    assert counter.passed == 2 * len(X)
+
+
+def test_without_a_store_every_call_computes_each_different_image(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X)
+    with count_passes() as counter:
+        fitted.transform(np.concatenate([X[:3], X[:3]]))
+        fitted.transform(X[:3])
+    assert counter.passed == 6
+
+
+def test_a_changed_file_is_a_new_image(tmp_path, cache):
+    path = tmp_path / "image.png"
+    fitted = PretrainedFeatureTransformer("mini", feature_cache=cache)
+    Image.new("RGB", (32, 32), "red").save(path)
+    red = fitted.fit_transform([path])
+    Image.new("RGB", (32, 33), "blue").save(path)
+    assert not np.allclose(fitted.transform([path]), red)
+
+
+def test_a_grid_over_backbones_scores_different_networks(shapes, cache):
+    # others build the network in __init__, so that a grid scores one and the same
+    X, y = shapes
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer("mini", feature_cache=cache), LogisticRegression()
+    )
+    grid = {"pretrainedfeaturetransformer__weights": ["default", None]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(X, y)
+    rows = [
+        clone(search.estimator[0]).set_params(weights=weights).fit_transform(X)
+        for weights in ("default", None)
+    ]
+    assert not np.allclose(*rows)
+
+
+def test_what_was_fitted_stays_when_a_parameter_is_set(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer("mini").fit(X)
+    before = fitted.transform(X)
+    fitted.set_params(depth=1, weights=None, pooling="max", image_size=32, pixel_range=(0, 7))
+    np.testing.assert_array_equal(fitted.transform(X), before)
+    assert fitted.fit(X).transform(X).shape == (len(X), 32)
+
+
+def test_a_pickle_is_small_and_gives_the_same_rows(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer("mini").fit(X)
+    pickled = pickle.dumps(fitted)
+    assert len(pickled) < 50_000
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(X), fitted.transform(X))
+
+
+def test_weights_that_changed_since_fit_are_refused(tmp_path, shapes, mini_file):
+    from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
+
+    X, _ = shapes
+    path = tmp_path / "own.safetensors"
+    passport, tensors = read_passport(mini_file), read_tensors(mini_file)
+    write_backbone_file(path, tensors, passport)
+    fitted = PretrainedFeatureTransformer(path).fit(X)
+    tensors["stem.1.bias"] = tensors["stem.1.bias"] + 1
+    write_backbone_file(path, tensors, passport)
+    with pytest.raises(WeightsError, match="not those that this estimator was fitted with"):
+        fitted.transform(X)
+
+
+def test_an_image_column_stands_beside_numbers(shapes):
+    X, y = shapes
+    table = pd.DataFrame({"photo": X, "length": np.arange(len(X), dtype=float)})
+    columns = ColumnTransformer(
+        [("image", PretrainedFeatureTransformer("mini"), "photo"), ("n", "passthrough", ["length"])]
+    )
+    assert columns.fit_transform(table, y).shape == (len(X), 257)
+    frame = columns.set_output(transform="pandas").fit_transform(table, y)
+    assert frame.columns[0].startswith("image__")
+
+
+def test_an_array_and_a_file_of_the_same_picture_give_the_same_row(shapes):
+    X, _ = shapes
+    pictures = [np.asarray(Image.open(path)) for path in X[:4]]
+    fitted = PretrainedFeatureTransformer(**FLOAT32).fit(X)
+    expected = fitted.transform(X[:4])
+    for same in (pictures, np.stack(pictures), np.stack(pictures).astype(np.float64) / 255):
+        np.testing.assert_allclose(fitted.transform(same), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_not_fitted_is_scikit_learns_error(shapes):
+    with pytest.raises(NotFittedError):
+        PretrainedFeatureTransformer("mini").transform(shapes[0])
+
+
+def test_importing_and_constructing_load_no_network():
+    transformer = PretrainedFeatureTransformer("no such backbone", depth="deep")
+    assert vars(transformer)["backbone"] == "no such backbone"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"backbone": "resnet17"}, r"backbone='resnet17' is unknown.*resnet18"),
+        ({"backbone": 3}, r"'backbone' parameter.*Got 3"),
+        ({"backbone_params": [1]}, r"'backbone_params' parameter.*dict.*Got \[1\]"),
+        ({"weights": 3}, r"'weights' parameter.*Got 3"),
+        ({"weights": "IMAGENET9"}, r"weights='IMAGENET9' is unknown"),
+        ({"depth": 9}, r"depth=9 is out of range.*5 stages.*stem.*-5 to 5"),
+        ({"depth": "deep"}, r"'depth' parameter.*Got 'deep'"),
+        ({"pooling": "median"}, r"'pooling' parameter.*Got 'median'"),
+        ({"pooling": "cls"}, r"pooling='cls' needs a network with a class token"),
+        ({"image_size": 8}, r"'image_size' parameter.*Got 8"),
+        ({"pixel_range": (3, 1)}, r"pixel_range must be.*got \(3, 1\)"),
+        ({"pixel_range": "auto"}, r"'pixel_range' parameter.*Got 'auto'"),
+        ({"batch_size": 0}, r"'batch_size' parameter.*Got 0"),
+        ({"device": "tpu"}, r"device must be.*'tpu'|device='tpu' is not"),
+        ({"precision": "float8"}, r"'precision' parameter.*Got 'float8'"),
+        ({"feature_cache": 3}, r"'feature_cache' parameter.*Got 3"),
+        ({"n_jobs": 0.5}, r"'n_jobs' parameter.*Got 0.5"),
+    ],
+)
+def test_a_wrong_parameter_names_itself_its_value_and_what_is_allowed(shapes, wrong, message):
+    X, _ = shapes
+    with pytest.raises((TypeError, ValueError), match=message):
+        PretrainedFeatureTransformer(**{"backbone": "mini", **wrong}).fit_transform(X[:2])
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([], "X holds no images"),
+        (np.empty((0, 8, 8, 3)), "X holds no images"),
+        ("image.png", r"pass a list: \[X\]"),
+        (np.zeros((2, 64)), "image_shape"),
+        (np.zeros((2, 3, 8, 8), dtype=np.uint8), "channels come last"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "2 columns"),
+    ],
+)
+def test_x_that_is_no_images_is_refused(X, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        PretrainedFeatureTransformer("mini").fit(X)
+
+
+def test_every_bad_image_is_named_by_position_and_path_at_once(shapes, tmp_path):
+    X, _ = shapes
+    (tmp_path / "text.jpg").write_text("this is no image")
+    bad = [str(tmp_path / "text.jpg"), str(tmp_path / "missing.png"), str(tmp_path)]
+    mixed = [X[0], bad[0], X[1], bad[1], bad[2], None]
+    with pytest.raises(ImageReadError) as caught:
+        PretrainedFeatureTransformer("mini").fit_transform(mixed)
+    failures = caught.value.failures
+    assert [failure.position for failure in failures] == [1, 3, 4, 5]
+    assert [failure.source for failure in failures[:3]] == bad
+    for path in bad:
+        assert path in str(caught.value)
+
+
+def test_floats_outside_the_range_name_pixel_range():
+    X = np.full((2, 8, 8), 7.5)
+    with pytest.raises(ImageReadError, match="pixel_range"):
+        PretrainedFeatureTransformer("mini").fit_transform(X)
+    PretrainedFeatureTransformer("mini", pixel_range=(0, 10)).fit_transform(X)

@@ -1,0 +1,252 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer.backbones._registry import load_backbone
+from sktransfer.exceptions import ImageReadError
+
+FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
+DEPTHS = [None, -1, -2, 2, 0]
+
+
+def trained_state(classifier):
+    return {name: value.cpu() for name, value in classifier.net_.module_.state_dict().items()}
+
+
+def test_string_labels_go_in_and_come_out(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**{**FAST, "max_epochs": 20}).fit(X, y)
+    predicted = fitted.predict(X)
+    assert predicted.dtype == y.dtype
+    assert fitted.classes_.tolist() == ["disc", "square"]
+    assert np.mean(predicted == y) >= 0.9
+
+
+@pytest.mark.parametrize("freeze_depth", DEPTHS)
+def test_frozen_parameters_and_buffers_are_bit_identical_after_fit(shapes, freeze_depth):
+    X, y = shapes
+    pristine = load_backbone("mini")
+    before = {name: value.clone() for name, value in pristine.model.state_dict().items()}
+    fitted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(X, y)
+
+    # neither the network that others share nor the stages that this one keeps
+    for network in (load_backbone("mini"), fitted._backbone):
+        frozen = network.frozen(fitted.freeze_depth_, None).state_dict()
+        expected = pristine.frozen(fitted.freeze_depth_, None).state_dict()
+        assert frozen.keys() == expected.keys()
+        assert all(value.equal(expected[name]) for name, value in frozen.items())
+    after = load_backbone("mini").model.state_dict()
+    assert all(value.equal(after[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("freeze_depth", [-1, -2, 0])
+def test_trained_stages_change_but_not_their_batch_norm_statistics(shapes, freeze_depth):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(X, y)
+    before = load_backbone("mini").rest(fitted.freeze_depth_, "avg").state_dict()
+    after = fitted.net_.module_.stages.state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name, value in before.items() if not value.equal(after[name])}
+    assert changed
+    for name in before:
+        is_statistic = "running_" in name or "num_batches" in name
+        is_constant = name.endswith((".scale", ".shift"))
+        assert (name in changed) == (not is_statistic and not is_constant), name
+
+
+@pytest.mark.parametrize("freeze_depth", DEPTHS)
+def test_the_optimizer_holds_what_trains_and_nothing_frozen(shapes, freeze_depth):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(X, y)
+    held = {id(p) for group in fitted.net_.optimizer_.param_groups for p in group["params"]}
+    assert held == {id(p) for p in fitted.net_.module_.parameters()}
+    frozen = fitted._backbone.frozen(fitted.freeze_depth_, None)
+    assert not held & {id(p) for p in frozen.parameters()}
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_each_image_passes_the_frozen_part_once_in_a_grid_search_and_its_refit(shapes, cache):
+    X, y = shapes
+    grid = {"lr": [1e-3, 1e-2]}
+    for freeze_depth in (None, -1):
+        classifier = FineTunedClassifier(**FAST, freeze_depth=freeze_depth, feature_cache=cache)
+        with count_passes() as counter:
+            search = GridSearchCV(classifier, grid, cv=3).fit(X, y)
+            search.predict(X)
+        assert counter.passed == len(X)
+
+
+def test_both_estimators_share_the_rows_of_a_frozen_network(shapes, cache):
+    X, y = shapes
+    PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache).fit_transform(X)
+    with count_passes() as counter:
+        FineTunedClassifier(**FAST, freeze_depth=None, feature_cache=cache).fit(X, y)
+    assert counter.passed == 0
+
+
+def test_with_nothing_frozen_no_image_passes_a_frozen_network(shapes, cache):
+    X, y = shapes
+    with count_passes() as counter:
+        FineTunedClassifier(**FAST, freeze_depth=0, feature_cache=cache).fit(X, y)
+    assert counter.passed == 0
+
+
+@pytest.mark.parametrize("freeze_depth", [None, -1, 0])
+def test_the_same_seed_gives_the_same_weights_with_and_without_a_store(shapes, cache, freeze_depth):
+    X, y = shapes
+    exact = {**FAST, "precision": "float32", "freeze_depth": freeze_depth}
+    states = [
+        trained_state(FineTunedClassifier(**exact, feature_cache=where).fit(X, y))
+        for where in (None, cache, cache)
+    ]
+    for state in states[1:]:
+        for name, value in states[0].items():
+            torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-6)
+
+
+def test_another_seed_gives_other_weights(shapes):
+    X, y = shapes
+    one, other = (
+        FineTunedClassifier(**{**FAST, "random_state": seed}).fit(X, y) for seed in (0, 1)
+    )
+    assert not trained_state(one)["head.1.weight"].equal(trained_state(other)["head.1.weight"])
+
+
+def test_fitting_again_starts_afresh(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST).fit(X[:12], y[:12])
+    again = trained_state(classifier.fit(X, y))
+    fresh = trained_state(FineTunedClassifier(**FAST).fit(X, y))
+    assert all(value.equal(fresh[name]) for name, value in again.items())
+
+
+def test_the_global_random_states_are_left_as_they_were(shapes):
+    X, y = shapes
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    FineTunedClassifier(**{**FAST, "head": (16,)}).fit(X, y)
+    assert before[0].equal(torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def test_probabilities_are_those_of_the_classes_in_order(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST).fit(X, y)
+    probabilities = fitted.predict_proba(X)
+    assert probabilities.shape == (len(X), 2)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_array_equal(fitted.predict(X), fitted.classes_[probabilities.argmax(1)])
+
+
+@pytest.mark.parametrize(
+    "head", ["linear", (8,), (16, 8), lambda n_in, n_out: torch.nn.Linear(n_in, n_out)]
+)
+def test_heads_are_what_the_parameter_says(shapes, head):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, head=head).fit(X, y)
+    linears = [m for m in fitted.net_.module_.head.modules() if isinstance(m, torch.nn.Linear)]
+    assert len(linears) == (len(head) + 1 if isinstance(head, tuple) else 1)
+    assert fitted.predict_proba(X).shape == (len(X), 2)
+
+
+def test_epochs_are_trained_and_recorded(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**{**FAST, "max_epochs": 3}).fit(X, y)
+    assert fitted.n_iter_ == 3
+    losses = fitted.history_[:, "train_loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_the_trained_stages_learn_slower_than_the_head(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, lr=0.01, backbone_lr_scale=0.25).fit(X, y)
+    rates = {
+        name: group["initial_lr"]
+        for group in fitted.net_.optimizer_.param_groups
+        for name, parameter in fitted.net_.module_.named_parameters()
+        if any(parameter is held for held in group["params"])
+    }
+    assert {rate for name, rate in rates.items() if name.startswith("head")} == {0.01}
+    assert {rate for name, rate in rates.items() if name.startswith("stages")} == {0.0025}
+
+
+def test_a_pickle_is_self_contained(shapes, tmp_path, mini_file):
+    from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
+
+    X, y = shapes
+    path = tmp_path / "own.safetensors"
+    write_backbone_file(path, read_tensors(mini_file), read_passport(mini_file))
+    fitted = FineTunedClassifier(**{**FAST, "backbone": path, "feature_cache": None}).fit(X, y)
+    expected = fitted.predict_proba(X)
+    pickled = pickle.dumps(fitted)
+    path.unlink()
+    np.testing.assert_allclose(pickle.loads(pickled).predict_proba(X), expected, atol=1e-6)
+
+
+def test_what_was_fitted_stays_when_a_parameter_is_set(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST).fit(X, y)
+    before = fitted.predict_proba(X)
+    fitted.set_params(freeze_depth=0, weights=None, image_size=64, head=(4,))
+    np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"freeze_depth": 9}, r"freeze_depth=9 is out of range.*stem"),
+        ({"freeze_depth": 1.5}, r"'freeze_depth' parameter.*Got 1.5"),
+        ({"head": "mlp"}, r"'head' parameter.*Got 'mlp'"),
+        ({"head": (8, 0)}, r"head must be.*got \(8, 0\)"),
+        ({"head": lambda n_in, n_out: None}, r"head=.*must return an nn.Module"),
+        ({"head": lambda n_in, n_out: torch.nn.Linear(n_in, 7)}, r"must map them to \(2, 2\)"),
+        ({"lr": 0}, r"'lr' parameter.*Got 0"),
+        ({"backbone_lr_scale": -1}, r"'backbone_lr_scale' parameter.*Got -1"),
+        ({"weight_decay": -1}, r"'weight_decay' parameter.*Got -1"),
+        ({"max_epochs": 0}, r"'max_epochs' parameter.*Got 0"),
+        ({"batch_size": 0}, r"'batch_size' parameter.*Got 0"),
+        ({"random_state": "a"}, r"'random_state' parameter.*Got 'a'"),
+    ],
+)
+def test_a_wrong_parameter_names_itself_its_value_and_what_is_allowed(shapes, wrong, message):
+    X, y = shapes
+    with pytest.raises((TypeError, ValueError), match=message):
+        FineTunedClassifier(**{**FAST, **wrong}).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("n_images", "labels", "message"),
+    [
+        (4, ["a", "b", "a"], r"inconsistent numbers of samples.*4, 3"),
+        (0, [], "X holds no images"),
+        (3, ["a", "a", "a"], r"y has one class only, .*'a'.*at least 2"),
+        (3, None, "requires y to be passed"),
+        (3, [0.5, 1.5, 2.5], "continuous|Unknown label type"),
+    ],
+)
+def test_labels_that_do_not_fit_are_a_clear_error(shapes, n_images, labels, message):
+    X, _ = shapes
+    with pytest.raises(ValueError, match=message):
+        FineTunedClassifier(**FAST).fit(X[:n_images], labels)
+
+
+def test_a_bad_image_is_named_at_fit_and_at_predict(shapes, tmp_path):
+    X, y = shapes
+    missing = str(tmp_path / "missing.png")
+    with pytest.raises(ImageReadError, match=r"X\[1\] .*missing.png: no such file"):
+        FineTunedClassifier(**FAST).fit([X[0], missing, X[1]], ["a", "b", "b"])
+    fitted = FineTunedClassifier(**FAST).fit(X, y)
+    with pytest.raises(ImageReadError, match=r"X\[0\] .*missing.png: no such file"):
+        fitted.predict([missing])
+
+
+def test_not_fitted_is_scikit_learns_error(shapes):
+    with pytest.raises(NotFittedError):
+        clone(FineTunedClassifier(**FAST)).predict(shapes[0])

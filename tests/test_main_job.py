@@ -1,0 +1,70 @@
+"""The main job on real photographs: ants and bees, with real ImageNet weights."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from torchvision.models import mobilenet_v2
+from torchvision.transforms import v2
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer.backbones._file import read_tensors
+from sktransfer.images._decode import decode_bytes, read_file
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("main_job")
+
+
+def test_a_linear_model_on_frozen_features_reaches_090(imagenet_weights, hymenoptera, store):
+    X, y = hymenoptera["train"]
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer(imagenet_weights, feature_cache=store),
+        LogisticRegression(max_iter=5000),
+    )
+    grid = {"logisticregression__C": [0.003, 0.01, 0.03, 0.1]}
+    with count_passes() as counter:
+        search = GridSearchCV(pipeline, grid, cv=5).fit(X, y)
+    assert counter.passed == len(X) == 245
+    assert search.score(*hymenoptera["val"]) >= 0.90
+
+
+def test_fine_tuning_over_freeze_depths_reaches_088(imagenet_weights, hymenoptera, store):
+    X, y = hymenoptera["train"]
+    classifier = FineTunedClassifier(imagenet_weights, random_state=0, feature_cache=store)
+    with count_passes() as counter:
+        search = GridSearchCV(classifier, {"freeze_depth": [None, -1, -2]}, cv=3).fit(X, y)
+    # once for each depth; the rows of depth None may be there from the test above
+    assert counter.passed in (2 * len(X), 3 * len(X))
+    assert set(search.predict(hymenoptera["val"][0])) == {"ants", "bees"}
+    assert search.score(*hymenoptera["val"]) >= 0.88
+
+
+def test_rows_agree_with_torchvision_run_by_hand(imagenet_weights, hymenoptera):
+    paths, _ = hymenoptera["val"]
+    paths = paths[:16]
+    network = mobilenet_v2(width_mult=0.35)
+    network.load_state_dict(read_tensors(imagenet_weights), strict=False)
+    preprocess = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(257, antialias=True),
+            v2.CenterCrop(225),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    images = torch.stack([preprocess(decode_bytes(read_file(path))) for path in paths])
+    with torch.inference_mode():
+        expected = network.eval().features(images).mean((2, 3)).numpy()
+    for precision in ("float32", "bfloat16"):
+        transformer = PretrainedFeatureTransformer(
+            imagenet_weights, precision=precision, feature_cache=None
+        )
+        rows = transformer.fit_transform(paths)
+        cosine = (rows * expected).sum(1)
+        cosine /= np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1)
+        assert cosine.min() > 0.999
