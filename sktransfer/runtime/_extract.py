@@ -223,9 +223,9 @@ def _batches(
 def _progress(batches, n_images: int, n_found: int, verbose: int):
     """Show images/s when asked, or when it takes long."""
     delay = 0 if verbose else _SECONDS_BEFORE_PROGRESS
-    with tqdm(total=n_images, desc="backbone", unit="img", delay=delay) as bar:
+    with tqdm(total=n_images, desc="backbone", unit="img", delay=delay, leave=verbose > 0) as bar:
         if n_found:
-            bar.set_postfix_str(f"{n_found} kept")
+            bar.set_postfix_str(f"{n_found} kept", refresh=False)
         for batch in batches:
             yield batch
             bar.update(len(batch.positions) + len(batch.failures))

@@ -75,6 +75,13 @@ def feature_cache_info(feature_cache="auto"):
     The limit is 10 GiB or a tenth of the disk that is free without the cache,
     whichever is less, or what the environment variable ``SKTRANSFER_CACHE_LIMIT``
     says: bytes, or a number with K, M, G or T, such as ``50G``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sktransfer import feature_cache_info
+    >>> feature_cache_info(tempfile.mkdtemp()).n_entries
+    0
     """
     store = open_store(feature_cache)
     if store is None:
@@ -95,6 +102,12 @@ def clear_feature_cache(feature_cache="auto"):
     ------
     OSError
         If the folder can't be changed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sktransfer import clear_feature_cache
+    >>> clear_feature_cache(tempfile.mkdtemp())
     """
     store = open_store(feature_cache)
     if store is not None:

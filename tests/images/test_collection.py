@@ -109,11 +109,14 @@ COLUMNS = {
 STRING_COLUMNS = {
     "array of str": np.array,
     "array of str, one column": lambda values: np.array(values)[:, np.newaxis],
-    "array of variable str": lambda values: np.array(values, dtype=np.dtypes.StringDType()),
     "pandas str": lambda values: pd.Series(values, dtype="str"),
     "pandas category": lambda values: pd.Series(values, dtype="category"),
     "polars category": lambda values: pl.Series(values, dtype=pl.Categorical),
 }
+if hasattr(np.dtypes, "StringDType"):  # from NumPy 2.0
+    STRING_COLUMNS["array of variable str"] = lambda values: np.array(
+        values, dtype=np.dtypes.StringDType()
+    )
 
 
 @pytest.mark.parametrize("kind", COLUMNS)

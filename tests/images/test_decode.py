@@ -82,7 +82,10 @@ HOLDERS = [
 @pytest.mark.parametrize(("format", "mode"), HOLDERS)
 def test_every_mode_means_the_same_colours_in_every_format(format, mode, encode):
     pixels, expected = MODES[mode]
-    image = Image.fromarray(pixels, mode) if mode == "CMYK" else Image.fromarray(pixels)
+    if mode == "CMYK":  # four channels, which an array alone does not tell from RGBA
+        image = Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes())
+    else:
+        image = Image.fromarray(pixels)
     assert image.mode == mode
     if format:
         options = {"lossless": True, "exact": True} if format == "WEBP" else {}
