@@ -11,8 +11,9 @@ class InputSpec:
     """How an image becomes the input of a network.
 
     The image is resized so that its shorter side has `resize` pixels, and the
-    middle square of `size` pixels is taken. Its values in [0, 1] have `mean`
-    subtracted and are divided by `std`, per channel.
+    middle square of `size` pixels is taken. With `crop` "squash" both sides are
+    resized, so that the image is shown whole and not in its proportions. Its values
+    in [0, 1] have `mean` subtracted and are divided by `std`, per channel.
     """
 
     size: int
@@ -20,6 +21,7 @@ class InputSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str = "bilinear"
+    crop: str = "center"
 
     def at(self, size: int | None) -> "InputSpec":
         """Return the same preprocessing for another square of `size` pixels."""
@@ -36,6 +38,7 @@ class InputSpec:
             mean=tuple(float(value) for value in values["mean"]),
             std=tuple(float(value) for value in values["std"]),
             interpolation=str(values["interpolation"]),
+            crop=str(values.get("crop", "center")),
         )
 
 
@@ -60,3 +63,34 @@ class BackboneSpec:
     def to_json(self) -> str:
         """Return every field as JSON text."""
         return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class WeightsOffer:
+    """Weights that an architecture can be had with, and what their source says of them.
+
+    Attributes
+    ----------
+    name : str
+        What ``weights=`` takes.
+    location : str
+        Where they are: an address, or a path.
+    input : InputSpec
+        The preprocessing they were trained with.
+    licence : str
+        As their source states it.
+    top1 : float or None
+        ImageNet-1k accuracy in percent; None where the source publishes none.
+    n_bytes : int or None
+        Size of the file; None where it is not known without asking the source.
+    params : tuple of (str, object)
+        What the architecture's constructor needs for them, such as an image size.
+    """
+
+    name: str
+    location: str
+    input: InputSpec
+    licence: str
+    top1: float | None = None
+    n_bytes: int | None = None
+    params: tuple[tuple[str, Any], ...] = ()

@@ -6,8 +6,12 @@ import torch
 from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
+from ._architecture import Anatomy
 from ._pooling import Pool, resolve_pooling
-from ._stages import Normalise, StageTable, cut_into_stages, resolve_depth
+from ._stages import Normalise, cut_into_stages, resolve_depth
+
+# what networks say of an image that is too small, or no multiple of their patches
+_BAD_SIZE = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
 
 
 class Backbone:
@@ -18,19 +22,23 @@ class Backbone:
     spec : BackboneSpec
     model : nn.Module
         The network. Stages share its submodules.
-    table : dict
-        Stage names to steps.
-    n_prefix_tokens : int
-        Tokens before those of the patches; 0 for a network of feature maps.
+    anatomy : Anatomy
+        Its stages, and what its activations look like.
+    size_param : str or None
+        The key of ``backbone_params`` by which a network for another image size is made.
     """
 
     def __init__(
-        self, spec: BackboneSpec, model: nn.Module, table: StageTable, n_prefix_tokens: int
+        self, spec: BackboneSpec, model: nn.Module, anatomy: Anatomy, size_param: str | None = None
     ):
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
-        self.n_prefix_tokens = n_prefix_tokens
-        self.stages = cut_into_stages(model, table)
+        self.anatomy = anatomy
+        self.size_param = size_param
+        # in evaluation mode one by one: a stage may hold modules of its own
+        self.stages = {
+            name: stage.eval() for name, stage in cut_into_stages(model, anatomy.stages).items()
+        }
 
     def fresh(self, n_frozen: int = 0) -> "Backbone":
         """Return a copy whose stages from `n_frozen` on may be trained.
@@ -52,7 +60,7 @@ class Backbone:
 
     def pooling(self, pooling: str) -> str:
         """Return the pooling that a parameter's value stands for."""
-        return resolve_pooling(pooling, self.n_prefix_tokens, self.spec.name)
+        return resolve_pooling(pooling, self.anatomy.layout, self.spec.name)
 
     def frozen(self, n_stages: int, pooling: str | None) -> nn.Module:
         """Return the first stages: 8-bit images to activations, or to rows when pooled.
@@ -64,28 +72,79 @@ class Backbone:
             parts.append(self._normalise())
         parts += list(self.stages.values())[:n_stages]
         if pooling is not None:
-            parts.append(Pool(pooling, self.n_prefix_tokens))
-        return nn.Sequential(*parts)
+            parts.append(self._pool(pooling))
+        return nn.Sequential(*parts).eval()
 
     def rest(self, n_stages: int, pooling: str) -> nn.Sequential:
         """Return what follows `frozen`: its activations to rows."""
         parts: list[nn.Module] = [] if n_stages else [self._normalise()]
         parts += list(self.stages.values())[n_stages:]
-        parts.append(Pool(pooling, self.n_prefix_tokens))
+        parts.append(self._pool(pooling))
         return nn.Sequential(*parts)
 
     @torch.inference_mode()
     def width(self, n_stages: int, pooling: str, input_spec: InputSpec) -> int:
-        """Return the number of values in a pooled row, from one pass of a grey image."""
-        grey = torch.full((1, 3, input_spec.size, input_spec.size), 128, dtype=torch.uint8)
-        try:
-            return self.frozen(n_stages, pooling)(grey).shape[1]
-        except RuntimeError as error:
+        """Return the number of values in a pooled row, from one pass of a grey image.
+
+        Raises
+        ------
+        ValueError
+            When the network does not take images of that size; the message names
+            the sizes that it takes.
+        """
+        size, only = input_spec.size, self.anatomy.image_size
+        if only is not None and size != only:
             raise ValueError(
-                f"image_size={input_spec.size} is too small for backbone={self.spec.name!r} "
-                f"({error}); use a larger image_size, or None for the weights' own "
-                f"{self.spec.input.size}"
+                f"image_size={size} does not fit backbone={self.spec.name!r}, which is built for "
+                f"{only} pixels and takes no other size; use image_size={only} or None"
+                f"{self._another_size()}"
+            )
+        try:
+            return self._width_at(size, n_stages, pooling)
+        except _BAD_SIZE as error:
+            raise ValueError(
+                f"image_size={size} does not fit backbone={self.spec.name!r}: "
+                f"{self._sizes(size, n_stages, pooling) or error}{self._another_size()}"
             ) from None
+
+    def _width_at(self, size: int, n_stages: int, pooling: str) -> int:
+        grey = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
+        return self.frozen(n_stages, pooling)(grey).shape[1]
+
+    def _sizes(self, size: int, n_stages: int, pooling: str) -> str:
+        """Say which sizes can be had, where `size` can't."""
+        own = self.spec.input.size
+        good = [n for n in (own - 1, own, own + 1) if self._takes(n, n_stages, pooling)]
+        if own not in good or size >= own:
+            return f"use image_size={own} or None"
+        if len(good) == 1:
+            return f"it takes multiples of a patch or window only; use image_size={own} or None"
+        too_small, enough = size, own
+        while enough - too_small > 1:
+            middle = (too_small + enough) // 2
+            if self._takes(middle, n_stages, pooling):
+                enough = middle
+            else:
+                too_small = middle
+        return f"it takes {enough} pixels or more, and its weights' own size is {own}"
+
+    def _takes(self, size: int, n_stages: int, pooling: str) -> bool:
+        try:
+            self._width_at(size, n_stages, pooling)
+        except _BAD_SIZE:
+            return False
+        return True
+
+    def _another_size(self) -> str:
+        if self.size_param is None:
+            return ""
+        return (
+            f". Another size is another network: backbone_params={{{self.size_param!r}: ...}} with "
+            "weights that fit it"
+        )
 
     def _normalise(self) -> Normalise:
         return Normalise(self.spec.input.mean, self.spec.input.std)
+
+    def _pool(self, pooling: str) -> Pool:
+        return Pool(pooling, self.anatomy.layout.n_prefix_tokens)

@@ -1,5 +1,7 @@
 """From the activation of a stage to one row per image."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
@@ -7,6 +9,29 @@ POOLINGS = ("auto", "avg", "max", "gem", "cls", "flatten")
 
 _GEM_POWER = 3.0  # as Radenovic et al. fix it without training, arXiv 1711.02512
 _GEM_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a network's activations are made of.
+
+    Attributes
+    ----------
+    n_prefix_tokens : int
+        Tokens before those of the image's patches; 0 for feature maps.
+    class_token : bool
+        Whether the first token is a class token.
+    head : str
+        The pooling by which the network's own head reads the last activation.
+    """
+
+    n_prefix_tokens: int = 0
+    class_token: bool = False
+    head: str = "avg"
+
+
+FEATURE_MAPS = Layout()
+CLASS_TOKEN = Layout(n_prefix_tokens=1, class_token=True, head="cls")
 
 
 class Pool(nn.Module):
@@ -45,18 +70,18 @@ class Pool(nn.Module):
         return repr(self.pooling)
 
 
-def resolve_pooling(pooling: str, n_prefix_tokens: int, backbone: str) -> str:
+def resolve_pooling(pooling: str, layout: Layout, backbone: str) -> str:
     """Return the pooling that "auto" stands for; refuse what the network can't give.
 
-    "auto" is what the network's own head reads: the class token where there is
-    one, the average elsewhere.
+    "auto" is what the network's own head reads, often the class token where there
+    is one, and the average elsewhere.
     """
     if pooling not in POOLINGS:
         allowed = ", ".join(repr(name) for name in POOLINGS)
         raise ValueError(f"pooling must be one of {allowed}, got {pooling!r}")
     if pooling == "auto":
-        return "cls" if n_prefix_tokens else "avg"
-    if pooling == "cls" and not n_prefix_tokens:
+        return layout.head
+    if pooling == "cls" and not layout.class_token:
         raise ValueError(
             f"pooling='cls' needs a network with a class token, and {backbone!r} has none; "
             "use pooling='auto', 'avg', 'max', 'gem' or 'flatten'"

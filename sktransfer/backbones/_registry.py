@@ -4,30 +4,19 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-import torch
 from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
 from ..exceptions import WeightsError
-from . import _torchvision
+from ._architecture import Architecture
 from ._backbone import Backbone
+from ._catalogue import list_backbones as list_backbones
 from ._file import read_passport, read_tensors
-from ._torchvision import Architecture
-from ._weights import digest_of, download, load_strictly, read_state_dict
-from .embedded._mini import MiniNet
+from ._sources import named_architecture
+from ._weights import digest_of, load_strictly, read_state_dict
 
-EMBEDDED = {"mini": files(__package__).joinpath("embedded", "mini.safetensors")}
-ARCHITECTURES: dict[str, Architecture] = {
-    **_torchvision.ARCHITECTURES,
-    "mini": Architecture(
-        MiniNet,
-        {name: (name,) for name in ("stem", "stage1", "stage2", "stage3", "stage4")},
-        ("fc.",),
-    ),
-}
 _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 # Networks in use, ready to be cut. Two, so that a union of two backbones or a
@@ -36,24 +25,6 @@ _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 _N_KEPT = 2
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
 _lock = threading.Lock()
-
-
-def list_backbones():
-    """List the names that ``backbone=`` takes, beside paths of backbone files.
-
-    Returns
-    -------
-    names : list of str
-        In alphabetical order. ``"mini"`` ships with the package; the others are
-        torchvision's architectures, whose weights are downloaded at first use.
-
-    Examples
-    --------
-    >>> from sktransfer import list_backbones
-    >>> "resnet18" in list_backbones()
-    True
-    """
-    return sorted(ARCHITECTURES)
 
 
 def load_backbone(
@@ -98,128 +69,95 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
 
 
 def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
-    passport, own_file = None, None
-    if name in EMBEDDED:
-        own_file = os.fspath(EMBEDDED[name])
-    elif name.endswith(".safetensors"):
-        own_file = name
-    elif name not in ARCHITECTURES:
-        raise ValueError(
-            f"backbone={name!r} is unknown; allowed are the path of a self-describing "
-            f".safetensors file and {', '.join(list_backbones())}"
-        )
-    if own_file is not None:
-        passport = read_passport(own_file)
-        if passport is None:
-            raise WeightsError(
-                f"backbone={name!r} has no passport (metadata 'sktransfer'), so what network it "
-                "belongs to is unknown; name the architecture as backbone, the file as weights"
-            )
-    architecture_name = passport["architecture"] if passport else name
-    if architecture_name not in ARCHITECTURES:
-        raise WeightsError(
-            f"backbone={name!r} asks for the architecture {architecture_name!r}, which this "
-            f"version does not have; it has {', '.join(list_backbones())}"
-        )
-    architecture = ARCHITECTURES[architecture_name]
+    passport = _passport_of_backbone(name) if name.endswith(".safetensors") else None
+    architecture = named_architecture(name, passport)
     if passport:
         params = {**passport["params"], **params}
-
+    input_spec = None
+    if weights is None and architecture.source == "registered":
+        raise ValueError(
+            f"weights=None (random) is not offered for backbone={name!r}: whatever its registered "
+            "builder returns is weights='default'"
+        )
     if weights is None:
-        model = _build(architecture, architecture_name, params, "cpu")
-        input_spec, source, licence = _input_of(architecture_name, passport), "random", ""
-    else:
-        state, passport = _find(name, architecture_name, weights, own_file, passport)
-        model = _build(architecture, architecture_name, params, "meta")
-        load_strictly(model, state, architecture.head, f"weights={weights!r} of backbone={name!r}")
-        input_spec = _input_of(architecture_name, passport, weights)
-        source, licence = passport["source"], passport["licence"]
-
-    table = architecture.stage_table(model)
-    kept = {
-        key: value
-        for key, value in model.state_dict().items()
-        if not key.startswith(architecture.head)
-    }
-    _drop_head(model, architecture.head)
-    spec = BackboneSpec(
-        name=name,
-        architecture=architecture_name,
-        params=tuple(sorted(params.items())),
-        weights=weights,
-        digest=digest_of(f"{architecture_name}|{sorted(params.items())!r}", kept),
-        input=input_spec,
-        stages=tuple(table),
-        source=source,
-        licence=licence,
-    )
-    return Backbone(spec, model, table, architecture.n_prefix_tokens)
-
-
-def _find(
-    name: str, architecture: str, weights: str, own_file: str | None, passport: dict | None
-) -> tuple[dict[str, torch.Tensor], dict]:
-    """Return a state dict and where it is from."""
-    if weights.endswith(_WEIGHTS_ENDINGS):
-        found = read_passport(weights) if weights.endswith(".safetensors") else None
-        if found and found["architecture"] != architecture:
-            raise WeightsError(
-                f"weights={weights!r} are of the architecture {found['architecture']!r}, and "
-                f"backbone={name!r} is {architecture!r}"
-            )
-        return read_state_dict(weights), found or {"source": weights, "licence": ""}
-    if own_file is not None:
+        model, source, licence = architecture.random(params), "random", ""
+    elif weights.endswith(_WEIGHTS_ENDINGS):
+        found = _passport_of_weights(weights, name, architecture)
+        model = _with_state(architecture, params, read_state_dict(weights), name, weights)
+        source, licence = (found["source"], found["licence"]) if found else (weights, "")
+        passport = found or passport
+    elif passport:
         if weights != "default":
             raise ValueError(
                 f"weights={weights!r} is unknown for backbone={name!r}; allowed are 'default' "
                 "(those of the file), None (random) and the path of a state dict"
             )
-        return read_tensors(own_file), passport
-    entry = _torchvision_entry(architecture, weights)
-    state = read_state_dict(download(entry.url, f"backbone={name!r}, weights={entry.name!r}"))
-    licence = entry.meta.get("license", "BSD-3-Clause")
-    return state, {"source": entry.url, "licence": licence}
+        model = _with_state(architecture, params, read_tensors(name), name, weights)
+        source, licence = passport["source"], passport["licence"]
+    else:
+        offer = architecture.offer(weights)
+        params = {**dict(offer.params), **params}
+        model = architecture.pretrained(architecture, offer, params)
+        input_spec, source, licence = offer.input, offer.location, offer.licence
+    if passport:
+        input_spec = InputSpec.from_mapping(passport["input"])
 
-
-def _torchvision_entry(architecture: str, weights: str | None) -> Any:
-    table = _torchvision.weights_enum(architecture)
-    if weights in (None, "default") or weights.endswith(_WEIGHTS_ENDINGS):
-        return table.DEFAULT
-    try:
-        return table[weights]
-    except KeyError:
-        names = ", ".join(repr(name) for name in table.__members__)
-        raise ValueError(
-            f"weights={weights!r} is unknown for backbone={architecture!r}; allowed are 'default', "
-            f"{names}, None (random) and the path of a state dict (.safetensors, .pth)"
-        ) from None
-
-
-def _input_of(architecture: str, passport: dict | None, weights: str | None = None) -> InputSpec:
-    if passport and "input" in passport:
-        return InputSpec.from_mapping(passport["input"])
-    if architecture in EMBEDDED:
-        return InputSpec.from_mapping(read_passport(os.fspath(EMBEDDED[architecture]))["input"])
-    preset = _torchvision_entry(architecture, weights).transforms()
-    return InputSpec(
-        size=preset.crop_size[0],
-        resize=preset.resize_size[0],
-        mean=tuple(preset.mean),
-        std=tuple(preset.std),
-        interpolation=preset.interpolation.value,
+    anatomy = architecture.anatomy(model)
+    digest = _digest(architecture.name, params, model, anatomy.head)
+    _drop_head(model, anatomy.head)
+    spec = BackboneSpec(
+        name=name,
+        architecture=architecture.name,
+        params=tuple(sorted(params.items())),
+        weights=weights,
+        digest=digest,
+        input=(input_spec or architecture.input()).at(anatomy.image_size),
+        stages=tuple(anatomy.stages),
+        source=source,
+        licence=licence,
     )
+    return Backbone(spec, model, anatomy, architecture.size_param)
 
 
-def _build(architecture: Architecture, name: str, params: dict[str, Any], device: str) -> nn.Module:
-    try:
-        # the same random weights every time, and the user's random state as it was
-        with torch.random.fork_rng(devices=[]), torch.device(device):
-            torch.manual_seed(0)
-            return architecture.build(**{**architecture.params, **params})
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"backbone_params={params!r} is not what {name!r} takes: {error}"
-        ) from error
+def _passport_of_backbone(path: str) -> dict[str, Any]:
+    passport = read_passport(path)
+    if passport is None:
+        raise WeightsError(
+            f"backbone={path!r} has no passport (metadata 'sktransfer'), so what network it "
+            "belongs to is unknown; name the architecture as backbone, the file as weights"
+        )
+    return passport
+
+
+def _passport_of_weights(
+    path: str, backbone: str, architecture: Architecture
+) -> dict[str, Any] | None:
+    """Return the passport of a file of weights, which must be of that architecture."""
+    passport = read_passport(path) if path.endswith(".safetensors") else None
+    if passport and passport["architecture"] != architecture.name:
+        raise WeightsError(
+            f"weights={path!r} are of the architecture {passport['architecture']!r}, and "
+            f"backbone={backbone!r} is {architecture.name!r}"
+        )
+    return passport
+
+
+def _with_state(
+    architecture: Architecture,
+    params: dict[str, Any],
+    state: dict[str, Any],
+    backbone: str,
+    weights: str,
+) -> nn.Module:
+    model = architecture.empty(params) if architecture.builds_empty else architecture.random(params)
+    head = architecture.anatomy(model).head
+    load_strictly(model, state, head, f"weights={weights!r} of backbone={backbone!r}")
+    return model
+
+
+def _digest(name: str, params: dict[str, Any], model: nn.Module, head: tuple[str, ...]) -> str:
+    kept = {key: value for key, value in model.state_dict().items() if not key.startswith(head)}
+    return digest_of(f"{name}|{sorted(params.items())!r}", kept)
 
 
 def _drop_head(model: nn.Module, head: tuple[str, ...]) -> None:

@@ -58,3 +58,25 @@ def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> i
             f"{n_stages}, read as stages[:{parameter}]"
         )
     return int(depth) % n_stages if depth < 0 else int(depth)
+
+
+def outside(model: nn.Module, table: StageTable) -> tuple[str, ...]:
+    """Return what belongs to no stage, as prefixes of parameter names: the head."""
+    inside = {
+        id(value)
+        for stage in cut_into_stages(model, table).values()
+        for value in (*stage.parameters(), *stage.buffers())
+    }
+    names = {
+        name: id(value) in inside
+        for name, value in (*model.named_parameters(), *model.named_buffers())
+    }
+    children = [f"{child}." for child, _ in model.named_children()]
+    # a child without parameters, such as a ReLU, may belong to a stage: it is let be
+    outer = [
+        child
+        for child in children
+        if {names[name] for name in names if name.startswith(child)} == {False}
+    ]
+    loose = [name for name, used in names.items() if not used and not name.startswith(tuple(outer))]
+    return (*outer, *loose)

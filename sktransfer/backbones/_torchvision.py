@@ -1,109 +1,109 @@
-"""torchvision's classifiers, cut into stages: one row an architecture."""
+"""torchvision's classifiers, cut into stages: one row a family."""
 
-from collections.abc import Callable
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision import models
 
-from ._stages import StageTable
+from .._spec import InputSpec, WeightsOffer
+from ._architecture import Anatomy, Architecture
+from ._pooling import CLASS_TOKEN, FEATURE_MAPS, Layout
+from ._stages import StageTable, Step
+from ._torchvision_steps import (
+    ChannelsFirst,
+    ChannelsLast,
+    FinalReLU,
+    TransformInput,
+    VitTokens,
+)
+from ._weights import download, downloaded_path, load_strictly, read_state_dict
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """How a network is built and where it is cut.
+class OneSize:
+    """A network that takes one image size, settled when it is built.
 
     Attributes
     ----------
-    build : callable
-        Returns the network; takes the user's ``backbone_params``.
+    param : str
+        The builder's parameter for it.
+    value : callable
+        Pixels to the parameter's value.
+    read : callable
+        The built network to pixels.
+    """
+
+    param: str
+    value: Callable[[int], Any]
+    read: Callable[[nn.Module], int]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Architectures that are cut alike.
+
+    Attributes
+    ----------
+    names : str
+        Regular expression of the whole name.
     stages : dict or callable
         Stage names to steps, or a function of the network that returns that.
     head : tuple of str
         Prefixes of the parameter names that are not part of any stage.
-    n_prefix_tokens : int
-        1 for a network of tokens with a class token.
+    layout : Layout
+    one_size : OneSize or None
     params : dict
-        Given to `build` before the user's.
+        What the builder always gets.
     """
 
-    build: Callable[..., nn.Module]
+    names: str
     stages: StageTable | Callable[[nn.Module], StageTable]
     head: tuple[str, ...]
-    n_prefix_tokens: int = 0
-    params: MappingProxyType = field(default_factory=lambda: MappingProxyType({}))
-
-    def stage_table(self, model: nn.Module) -> StageTable:
-        return self.stages(model) if callable(self.stages) else self.stages
+    layout: Layout = FEATURE_MAPS
+    one_size: OneSize | None = None
+    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def _blocks(prefix: str, **groups: tuple[int, int]) -> StageTable:
-    """Name groups of consecutive children of a Sequential: stem=(0, 2) is 0 and 1."""
-    return {name: tuple(f"{prefix}.{i}" for i in range(*bounds)) for name, bounds in groups.items()}
+def _after_pools(model: nn.Module) -> StageTable:
+    """End a stage after each max pooling; what is left over is the last."""
+    groups: list[list[Step]] = [[]]
+    for name, child in model.features.named_children():
+        groups[-1].append(f"features.{name}")
+        if isinstance(child, nn.MaxPool2d):
+            groups.append([])
+    groups = [group for group in groups if group]
+    return {f"stage{number}": tuple(steps) for number, steps in enumerate(groups, start=1)}
 
 
-def _split_after(kind: type[nn.Module], prefix: str) -> Callable[[nn.Module], StageTable]:
-    """Return a stage table that ends a stage after each child of one kind."""
-
-    def stages(model: nn.Module) -> StageTable:
-        table: dict[str, tuple[str, ...]] = {}
-        steps: list[str] = []
-        for name, child in model.get_submodule(prefix).named_children():
-            steps.append(f"{prefix}.{name}")
-            if isinstance(child, kind):
-                table[f"stage{len(table) + 1}"] = tuple(steps)
-                steps = []
-        return table
-
-    return stages
+def _by_resolution(model: nn.Module, container: str, n_last: int = 1) -> StageTable:
+    """Start a stage wherever the maps get smaller; the `n_last` last children are ``last``."""
+    children = list(model.get_submodule(container).named_children())
+    groups: list[list[Step]] = [[]]
+    for position, (name, child) in enumerate(children[:-n_last]):
+        if position and _strides(child):
+            groups.append([])
+        groups[-1].append(f"{container}.{name}")
+    names = ["stem", *(f"blocks{number}" for number in range(1, len(groups)))]
+    table = {name: tuple(steps) for name, steps in zip(names, groups, strict=True)}
+    table["last"] = tuple(f"{container}.{name}" for name, _ in children[-n_last:])
+    return table
 
 
-class _TransformInput(nn.Module):
-    """Inception's change from ImageNet's mean and deviation to its own."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.enabled = model.transform_input
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.enabled:
-            return x
-        # the network was trained on values in [-1, 1]; numbers as torchvision has them
-        scale = x.new_tensor([0.229, 0.224, 0.225]).view(3, 1, 1) / 0.5
-        shift = (x.new_tensor([0.485, 0.456, 0.406]).view(3, 1, 1) - 0.5) / 0.5
-        return x * scale + shift
+def _strides(module: nn.Module) -> bool:
+    return any(part.stride[0] > 1 for part in module.modules() if isinstance(part, nn.Conv2d))
 
 
-class _VitTokens(nn.Module):
-    """Patches to tokens, with the class token first and positions added."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.conv_proj = model.conv_proj
-        self.class_token = model.class_token
-        self.pos_embedding = model.encoder.pos_embedding
-        self.dropout = model.encoder.dropout
-        self.image_size = model.image_size
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise ValueError(
-                f"image_size={x.shape[2]} does not fit this vision transformer, whose positions "
-                f"were learned at {self.image_size} pixels; use image_size={self.image_size}, "
-                f"or None"
-            )
-        tokens = self.conv_proj(x).flatten(2).transpose(1, 2)
-        first = self.class_token.expand(len(tokens), -1, -1)
-        return self.dropout(torch.cat([first, tokens], dim=1) + self.pos_embedding)
-
-
-def _vit_stages(model: nn.Module) -> StageTable:
+def _vit_blocks(model: nn.Module) -> StageTable:
     """Embedding, then a quarter of the blocks a stage; the last ends with the norm."""
     names = [f"encoder.layers.{name}" for name, _ in model.encoder.layers.named_children()]
-    table: dict[str, tuple] = {"embedding": (_VitTokens,)}
+    table: dict[str, tuple[Step, ...]] = {"embedding": (VitTokens,)}
     for quarter in range(4):
         start, stop = (len(names) * q // 4 for q in (quarter, quarter + 1))
         table[f"blocks{quarter + 1}"] = tuple(names[start:stop])
@@ -111,79 +111,228 @@ def _vit_stages(model: nn.Module) -> StageTable:
     return table
 
 
-_RESNET_STAGES = {
-    "stem": ("conv1", "bn1", "relu", "maxpool"),
-    "layer1": ("layer1",),
-    "layer2": ("layer2",),
-    "layer3": ("layer3",),
-    "layer4": ("layer4",),
-}
-
-_INCEPTION_STAGES = {
-    "stem": (_TransformInput, "Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1"),
-    "stem2": ("Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
-    "mixed5": ("Mixed_5b", "Mixed_5c", "Mixed_5d"),
-    "mixed6": ("Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
-    "mixed7": ("Mixed_7a", "Mixed_7b", "Mixed_7c"),
-}
-
-_MOBILENET_V2_STAGES = _blocks(
-    "features",
-    stem=(0, 2),
-    blocks1=(2, 4),
-    blocks2=(4, 7),
-    blocks3=(7, 11),
-    blocks4=(11, 14),
-    blocks5=(14, 18),
-    last=(18, 19),
-)
-
-_MOBILENET_V3_SMALL_STAGES = _blocks(
-    "features",
-    stem=(0, 1),
-    blocks1=(1, 2),
-    blocks2=(2, 4),
-    blocks3=(4, 7),
-    blocks4=(7, 9),
-    blocks5=(9, 12),
-    last=(12, 13),
-)
-
-_EFFICIENTNET_B0_STAGES = _blocks(
-    "features",
-    stem=(0, 2),
-    blocks2=(2, 3),
-    blocks3=(3, 4),
-    blocks4=(4, 5),
-    blocks5=(5, 6),
-    blocks6=(6, 7),
-    blocks7=(7, 8),
-    last=(8, 9),
-)
+def _numbered(prefix: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{prefix}{name}" for name in names)
 
 
-def _row(name: str, stages: Any, head: tuple[str, ...], **options: Any) -> Architecture:
-    return Architecture(getattr(models, name), stages, head, **options)
-
-
-ARCHITECTURES = {
-    "efficientnet_b0": _row("efficientnet_b0", _EFFICIENTNET_B0_STAGES, ("classifier.",)),
-    "inception_v3": _row(
-        "inception_v3",
-        _INCEPTION_STAGES,
-        ("fc.", "AuxLogits."),
-        # transform_input belongs to torchvision's weights
-        params=MappingProxyType({"transform_input": True, "init_weights": True}),
+FAMILIES = (
+    Family("alexnet", _after_pools, ("classifier.",)),
+    Family(
+        "convnext_(tiny|small|base|large)",
+        {
+            "stem": ("features.0",),
+            "stage1": ("features.1",),
+            "stage2": ("features.2", "features.3"),
+            "stage3": ("features.4", "features.5"),
+            "stage4": ("features.6", "features.7"),
+        },
+        ("classifier.",),
     ),
-    "mobilenet_v2": _row("mobilenet_v2", _MOBILENET_V2_STAGES, ("classifier.",)),
-    "mobilenet_v3_small": _row("mobilenet_v3_small", _MOBILENET_V3_SMALL_STAGES, ("classifier.",)),
-    "resnet18": _row("resnet18", _RESNET_STAGES, ("fc.",)),
-    "resnet50": _row("resnet50", _RESNET_STAGES, ("fc.",)),
-    "vgg16": _row("vgg16", _split_after(nn.MaxPool2d, "features"), ("classifier.",)),
-    "vit_b_16": _row("vit_b_16", _vit_stages, ("heads.",), n_prefix_tokens=1),
-}
+    Family(
+        r"densenet\d+",
+        {
+            "stem": _numbered("features.", ("conv0", "norm0", "relu0", "pool0")),
+            "block1": ("features.denseblock1", "features.transition1"),
+            "block2": ("features.denseblock2", "features.transition2"),
+            "block3": ("features.denseblock3", "features.transition3"),
+            "block4": ("features.denseblock4", "features.norm5", FinalReLU),
+        },
+        ("classifier.",),
+    ),
+    Family(
+        r"efficientnet_(b\d|v2_[sml])",
+        partial(_by_resolution, container="features"),
+        ("classifier.",),
+    ),
+    Family(
+        "googlenet",
+        {
+            "stem": (TransformInput, "conv1", "maxpool1", "conv2", "conv3", "maxpool2"),
+            "inception3": ("inception3a", "inception3b", "maxpool3"),
+            "inception4": (*_numbered("inception4", "abcde"), "maxpool4"),
+            "inception5": ("inception5a", "inception5b"),
+        },
+        ("fc.", "aux1.", "aux2."),
+        # transform_input belongs to torchvision's weights; aux_logits are heads of training
+        params=MappingProxyType(
+            {"transform_input": True, "aux_logits": False, "init_weights": True}
+        ),
+    ),
+    Family(
+        "inception_v3",
+        {
+            "stem": (TransformInput, *_numbered("Conv2d_", ("1a_3x3", "2a_3x3", "2b_3x3"))),
+            "stem2": ("maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2"),
+            "mixed5": _numbered("Mixed_5", "bcd"),
+            "mixed6": _numbered("Mixed_6", "abcde"),
+            "mixed7": _numbered("Mixed_7", "abc"),
+        },
+        ("fc.", "AuxLogits."),
+        params=MappingProxyType(
+            {"transform_input": True, "aux_logits": False, "init_weights": True}
+        ),
+    ),
+    Family(
+        "maxvit_t",
+        {"stem": ("stem",), **{f"block{i + 1}": (f"blocks.{i}",) for i in range(4)}},
+        ("classifier.",),
+        # the windows of the first block divide its maps, a quarter of the image's side
+        one_size=OneSize("input_size", lambda n: (n, n), lambda m: 4 * m.blocks[0].grid_size[0]),
+    ),
+    Family(
+        r"mnasnet\d_\d+", partial(_by_resolution, container="layers", n_last=3), ("classifier.",)
+    ),
+    Family(
+        "mobilenet_(v2|v3_large|v3_small)",
+        partial(_by_resolution, container="features"),
+        ("classifier.",),
+    ),
+    Family(
+        r"regnet_[xy]_\w+",
+        {"stem": ("stem",), **{f"block{i}": (f"trunk_output.block{i}",) for i in range(1, 5)}},
+        ("fc.",),
+    ),
+    Family(
+        r"(resnet|resnext|wide_resnet)\d+\w*",
+        {
+            "stem": ("conv1", "bn1", "relu", "maxpool"),
+            "layer1": ("layer1",),
+            "layer2": ("layer2",),
+            "layer3": ("layer3",),
+            "layer4": ("layer4",),
+        },
+        ("fc.",),
+    ),
+    Family(
+        r"shufflenet_v2_x\d_\d",
+        {
+            "stem": ("conv1", "maxpool"),
+            "stage2": ("stage2",),
+            "stage3": ("stage3",),
+            "stage4": ("stage4",),
+            "last": ("conv5",),
+        },
+        ("fc.",),
+    ),
+    Family(r"squeezenet\d_\d", _after_pools, ("classifier.",)),
+    Family(
+        r"swin_(v2_)?[tsb]",
+        {
+            "embedding": ("features.0", ChannelsFirst),
+            "stage1": (ChannelsLast, "features.1", ChannelsFirst),
+            "stage2": (ChannelsLast, "features.2", "features.3", ChannelsFirst),
+            "stage3": (ChannelsLast, "features.4", "features.5", ChannelsFirst),
+            "stage4": (ChannelsLast, "features.6", "features.7", "norm", ChannelsFirst),
+        },
+        ("head.",),
+    ),
+    Family(r"vgg\d+(_bn)?", _after_pools, ("classifier.",)),
+    Family(
+        r"vit_[blh]_\d+",
+        _vit_blocks,
+        ("heads.",),
+        layout=CLASS_TOKEN,
+        # a position was learned for every patch
+        one_size=OneSize("image_size", int, lambda model: model.image_size),
+    ),
+)
 
 
-def weights_enum(name: str) -> type[models.WeightsEnum]:
-    """Return torchvision's table of the weights on offer for an architecture."""
-    return models.get_model_weights(name)
+@cache
+def names() -> tuple[str, ...]:
+    """Return the classifiers of the installed torchvision that a family covers."""
+    return tuple(name for name in models.list_models(module=models) if _family(name))
+
+
+def architecture(name: str) -> Architecture | None:
+    """Return torchvision's architecture of that name, None where it has none."""
+    if name not in names():
+        return None
+    family = _family(name)
+    table = models.get_model_weights(name)
+    return Architecture(
+        name=name,
+        source="torchvision",
+        build=partial(models.get_model, name, weights=None),
+        anatomy=partial(_anatomy, family),
+        input=lambda: _input(table.DEFAULT),
+        offers=lambda: _offers(family, table),
+        pretrained=_pretrained,
+        params=family.params,
+        size_param=family.one_size.param if family.one_size else None,
+        published_params=lambda: table.DEFAULT.meta["num_params"],
+        at_hand=lambda offer: os.path.exists(downloaded_path(offer.location)),
+    )
+
+
+def matches(family: Family, name: str) -> bool:
+    return re.fullmatch(family.names, name) is not None
+
+
+def _family(name: str) -> Family | None:
+    return next((family for family in FAMILIES if matches(family, name)), None)
+
+
+def _anatomy(family: Family, model: nn.Module) -> Anatomy:
+    return Anatomy(
+        stages=family.stages(model) if callable(family.stages) else family.stages,
+        head=family.head,
+        layout=family.layout,
+        image_size=family.one_size.read(model) if family.one_size else None,
+    )
+
+
+def _offers(family: Family, table: type[models.WeightsEnum]) -> dict[str, WeightsOffer]:
+    default = table.DEFAULT
+    entries = [default, *(entry for entry in table if entry is not default)]
+    return {entry.name: _offer(family, entry) for entry in entries}
+
+
+def _offer(family: Family, entry: models.WeightsEnum) -> WeightsOffer:
+    input_spec, one_size = _input(entry), family.one_size
+    top1 = entry.meta["_metrics"].get("ImageNet-1K", {}).get("acc@1")
+    return WeightsOffer(
+        name=entry.name,
+        location=entry.url,
+        input=input_spec,
+        licence=_licence(entry),
+        # VGG's feature extractor has no classifier, and "nan"
+        top1=None if top1 is None or math.isnan(top1) else top1,
+        # the table has megabytes of 2**20, to three decimals
+        n_bytes=round(entry.meta["_file_size"] * 2**20),
+        params=((one_size.param, one_size.value(input_spec.size)),) if one_size else (),
+    )
+
+
+def _input(entry: models.WeightsEnum) -> InputSpec:
+    preset = entry.transforms()
+    return InputSpec(
+        size=preset.crop_size[0],
+        resize=preset.resize_size[0],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+        interpolation=preset.interpolation.value,
+    )
+
+
+def _licence(entry: models.WeightsEnum) -> str:
+    """Return the licence as torchvision states it.
+
+    Its README, "Pre-trained Model License": "may have their own licenses or terms and
+    conditions derived from the dataset used for training", and "SWAG models are
+    released under the CC-BY-NC 4.0 license".
+    """
+    stated = entry.meta.get("license")
+    if stated is None:
+        return "not stated (torchvision itself: BSD-3-Clause)"
+    return "CC-BY-NC-4.0" if "SWAG" in stated else stated
+
+
+def _pretrained(
+    architecture: Architecture, offer: WeightsOffer, params: dict[str, Any]
+) -> nn.Module:
+    title = f"backbone={architecture.name!r}, weights={offer.name!r}"
+    state = read_state_dict(download(offer.location, title))
+    model = architecture.empty(params)
+    load_strictly(model, state, architecture.anatomy(model).head, title)
+    return model

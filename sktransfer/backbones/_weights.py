@@ -17,19 +17,22 @@ from ._file import read_tensors
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,})\.")
 
 
+def downloaded_path(url: str) -> str:
+    """Return where the file of `url` lies once it is downloaded: torch's own folder."""
+    return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
+
+
 def download(url: str, title: str, progress: bool = False) -> str:
     """Return the local file of `url`, downloaded to torch's own folder when missing.
 
     The file's hash is checked whether it was downloaded now or lay there.
     """
-    folder = os.path.join(torch.hub.get_dir(), "checkpoints")
-    name = os.path.basename(url)
-    path = os.path.join(folder, name)
-    match = _HASH_IN_NAME.search(name)
+    path = downloaded_path(url)
+    match = _HASH_IN_NAME.search(os.path.basename(path))
     wanted = match.group(1) if match else None
     if not os.path.exists(path):
         try:
-            os.makedirs(folder, exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             torch.hub.download_url_to_file(url, path, hash_prefix=wanted, progress=progress)
         except (urllib.error.URLError, OSError) as error:
             raise WeightsNotFoundError(

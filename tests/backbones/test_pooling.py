@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from sktransfer.backbones._pooling import POOLINGS, Pool, resolve_pooling
+from sktransfer.backbones._pooling import (
+    CLASS_TOKEN,
+    FEATURE_MAPS,
+    POOLINGS,
+    Layout,
+    Pool,
+    resolve_pooling,
+)
 
 
 def test_maps_are_pooled_over_their_positions():
@@ -46,13 +53,13 @@ def test_cls_of_feature_maps_is_their_average():
 
 
 def test_auto_is_what_the_head_reads():
-    assert resolve_pooling("auto", 0, "resnet18") == "avg"
-    assert resolve_pooling("auto", 1, "vit_b_16") == "cls"
+    assert resolve_pooling("auto", FEATURE_MAPS, "resnet18") == "avg"
+    assert resolve_pooling("auto", CLASS_TOKEN, "vit_b_16") == "cls"
 
 
 def test_an_unknown_pooling_is_refused_with_those_allowed():
     with pytest.raises(ValueError, match="pooling must be one of") as caught:
-        resolve_pooling("mean", 0, "resnet18")
+        resolve_pooling("mean", FEATURE_MAPS, "resnet18")
     assert "'mean'" in str(caught.value)
     for pooling in POOLINGS:
         assert repr(pooling) in str(caught.value)
@@ -60,4 +67,9 @@ def test_an_unknown_pooling_is_refused_with_those_allowed():
 
 def test_cls_is_refused_where_there_is_no_class_token():
     with pytest.raises(ValueError, match="class token, and 'resnet18' has none"):
-        resolve_pooling("cls", 0, "resnet18")
+        resolve_pooling("cls", FEATURE_MAPS, "resnet18")
+
+
+def test_tokens_that_are_no_class_token_do_not_serve_as_one():
+    with pytest.raises(ValueError, match="needs a network with a class token"):
+        resolve_pooling("cls", Layout(n_prefix_tokens=4), "registers")

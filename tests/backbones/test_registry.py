@@ -142,6 +142,12 @@ def test_the_stages_of_a_fresh_copy_are_those_of_its_network():
     assert of_stages == of_model
 
 
+def test_the_embedded_backbone_can_have_random_weights():
+    backbone = load_backbone("mini", None, None)
+    assert backbone.spec.input.size == 64
+    assert backbone.width(len(backbone.stages), "avg", backbone.spec.input) == 256
+
+
 def test_names_come_in_alphabetical_order():
     names = list_backbones()
     assert names == sorted(names)

@@ -1,0 +1,132 @@
+"""An architecture: how a network is built, where it is cut, which weights it has."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from .._spec import InputSpec, WeightsOffer
+from ._pooling import FEATURE_MAPS, Layout
+from ._stages import StageTable
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a built network is made of.
+
+    Attributes
+    ----------
+    stages : dict
+        Stage names to steps.
+    head : tuple of str
+        Prefixes of the parameter names that are not part of any stage.
+    layout : Layout
+        What an activation looks like.
+    image_size : int or None
+        The only square it takes, in pixels; None where it takes many.
+    """
+
+    stages: StageTable
+    head: tuple[str, ...]
+    layout: Layout = FEATURE_MAPS
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a network is built, and what is known of it before it is.
+
+    Attributes
+    ----------
+    name : str
+    source : str
+        "embedded", "registered", "timm" or "torchvision".
+    build : callable
+        Returns the network with random weights; takes the user's ``backbone_params``.
+    anatomy : callable
+        Reads the `Anatomy` off a built network.
+    input : callable
+        Returns the input numbers for weights that bring none.
+    offers : callable
+        Returns the weights on offer by name, the default first.
+    pretrained : callable
+        Takes this architecture, one of its offers and parameters for `build`;
+        returns the network with these weights.
+    params : dict
+        Given to `build` before the user's, whatever the weights.
+    size_param : str or None
+        The parameter of `build` by which a network for another image size is made.
+    builds_empty : bool
+        Whether a network built while parameters have no memory can be used once
+        weights are loaded.
+    published_params : callable
+        Returns the number of parameters with the head, None where none is published.
+    at_hand : callable
+        Tells whether weights on offer are on this machine.
+    """
+
+    name: str
+    source: str
+    build: Callable[..., nn.Module]
+    anatomy: Callable[[nn.Module], Anatomy]
+    input: Callable[[], InputSpec]
+    offers: Callable[[], Mapping[str, WeightsOffer]]
+    pretrained: Callable[["Architecture", WeightsOffer, dict[str, Any]], nn.Module]
+    params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    size_param: str | None = None
+    builds_empty: bool = True
+    published_params: Callable[[], int | None] = lambda: None
+    at_hand: Callable[[WeightsOffer], bool] = lambda offer: True
+
+    def offer(self, weights: str) -> WeightsOffer:
+        """Return one of the offers, or an error that lists them."""
+        offers = self.offers()
+        if weights == "default" and offers:
+            return next(iter(offers.values()))
+        if weights in offers:
+            return offers[weights]
+        listed = "".join(f"{name!r}, " for name in offers)
+        default = "'default', " if offers else ""
+        raise ValueError(
+            f"weights={weights!r} is unknown for backbone={self.name!r}; allowed are {default}"
+            f"{listed}None (random) and the path of a state dict (.safetensors, .pth)"
+        )
+
+    def random(self, params: Mapping[str, Any]) -> nn.Module:
+        """Return the network with random weights, the same every time."""
+        # forked, so that the user's random state stays as it was
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self._built(params)
+
+    def empty(self, params: Mapping[str, Any]) -> nn.Module:
+        """Return the network with parameters that hold no values and take no memory."""
+        with torch.random.fork_rng(devices=[]), _EmptyOnMeta():
+            return self._built(params)
+
+    def _built(self, params: Mapping[str, Any]) -> nn.Module:
+        try:
+            return self.build(**{**self.params, **params})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"backbone_params={dict(params)!r} is not what {self.name!r} takes: {error}"
+            ) from error
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Put on the meta device what a layer allocates for its parameters, and nothing else.
+
+    Everything on the meta device, as ``torch.device("meta")`` does it, breaks
+    builders that compute with tensors (torchvision's RegNet its widths), and
+    buffers that no file of weights holds.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

@@ -1,0 +1,316 @@
+"""What backbones there are, and what each is: lists and records that print as tables."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .._spec import InputSpec, WeightsOffer
+from ._architecture import Architecture
+from ._file import read_passport
+from ._sources import SOURCES, find_architecture, named_architecture, names
+from ._stages import cut_into_stages
+from ._table import count, table
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage of a backbone.
+
+    Attributes
+    ----------
+    name : str
+    width : int
+        Values in a row that is pooled after this stage; with ``pooling="flatten"``
+        it is the product of `activation`.
+    activation : tuple of int
+        Shape of one image's activation: channels, height, width; or tokens, width.
+    n_params : int
+        Parameters of this stage alone.
+    n_macs : int
+        Multiply-accumulates of this stage alone, for one image of the weights' own size.
+    """
+
+    name: str
+    width: int
+    activation: tuple[int, ...]
+    n_params: int
+    n_macs: int
+
+
+@dataclass(frozen=True, repr=False)
+class BackboneInfo:
+    """What is known of a backbone; it prints as a table.
+
+    Attributes
+    ----------
+    name : str
+        What ``backbone=`` takes.
+    architecture : str
+    source : str
+        "embedded", "registered", "timm", "torchvision", or "file".
+    n_params : int
+        Parameters of the whole network with its head, as its source publishes it.
+    n_macs : int
+        Multiply-accumulates of all stages, for one image of the weights' own size.
+    input : InputSpec
+        The preprocessing of the default weights.
+    image_size : int or None
+        The only image size that the network takes; None where it takes many.
+    stages : tuple of StageInfo
+    weights : tuple of WeightsOffer
+        The default first.
+    """
+
+    name: str
+    architecture: str
+    source: str
+    n_params: int
+    n_macs: int
+    input: InputSpec
+    image_size: int | None
+    stages: tuple[StageInfo, ...]
+    weights: tuple[WeightsOffer, ...]
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of the pooled row at every depth: of the image, then after each stage."""
+        return (3, *(stage.width for stage in self.stages))
+
+    def __repr__(self) -> str:
+        only = " and no other" if self.image_size else ""
+        lines = [
+            f"{self.name} ({self.source}): {count(self.n_params)} parameters with head, "
+            f"{count(self.n_macs)} multiply-accumulates without",
+            f"input: {self.input.size} pixels{only}, resized to {self.input.resize}, "
+            f"{self.input.interpolation}",
+            "",
+            table(
+                ("depth", "stage", "width", "activation", "parameters", "MACs"),
+                [(0, "(image)", 3, _shape((3, self.input.size, self.input.size)), None, None)]
+                + [
+                    (
+                        depth,
+                        stage.name,
+                        stage.width,
+                        _shape(stage.activation),
+                        count(stage.n_params),
+                        count(stage.n_macs),
+                    )
+                    for depth, stage in enumerate(self.stages, start=1)
+                ],
+            ),
+        ]
+        if self.weights:
+            lines += ["", _offers_table(self.weights)]
+        return "\n".join(lines)
+
+
+class BackboneList(list):
+    """A list of names that prints as a table."""
+
+    def __repr__(self) -> str:
+        rows = []
+        for name in self:
+            architecture = find_architecture(name)
+            offer = next(iter(architecture.offers().values()), None)
+            size = (offer.input if offer else architecture.input()).size
+            rows.append(
+                (
+                    name,
+                    architecture.source,
+                    count(architecture.published_params()),
+                    size,
+                    _top1(offer.top1) if offer else None,
+                    count(offer.n_bytes, "B") if offer else None,
+                    offer.licence if offer else None,
+                )
+            )
+        header = ("name", "source", "parameters", "pixels", "top-1", "download", "licence")
+        return table(header, rows)
+
+    __str__ = __repr__
+
+
+def list_backbones(source=None, max_params=None, offline=None):
+    """List the names that ``backbone=`` takes, beside paths of backbone files.
+
+    Parameters
+    ----------
+    source : {"embedded", "registered", "timm", "torchvision"}, default=None
+        Where they come from. None is all but timm, whose more than thousand names
+        come with ``source="timm"``, where it is installed.
+    max_params : int, default=None
+        Only networks of at most so many parameters, the head included. timm
+        publishes no numbers, so each of its networks is built to be counted,
+        without memory for its parameters; that takes minutes.
+    offline : bool, default=None
+        True: only what can be used without network now, because it ships with the
+        package, was registered, or its default weights were downloaded before.
+        False: only what has to be downloaded first.
+
+    Returns
+    -------
+    names : list of str
+        In alphabetical order. It prints as a table.
+
+    See Also
+    --------
+    backbone_info : All about one of them.
+
+    Examples
+    --------
+    >>> from sktransfer import list_backbones
+    >>> "resnet18" in list_backbones()
+    True
+    >>> small = list_backbones(source="torchvision", max_params=2_000_000)
+    >>> list(small)
+    ['shufflenet_v2_x0_5', 'squeezenet1_0', 'squeezenet1_1']
+    >>> "mini" in list_backbones(offline=True)
+    True
+    """
+    if source is not None and source not in SOURCES:
+        allowed = ", ".join(repr(name) for name in sorted(SOURCES))
+        raise ValueError(f"source must be one of {allowed} or None, got {source!r}")
+    found = names(source)
+    if offline is not None:
+        found = [name for name in found if _works_offline(find_architecture(name)) == offline]
+    if max_params is not None:
+        found = [name for name in found if _n_params(find_architecture(name)) <= max_params]
+    return BackboneList(found)
+
+
+def backbone_info(backbone, backbone_params=None):
+    """Return what is known of a backbone. Nothing is downloaded.
+
+    Parameters
+    ----------
+    backbone : str or path-like
+        A name from :func:`list_backbones`, or the path of a self-describing
+        ``.safetensors`` file.
+    backbone_params : dict, default=None
+        As an estimator takes it, for a network of other widths or image size.
+
+    Returns
+    -------
+    info : BackboneInfo
+        Architecture, stages with widths, parameters and multiply-accumulates,
+        preprocessing, and the weights on offer with licence, top-1 and size of the
+        download, as far as their source states them. It prints as a table.
+
+    See Also
+    --------
+    list_backbones : The names.
+
+    Notes
+    -----
+    The network is built without memory for its parameters, and shapes and
+    operations are counted without computing: less than a second for most.
+
+    Examples
+    --------
+    >>> from sktransfer import backbone_info
+    >>> info = backbone_info("resnet18")
+    >>> [stage.name for stage in info.stages]
+    ['stem', 'layer1', 'layer2', 'layer3', 'layer4']
+    >>> info.widths
+    (3, 64, 64, 128, 256, 512)
+    >>> print(info)  # doctest: +NORMALIZE_WHITESPACE
+    resnet18 (torchvision): 11.7 M parameters with head, 1.81 G multiply-accumulates ...
+    """
+    name, params, passport = str(backbone), dict(backbone_params or {}), None
+    if name.endswith(".safetensors"):
+        passport = read_passport(name)
+    architecture = named_architecture(name, passport)
+    offers = tuple(architecture.offers().values())
+    if passport:
+        params = {**passport["params"], **params}
+        offers = (
+            WeightsOffer(
+                name="default",
+                location=name,
+                input=InputSpec.from_mapping(passport["input"]),
+                licence=passport["licence"],
+                n_bytes=0,
+            ),
+        )
+    elif offers:
+        params = {**dict(offers[0].params), **params}
+    model = _without_values(architecture, params)
+    anatomy = architecture.anatomy(model)
+    input_spec = (offers[0].input if offers else architecture.input()).at(anatomy.image_size)
+    stages = _stage_infos(cut_into_stages(model, anatomy.stages), input_spec.size)
+    own = not params or params == dict(offers[0].params if offers else ())
+    return BackboneInfo(
+        name=name,
+        architecture=architecture.name,
+        source="file" if passport else architecture.source,
+        n_params=(architecture.published_params() if own else None) or _size(model),
+        n_macs=sum(stage.n_macs for stage in stages),
+        input=input_spec,
+        image_size=anatomy.image_size,
+        stages=stages,
+        weights=offers,
+    )
+
+
+def _without_values(architecture: Architecture, params: Mapping[str, Any]) -> nn.Module:
+    build = architecture.empty if architecture.source != "registered" else architecture.random
+    return build(params).to("meta").eval()
+
+
+def _stage_infos(stages: Mapping[str, nn.Module], size: int) -> tuple[StageInfo, ...]:
+    x = torch.empty(1, 3, size, size, device="meta")
+    infos = []
+    for name, stage in stages.items():
+        with FlopCounterMode(display=False) as counter:
+            x = stage.eval()(x)
+        infos.append(
+            StageInfo(
+                name=name,
+                width=x.shape[2] if x.ndim == 3 else x.shape[1],
+                activation=tuple(x.shape[1:]),
+                n_params=_size(stage),
+                n_macs=counter.get_total_flops() // 2,  # a multiplication and an addition
+            )
+        )
+    return tuple(infos)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _n_params(architecture: Architecture) -> int:
+    published = architecture.published_params()
+    return _size(_without_values(architecture, {})) if published is None else published
+
+
+def _works_offline(architecture: Architecture) -> bool:
+    offer = next(iter(architecture.offers().values()), None)
+    return offer is None or architecture.at_hand(offer)
+
+
+def _offers_table(offers: Iterable[WeightsOffer]) -> str:
+    rows = [
+        (
+            offer.name,
+            offer.input.size,
+            _top1(offer.top1),
+            count(offer.n_bytes, "B"),
+            offer.licence,
+        )
+        for offer in offers
+    ]
+    return table(("weights", "pixels", "top-1", "download", "licence"), rows)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in shape)
+
+
+def _top1(top1: float | None) -> str | None:
+    return None if top1 is None else f"{top1:.1f}"
