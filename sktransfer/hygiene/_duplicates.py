@@ -1,0 +1,306 @@
+"""Which images of ``X`` are equal or nearly equal."""
+
+import numbers
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, validate_params
+
+from .._feature_transformer import PretrainedFeatureTransformer
+from ..exceptions import UnreadableImageWarning
+from ..images._collection import ImageRef
+from ..images._decode import DecodeError
+from ._hash import HASH_BITS, hash_image, near_pairs
+from ._reading import for_each, images_of
+from ._table import Table
+
+# Pairs whose rows of features are multiplied at once: 64 MiB for 512 features.
+_PAIRS_AT_ONCE = 2**15
+
+CONSTRAINTS = {
+    "max_distance": [Interval(numbers.Integral, 0, HASH_BITS // 2, closed="left")],
+    "min_cosine": [Interval(numbers.Real, -1, 1, closed="both")],
+    "backbone": [str, os.PathLike, None],
+    "image_shape": ["array-like", None],
+    "feature_cache": [str, os.PathLike, None],
+    "n_jobs": [numbers.Integral, None],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DuplicateSet:
+    """Images that are one another's duplicates.
+
+    Attributes
+    ----------
+    positions : tuple of int
+        Where they stand in `X`, rising.
+    sources : tuple of str
+        Their paths, or what they are.
+    equal : bool
+        Whether their content is the same to the byte; else they only look the same.
+    cosine : float or None
+        Lowest cosine of the features of the first with another; 1 of equal ones. None
+        without a backbone.
+    """
+
+    positions: tuple[int, ...]
+    sources: tuple[str, ...]
+    equal: bool
+    cosine: float | None
+
+
+class Duplicates(Table[DuplicateSet]):
+    """The sets of duplicates, in the order of their first images.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_images,), dtype int64
+        A number for each image, the same for duplicates: the ``groups`` of
+        scikit-learn's splitters.
+    n_images : int
+        Images that were compared.
+    """
+
+    _record = DuplicateSet
+
+    def __init__(self, records: Sequence[DuplicateSet], labels: np.ndarray):
+        super().__init__(records)
+        self.labels = labels
+        self.n_images = len(labels)
+
+    def _headline(self) -> str:
+        more = sum(len(record.positions) - 1 for record in self)
+        equal = sum(record.equal for record in self)
+        return (
+            f"{self.n_images} images: {len(self)} sets of duplicates ({equal} of equal content), "
+            f"{more} images more than once"
+        )
+
+
+@validate_params(CONSTRAINTS, prefer_skip_nested_validation=True)
+def near_duplicates(
+    X,
+    *,
+    max_distance=10,
+    min_cosine=0.95,
+    backbone="mini",
+    image_shape=None,
+    pixel_range=None,
+    feature_cache="auto",
+    n_jobs=None,
+):
+    """Find images that are in `X` more than once, or nearly so.
+
+    Images of equal content are found by their digests. Of the others, those whose
+    perceptual hashes differ in few bits are candidates, and those candidates whose
+    features point the same way are duplicates. Duplicates of duplicates are in one set.
+
+    Parameters
+    ----------
+    X : sequence of images
+        Any kind that the estimators take.
+    max_distance : int, default=10
+        Bits, of 64, in which the hashes of candidates may differ. 0 finds copies
+        saved again at high quality; 12 finds more, and needs a higher `min_cosine`.
+    min_cosine : float, default=0.95
+        Cosine that the features of duplicates must have at least. It is that of
+        ``"mini"``; another backbone has other cosines.
+    backbone : str, path-like or None, default="mini"
+        The network whose features decide, as in
+        :class:`~sktransfer.PretrainedFeatureTransformer`. Only candidates pass it, and
+        what the store has does not pass again. None leaves it to the hash.
+    image_shape : tuple of int, default=None
+        ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
+    pixel_range : tuple of float or "fit", default=None
+        The values of arrays that mean black and white, as in
+        :class:`~sktransfer.PretrainedFeatureTransformer`.
+    feature_cache : str, path-like or None, default="auto"
+        Where features are kept.
+    n_jobs : int, default=None
+        Threads that read images. None is one for each core.
+
+    Returns
+    -------
+    duplicates : Duplicates
+        A sequence of :class:`DuplicateSet`; its ``labels`` are groups for scikit-learn.
+        It prints as a table; ``to_frame()`` is a pandas DataFrame.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a parameter is not what it can be, or `X` holds no images.
+
+    Warns
+    -----
+    UnreadableImageWarning
+        When images can't be read. Each counts as the only one of its kind.
+
+    See Also
+    --------
+    DuplicateGroups : Folds that no duplicate crosses.
+    leakage_report : What duplicates do to a score.
+
+    Notes
+    -----
+    All hashes are compared with all, in blocks: seconds for 60,000 images on 2 cores,
+    four times as long for twice as many, in memory that grows with the images alone. An
+    image mirrored, turned or cropped by much is not found.
+
+    Examples
+    --------
+    >>> import io
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from sktransfer.hygiene import near_duplicates
+    >>> coarse = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3), dtype=np.uint8)
+    >>> X = [Image.fromarray(image).resize((64, 64)) for image in coarse]
+    >>> file = io.BytesIO()
+    >>> X[1].save(file, "JPEG", quality=80)
+    >>> duplicates = near_duplicates(X + [file.getvalue(), X[0]], feature_cache=None)
+    >>> [(found.positions, found.equal) for found in duplicates]
+    [((0, 4), True), ((1, 3), False)]
+    >>> duplicates.labels
+    array([0, 1, 2, 1, 0])
+    """
+    images = images_of(X, image_shape, pixel_range)
+    digests, failed = [], {}
+    for position, found in enumerate(for_each(images, range(len(images)), _digest, n_jobs)):
+        if isinstance(found, DecodeError):
+            failed[position] = str(found)
+            found = position.to_bytes(8)  # shorter than a digest, so equal to none
+        digests.append(found)
+    same = np.unique(np.array(digests, dtype=object), return_inverse=True)[1]
+    firsts = np.sort(np.unique(same, return_index=True)[1])
+    readable = [int(first) for first in firsts if first not in failed]
+
+    kept, hashes = [], []
+    for position, found in zip(readable, for_each(images, readable, _hash, n_jobs), strict=True):
+        if isinstance(found, DecodeError):
+            copies = np.flatnonzero(same == same[position])
+            failed.update(dict.fromkeys(copies.tolist(), str(found)))
+        else:
+            kept.append(position)
+            hashes.append(found)
+    if failed:
+        _warn(images, failed)
+
+    positions = np.array(kept, dtype=np.int64)
+    hashes = np.array(hashes, dtype=np.int8).reshape(-1, HASH_BITS)
+    rows = None
+    if backbone is not None:
+        near = np.zeros(len(positions), dtype=bool)
+        for first, second in near_pairs(hashes, max_distance):
+            near[first] = near[second] = True
+        positions, hashes = positions[near], hashes[near]
+        transformer = PretrainedFeatureTransformer(
+            backbone,
+            image_shape=image_shape,
+            pixel_range=pixel_range,
+            feature_cache=feature_cache,
+            n_jobs=n_jobs,
+        )
+        rows = _unit_rows(transformer, X, positions)
+    labels = _join(same, failed, positions, _confirmed(hashes, max_distance, rows, min_cosine))
+    return Duplicates(_sets(images, same, labels, positions, rows), labels)
+
+
+def _digest(image: ImageRef) -> bytes:
+    return image.digest()
+
+
+def _hash(image: ImageRef) -> np.ndarray:
+    return hash_image(image.read())
+
+
+def _unit_rows(transformer: PretrainedFeatureTransformer, X, positions: np.ndarray) -> np.ndarray:
+    """Return the features of some images, of length 1."""
+    transformer.fit(X)
+    if not len(positions):
+        return np.empty((0, transformer.n_features_out_), dtype=np.float32)
+    cells = X.to_pylist() if hasattr(X, "to_pylist") else X  # Arrow columns
+    rows = transformer.transform(_safe_indexing(cells, positions))
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo("f").tiny)
+
+
+def _confirmed(
+    hashes: np.ndarray, max_distance: int, rows: np.ndarray | None, min_cosine: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the pairs of near hashes whose features agree, some at a time."""
+    for first, second in near_pairs(hashes, max_distance):
+        for start in range(0, len(first), _PAIRS_AT_ONCE):
+            one = first[start : start + _PAIRS_AT_ONCE]
+            other = second[start : start + _PAIRS_AT_ONCE]
+            if rows is not None:
+                agree = np.einsum("ij,ij->i", rows[one], rows[other]) >= min_cosine
+                one, other = one[agree], other[agree]
+            if len(one):
+                yield one, other
+
+
+def _join(
+    same: np.ndarray,
+    failed: dict[int, str],
+    positions: np.ndarray,
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
+    """Return a label for each image, in the order in which they first appear.
+
+    `same` numbers the images of equal content; of those, all are joined that `pairs`, two
+    indices into `positions` each, connect. Pairs are used up as they come: a thousand
+    empty pages are half a million of them.
+    """
+    labels = same
+    for one, other in pairs:
+        edges = labels[positions[one]], labels[positions[other]]
+        n = labels.max() + 1
+        graph = coo_array((np.ones(len(one), dtype=bool), edges), shape=(n, n))
+        labels = connected_components(graph, directed=False)[1][labels]
+    labels = labels.astype(np.int64)
+    unread = sorted(failed)
+    labels[unread] = labels.max(initial=0) + 1 + np.arange(len(unread))
+    _, first_of, labels = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.empty(len(first_of), dtype=np.int64)
+    order[np.argsort(first_of)] = np.arange(len(first_of))
+    return order[labels]
+
+
+def _sets(
+    images: Sequence[ImageRef],
+    same: np.ndarray,
+    labels: np.ndarray,
+    positions: np.ndarray,
+    rows: np.ndarray | None,
+) -> list[DuplicateSet]:
+    row_of = {int(same[position]): i for i, position in enumerate(positions)}
+    by_label = np.argsort(labels, kind="stable")
+    sets = []
+    for members in np.split(by_label, np.flatnonzero(np.diff(labels[by_label])) + 1):
+        if len(members) < 2:
+            continue
+        kinds = list(dict.fromkeys(same[members].tolist()))
+        cosine = 1.0 if len(kinds) == 1 else None
+        if rows is not None and len(kinds) > 1:
+            theirs = rows[[row_of[kind] for kind in kinds]]
+            cosine = float((theirs[1:] @ theirs[0]).min())
+        where = tuple(members.tolist())
+        sources = tuple(images[position].describe() for position in where)
+        sets.append(DuplicateSet(where, sources, len(kinds) == 1, cosine))
+    return sets
+
+
+def _warn(images: Sequence[ImageRef], failed: dict[int, str]) -> None:
+    shown = [f"X[{i}] {images[i].describe()}: {failed[i]}" for i in sorted(failed)[:5]]
+    more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
+    warnings.warn(
+        f"{len(failed)} of {len(images)} images can't be read and have no duplicate: "
+        f"{'; '.join(shown)}{more}. check_images lists all",
+        UnreadableImageWarning,
+        stacklevel=4,  # the caller of near_duplicates, past its checking of parameters
+    )

@@ -1,0 +1,210 @@
+"""What duplicates between training and test images do to a score."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.base import clone, is_classifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import check_cv
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import HasMethods, validate_params
+from sklearn.utils.validation import check_consistent_length
+
+from .._feature_transformer import PretrainedFeatureTransformer
+from ._duplicates import CONSTRAINTS, near_duplicates
+from ._table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class FoldLeakage:
+    """What leaked into the test images of one fold.
+
+    Attributes
+    ----------
+    fold : int
+        Counted from 0.
+    n_test : int
+        Test images.
+    n_twins : int
+        Test images with a duplicate among the training images.
+    score : float
+        On all test images.
+    score_without : float
+        On those without a duplicate in training; NaN where there is none.
+    score_twins : float
+        On those with one; NaN where there is none.
+    """
+
+    fold: int
+    n_test: int
+    n_twins: int
+    score: float
+    score_without: float
+    score_twins: float
+
+
+class LeakageReport(Table[FoldLeakage]):
+    """The folds, and what they come to.
+
+    Attributes
+    ----------
+    n_test, n_twins : int
+        Sums over the folds.
+    score, score_without : float
+        Means over the folds.
+    """
+
+    _record = FoldLeakage
+
+    def __init__(self, records: Sequence[FoldLeakage]):
+        super().__init__(records)
+        self.n_test = sum(record.n_test for record in records)
+        self.n_twins = sum(record.n_twins for record in records)
+        self.score = float(np.mean([record.score for record in records]))
+        self.score_without = float(np.mean([record.score_without for record in records]))
+
+    def _headline(self) -> str:
+        return (
+            f"{self.n_twins} of {self.n_test} test images ({self.n_twins / self.n_test:.1%}) have "
+            f"a twin in training; score {self.score:.3f}, without them {self.score_without:.3f}"
+        )
+
+
+@validate_params(
+    {
+        **CONSTRAINTS,
+        "X": "no_validation",
+        "y": ["array-like"],
+        "cv": ["cv_object"],
+        "estimator": [HasMethods("fit"), None],
+        "groups": ["array-like", None],
+        "scoring": "no_validation",  # by check_scoring
+    },
+    prefer_skip_nested_validation=True,
+)
+def leakage_report(
+    X,
+    y,
+    cv=5,
+    *,
+    estimator=None,
+    groups=None,
+    scoring=None,
+    max_distance=10,
+    min_cosine=0.95,
+    backbone="mini",
+    image_shape=None,
+    pixel_range=None,
+    feature_cache="auto",
+    n_jobs=None,
+):
+    """Count the test images that have a twin in training, and score without them.
+
+    Parameters
+    ----------
+    X : sequence of images
+        Any kind that the estimators take and scikit-learn can slice.
+    y : array-like of shape (n_images,)
+        Labels.
+    cv : int, splitter or iterable of (train, test), default=5
+        The folds to examine, as in ``cross_val_score``. ``[(train, test)]`` is one
+        split, such as that of a published data set.
+    estimator : estimator, default=None
+        What is scored. None is a logistic regression on the features of `backbone`.
+    groups : array-like of shape (n_images,), default=None
+        For `cv`, where it uses them.
+    scoring : str or callable, default=None
+        As in ``cross_val_score``. None is the estimator's own score.
+    max_distance : int, default=10
+        Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
+    min_cosine : float, default=0.95
+        Cosine that the features of duplicates must have at least, as there.
+    backbone : str, path-like or None, default="mini"
+        The network whose features tell duplicates, as there, and that of the default
+        estimator, which then needs one.
+    image_shape : tuple of int, default=None
+        ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
+    pixel_range : tuple of float or "fit", default=None
+        The values of arrays that mean black and white.
+    feature_cache : str, path-like or None, default="auto"
+        Where features are kept.
+    n_jobs : int, default=None
+        Threads that read images. None is one for each core.
+
+    Returns
+    -------
+    report : LeakageReport
+        A sequence of :class:`FoldLeakage`. It prints as a table; ``to_frame()`` is a
+        pandas DataFrame.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When a parameter is not what it can be, or `X` holds no images.
+
+    See Also
+    --------
+    DuplicateGroups : Folds without any leak.
+
+    Notes
+    -----
+    One model is fitted a fold, with the twins in its training images. Its score without
+    the twins also lacks whatever makes these images easy or hard; for the score of a
+    model that never saw them, pass ``cv=DuplicateGroups(X)`` to ``cross_val_score``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.hygiene import leakage_report
+    >>> X = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    >>> X[5] = X[0]
+    >>> y = [0, 1, 0, 1, 0, 1]
+    >>> report = leakage_report(X, y, cv=[([0, 1, 2, 3], [4, 5])], feature_cache=None)
+    >>> report.n_twins, report.n_test
+    (1, 2)
+    """
+    if estimator is None:
+        if backbone is None:
+            raise ValueError("backbone=None leaves nothing to score with; pass an estimator")
+        transformer = PretrainedFeatureTransformer(
+            backbone,
+            image_shape=image_shape,
+            pixel_range=pixel_range,
+            feature_cache=feature_cache,
+            n_jobs=n_jobs,
+        )
+        estimator = make_pipeline(transformer, LogisticRegression(max_iter=1000))
+    check_consistent_length(X, y)
+    scorer = check_scoring(estimator, scoring)
+    labels = near_duplicates(
+        X,
+        max_distance=max_distance,
+        min_cosine=min_cosine,
+        backbone=backbone,
+        image_shape=image_shape,
+        pixel_range=pixel_range,
+        feature_cache=feature_cache,
+        n_jobs=n_jobs,
+    ).labels
+
+    records = []
+    splits = check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y, groups)
+    for fold, (train, test) in enumerate(splits):
+        train, test = np.arange(len(labels))[train], np.arange(len(labels))[test]  # or masks
+        fitted = clone(estimator).fit(_safe_indexing(X, train), _safe_indexing(y, train))
+
+        def score(some, fitted=fitted):
+            if not len(some):
+                return math.nan
+            return float(scorer(fitted, _safe_indexing(X, some), _safe_indexing(y, some)))
+
+        is_twin = np.isin(labels[test], labels[train])
+        twins, others = test[is_twin], test[~is_twin]
+        records.append(
+            FoldLeakage(fold, len(test), len(twins), score(test), score(others), score(twins))
+        )
+    return LeakageReport(records)

@@ -1,0 +1,50 @@
+"""Read every image of ``X`` once, in threads, and keep only a small result of each."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from .._feature_transformer import PretrainedFeatureTransformer
+from ..images._collection import ImageCollection, ImageRef
+from ..images._decode import DecodeError
+from ..runtime._batches import n_threads
+
+Result = TypeVar("Result")
+
+_CHUNK = 32  # images a task: few enough to share the work evenly
+
+
+def images_of(X: Any, image_shape: tuple[int, ...] | None, pixel_range: Any) -> ImageCollection:
+    """Return the images of `X`, understood and refused as the estimators do it."""
+    reader = PretrainedFeatureTransformer(image_shape=image_shape, pixel_range=pixel_range)
+    return reader._validate_images(X, reset=True)
+
+
+def for_each(
+    images: ImageCollection,
+    positions: Sequence[int],
+    function: Callable[[ImageRef], Result],
+    n_jobs: int | None,
+) -> Iterator[Result | DecodeError]:
+    """Yield what `function` returns of each image in order, or why it can't be read.
+
+    As many images are in memory at once as there are threads.
+    """
+
+    def work(some: Sequence[int]) -> list[Result | DecodeError]:
+        results: list[Result | DecodeError] = []
+        for position in some:
+            try:
+                results.append(function(images[position]))
+            except DecodeError as error:
+                results.append(error)
+        return results
+
+    chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
+    with ThreadPoolExecutor(n_threads(n_jobs), thread_name_prefix="sktransfer") as pool:
+        try:
+            for results in pool.map(work, chunks):
+                yield from results
+        except BaseException:  # Ctrl-C, or a caller who stops: drop what is waiting
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
