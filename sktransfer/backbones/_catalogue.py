@@ -258,8 +258,12 @@ def backbone_info(backbone, backbone_params=None):
 
 
 def _without_values(architecture: Architecture, params: Mapping[str, Any]) -> nn.Module:
-    build = architecture.empty if architecture.source != "registered" else architecture.random
-    return build(params).to("meta").eval()
+    if architecture.source == "registered":
+        return architecture.random(params).to("meta").eval()
+    try:
+        return architecture.empty(params).to("meta").eval()
+    except RuntimeError:  # some of timm's networks run a part of themselves while being built
+        return architecture.random(params).to("meta").eval()
 
 
 def _stage_infos(stages: Mapping[str, nn.Module], size: int) -> tuple[StageInfo, ...]:

@@ -11,6 +11,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from .._spec import InputSpec, WeightsOffer
@@ -179,21 +180,45 @@ def _anatomy(model: nn.Module) -> Anatomy:
     size = _only_size(model)
     n_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
     class_token = bool(getattr(model, "has_class_token", n_prefix_tokens > 0))
-    stages, traced_size = trace_stages(
-        model.eval(), "forward_features", size or _input(config).size, n_prefix_tokens
-    )
+    try:
+        stages, traced_size = trace_stages(
+            model.eval(), "forward_features", size or _input(config).size, n_prefix_tokens
+        )
+        head = outside(model, stages)
+    except ValueError:
+        stages, traced_size = {"network": (_Whole,)}, None
+        classifiers = config.get("classifier") or ()
+        classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
+        head = tuple(f"{name}." for name in classifiers)
     pooling = getattr(model, "global_pool", "avg")
-    head = _POOLINGS.get(pooling, "avg") if isinstance(pooling, str) else "avg"
+    own = _POOLINGS.get(pooling, "avg") if isinstance(pooling, str) else "avg"
     return Anatomy(
         stages=stages,
-        head=outside(model, stages),
+        head=head,
         layout=Layout(
             n_prefix_tokens=n_prefix_tokens,
             class_token=class_token,
-            head="avg" if head == "cls" and not class_token else head,
+            head="avg" if own == "cls" and not class_token else own,
         ),
         image_size=size or traced_size,
     )
+
+
+class _Whole(nn.Module):
+    """All stages in one, of a network that can't be traced."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.model.forward_features(x)
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(
+                f"{type(self.model).__name__} gives several activations, which can't be pooled "
+                "to one row"
+            )
+        return x
 
 
 def _only_size(model: nn.Module) -> int | None:

@@ -77,6 +77,7 @@ def trace_stages(
     ValueError
         When the method can't be traced, or nothing in it can be cut.
     """
+    best, best_size, failure = {}, None, "nothing in it can be cut"
     for fixed in (False, True):
         tracer = _Layers(method, _images(model, size), fixed)
         try:
@@ -84,10 +85,17 @@ def trace_stages(
         except Exception as error:  # networks fail to trace in ways of their own
             failure = error
             continue
+        if not isinstance(_result(graph), fx.Node):
+            failure = "it gives several activations"
+            break
         stages = _stages(model, graph, tracer.values, n_prefix_tokens)
-        if len(stages) >= _N_STAGES_AT_LEAST or (fixed and stages):
-            return stages, size if fixed else None
-    raise ValueError(f"{type(model).__name__}.{method} can't be cut into stages: {failure}")
+        if len(stages) > len(best):
+            best, best_size = stages, size if fixed else None
+        if len(best) >= _N_STAGES_AT_LEAST:
+            break
+    if not best:
+        raise ValueError(f"{type(model).__name__}.{method} can't be cut into stages: {failure}")
+    return best, best_size
 
 
 def _stages(

@@ -228,6 +228,19 @@ def test_an_unknown_weights_name_lists_the_tags():
     assert "'r160_in1k'" in str(caught.value)
 
 
+def test_a_network_that_cannot_be_traced_is_one_stage():
+    backbone = load_backbone("timm:hrnet_w18_small", None, None)
+    assert list(backbone.stages) == ["network"]
+    spec = backbone.spec.input.at(64)
+    assert backbone.width(1, "avg", spec) == backbone_info("timm:hrnet_w18_small").widths[1]
+    assert not any(name.startswith("classifier.") for name in backbone.model.state_dict())
+
+
+def test_a_network_of_several_activations_is_refused():
+    with pytest.raises(ValueError, match="CrossVit gives several activations"):
+        backbone_info("timm:crossvit_tiny_240")
+
+
 def test_wrong_params_are_named():
     with pytest.raises(ValueError, match="is not what 'timm:test_vit' takes") as caught:
         load_backbone("timm:test_vit", {"wings": 2}, None)
