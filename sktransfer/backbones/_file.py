@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..exceptions import WeightsError, WeightsNotFoundError
 
@@ -67,7 +67,9 @@ def write_backbone_file(
     path = os.fspath(path)
     unfinished = f"{path}.{os.getpid()}.tmp"
     try:
-        save_file(tensors, unfinished, metadata={METADATA_KEY: json.dumps(passport)})
+        # not save_file, whose files nobody else may read, whatever the umask
+        with open(unfinished, "wb") as file:
+            file.write(save(tensors, metadata={METADATA_KEY: json.dumps(passport)}))
         os.replace(unfinished, path)
     finally:
         if os.path.exists(unfinished):

@@ -48,6 +48,12 @@ def test_nothing_but_the_file_is_left_behind(tmp_path):
     assert os.listdir(tmp_path) == ["b.safetensors"]
 
 
+def test_others_may_read_it_as_far_as_the_umask_lets_them(tmp_path):
+    write_backbone_file(tmp_path / "b.safetensors", STATE, PASSPORT)
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "b.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = str(tmp_path / "b.safetensors")
     write_backbone_file(path, STATE, PASSPORT)
