@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ..images._collection import ImageRef
 from ..images._decode import DecodeError
@@ -23,11 +23,11 @@ from ._table import Table
 PROBLEMS = ("unreadable", "tiny", "blank", "odd_aspect", "rotated", "grey", "graphic")
 
 # Pixels that are measured. A grid of them over a large image tells as much, and keeps
-# the copies that are made of them below 10 MB.
-_MEASURED = 2**18
-# Where the orientation can be: Pillow decodes the whole of a PNG file to look for it,
-# so files without any of these words are not asked.
-_MAY_BE_TURNED = (b"Exif", b"eXIf", b"exif", b"Orientation")
+# the copies that are made of them small.
+_MEASURED = 2**16
+# Pillow decodes the whole of a PNG file to look for an orientation. One of these words is
+# in those that have it: the name of the chunk, or of the entry that older tools wrote.
+_PNG_MAY_BE_TURNED = (b"eXIf", b"exif", b"Orientation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ class _Measures:
         "min_colour": [Interval(numbers.Real, 0, 255, closed="both")],
         "max_one_colour": [Interval(numbers.Real, 0, 1, closed="both")],
         "image_shape": ["array-like", None],
+        "pixel_range": [StrOptions({"fit"}), tuple, list, None],
         "n_jobs": [numbers.Integral, None],
     },
     prefer_skip_nested_validation=True,
@@ -189,7 +190,7 @@ def check_images(
     it; other programs may not, and boxes or masks drawn by them lie elsewhere. ``"grey"``
     is no fault either, but a model can learn it, where one class has more such images.
 
-    One image is in memory for each thread. Of an image of more than 262,144 pixels a
+    One image is in memory for each thread. Of an image of more than 65,536 pixels a
     regular grid of that many is measured.
 
     Examples
@@ -255,7 +256,7 @@ def _is_turned(image: ImageRef) -> bool:
     if not isinstance(image, EncodedImage):
         return False
     format = identify(image.data)
-    if format.name != "TIFF" and not any(word in image.data for word in _MAY_BE_TURNED):
+    if format.name == "PNG" and not any(word in image.data for word in _PNG_MAY_BE_TURNED):
         return False
     with quiet_pillow(), format.open(io.BytesIO(image.data)) as opened:
         return read_orientation(opened) != 1  # of a TIFF before loading, which turns it

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..exceptions import UnreadableImageWarning
@@ -28,6 +28,7 @@ CONSTRAINTS = {
     "min_cosine": [Interval(numbers.Real, -1, 1, closed="both")],
     "backbone": [str, os.PathLike, None],
     "image_shape": ["array-like", None],
+    "pixel_range": [StrOptions({"fit"}), tuple, list, None],
     "feature_cache": [str, os.PathLike, None],
     "n_jobs": [numbers.Integral, None],
 }
@@ -88,7 +89,7 @@ class Duplicates(Table[DuplicateSet]):
 def near_duplicates(
     X,
     *,
-    max_distance=10,
+    max_distance=12,
     min_cosine=0.95,
     backbone="mini",
     image_shape=None,
@@ -106,9 +107,9 @@ def near_duplicates(
     ----------
     X : sequence of images
         Any kind that the estimators take.
-    max_distance : int, default=10
-        Bits, of 64, in which the hashes of candidates may differ. 0 finds copies
-        saved again at high quality; 12 finds more, and needs a higher `min_cosine`.
+    max_distance : int, default=12
+        Bits, of 64, in which the hashes of candidates may differ. Fewer are sooner done
+        with: fewer images pass the network.
     min_cosine : float, default=0.95
         Cosine that the features of duplicates must have at least. It is that of
         ``"mini"``; another backbone has other cosines.

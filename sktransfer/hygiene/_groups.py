@@ -6,7 +6,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, StratifiedGroupKFold
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    validate_parameter_constraints,
+)
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_consistent_length, column_or_1d
 
@@ -28,7 +32,7 @@ class DuplicateGroups(BaseCrossValidator):
     cv : int or splitter, default=5
         Number of folds of ``StratifiedGroupKFold`` where ``y`` are classes, else of
         ``GroupKFold``; or any splitter of scikit-learn that uses groups.
-    max_distance : int, default=10
+    max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
         Cosine that the features of duplicates must have at least, as there.
@@ -78,7 +82,7 @@ class DuplicateGroups(BaseCrossValidator):
         X=None,
         *,
         cv=5,
-        max_distance=10,
+        max_distance=12,
         min_cosine=0.95,
         backbone="mini",
         image_shape=None,
@@ -96,9 +100,10 @@ class DuplicateGroups(BaseCrossValidator):
             "n_jobs": n_jobs,
         }
         self.cv = cv
-        constraints = {"cv": [Interval(numbers.Integral, 2, None, closed="left"), "cv_object"]}
+        splitter = HasMethods(["split", "get_n_splits"])
+        constraints = {"cv": [Interval(numbers.Integral, 2, None, closed="left"), splitter]}
         validate_parameter_constraints(
-            {**constraints, **CONSTRAINTS, "pixel_range": "no_validation"},
+            {**constraints, **CONSTRAINTS},
             {"cv": cv, **self._how},
             caller_name=type(self).__name__,
         )

@@ -54,8 +54,10 @@ class LeakageReport(Table[FoldLeakage]):
     ----------
     n_test, n_twins : int
         Sums over the folds.
-    score, score_without : float
-        Means over the folds.
+    score : float
+        Mean over the folds.
+    score_without : float
+        Mean over the folds that have images without a twin; NaN where none has.
     """
 
     _record = FoldLeakage
@@ -65,7 +67,8 @@ class LeakageReport(Table[FoldLeakage]):
         self.n_test = sum(record.n_test for record in records)
         self.n_twins = sum(record.n_twins for record in records)
         self.score = float(np.mean([record.score for record in records]))
-        self.score_without = float(np.mean([record.score_without for record in records]))
+        without = [record.score_without for record in records if record.n_twins < record.n_test]
+        self.score_without = float(np.mean(without)) if without else math.nan
 
     def _headline(self) -> str:
         return (
@@ -94,7 +97,7 @@ def leakage_report(
     estimator=None,
     groups=None,
     scoring=None,
-    max_distance=10,
+    max_distance=12,
     min_cosine=0.95,
     backbone="mini",
     image_shape=None,
@@ -119,7 +122,7 @@ def leakage_report(
         For `cv`, where it uses them.
     scoring : str or callable, default=None
         As in ``cross_val_score``. None is the estimator's own score.
-    max_distance : int, default=10
+    max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
         Cosine that the features of duplicates must have at least, as there.

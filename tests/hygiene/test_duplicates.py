@@ -1,0 +1,171 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ImageEnhance
+
+from sktransfer import count_passes
+from sktransfer.exceptions import UnreadableImageWarning
+from sktransfer.hygiene import near_duplicates
+from sktransfer.hygiene._duplicates import _join
+
+
+@pytest.fixture
+def images(scene, encode):
+    """Return 0 to 5: pictures; 6: 0 again; 7: 1 saved as JPEG; 8: 2, brighter."""
+    pictures = [ImageEnhance.Brightness(scene(seed, (320, 240))).enhance(0.7) for seed in range(6)]
+    first = [encode(picture) for picture in pictures]
+    brighter = encode(ImageEnhance.Brightness(pictures[2]).enhance(1.15))
+    return [*first, first[0], encode(pictures[1], "JPEG", quality=80), brighter]
+
+
+LABELS = [0, 1, 2, 3, 4, 5, 0, 1, 2]
+
+
+def test_equal_and_nearly_equal_images_are_found_and_no_others(images):
+    found = near_duplicates(images)
+    assert [(one.positions, one.equal) for one in found] == [
+        ((0, 6), True),
+        ((1, 7), False),
+        ((2, 8), False),
+    ]
+    assert found[0].cosine == 1
+    assert 0.95 <= found[1].cosine < 1
+    assert found.labels.tolist() == LABELS
+    assert found.labels.dtype == np.int64
+
+
+def test_the_same_picture_as_a_file_and_as_pixels_is_a_duplicate(scene, encode):
+    found = near_duplicates([scene(0), encode(scene(0)), np.asarray(scene(0)), scene(1)])
+    assert found.labels.tolist() == [0, 0, 0, 1]
+    assert not found[0].equal
+
+
+@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pa.array, pa.chunked_array, "frame"])
+def test_every_kind_of_column_gives_the_same_sets(images, kind, tmp_path):
+    if kind is np.array:
+        X = np.array(images, dtype=object)
+    elif kind is pa.chunked_array:
+        X = pa.chunked_array([images])
+    elif kind == "frame":
+        X = pd.DataFrame({"image": images})
+    else:
+        X = kind(images)
+    assert near_duplicates(X).labels.tolist() == LABELS
+
+
+def test_flattened_rows_are_read_with_image_shape_and_pixel_range():
+    rows = np.random.default_rng(0).random((4, 1600)) * 16
+    rows[3] = rows[1]
+    found = near_duplicates(rows, image_shape=(40, 40), pixel_range="fit")
+    assert found.labels.tolist() == [0, 1, 2, 1]
+
+
+def test_only_candidates_pass_the_network_and_each_once(images, cache):
+    with count_passes() as counter:
+        near_duplicates(images, feature_cache=cache)
+    assert counter.passed == 4  # 1 and 7, 2 and 8: the others differ in more bits, or in none
+    with count_passes() as counter:
+        near_duplicates(images, feature_cache=cache, min_cosine=0.9)
+    assert counter.passed == 0
+
+
+def test_a_higher_cosine_finds_fewer(images):
+    assert near_duplicates(images, min_cosine=1.0).labels.tolist() == [0, 1, 2, 3, 4, 5, 0, 6, 7]
+
+
+def test_without_a_backbone_the_hash_decides_and_nothing_passes(images):
+    with count_passes() as counter:
+        found = near_duplicates(images, backbone=None)
+    assert counter.passed == 0
+    assert found.labels.tolist() == LABELS
+    assert found[1].cosine is None
+
+
+def test_a_grey_copy_is_found_by_the_hash_alone(scene):
+    X = [scene(0), scene(0).convert("L")]
+    assert near_duplicates(X, backbone=None).labels.tolist() == [0, 0]
+
+
+def test_unreadable_images_are_named_in_a_warning_and_have_no_duplicate(images):
+    X = [b"GIF89a", *images, b"GIF89a", None]
+    with pytest.warns(
+        UnreadableImageWarning, match=r"3 of 12 .*X\[0\] bytes.*check_images"
+    ) as seen:
+        found = near_duplicates(X)
+    assert seen[0].filename == __file__
+    assert found.labels.tolist() == [0, *(1 + np.array(LABELS)), 7, 8]
+
+
+def test_images_that_cannot_be_read_at_all_have_no_duplicates():
+    with pytest.warns(UnreadableImageWarning):
+        assert near_duplicates([b"one", b"two"]).labels.tolist() == [0, 1]
+
+
+def test_a_single_image_is_alone(scene):
+    found = near_duplicates([scene(0)])
+    assert len(found) == 0
+    assert found.labels.tolist() == [0]
+
+
+def test_many_empty_pages_are_one_set(encode, scene):
+    pages = np.zeros((300, 32, 32, 3), dtype=np.uint8)
+    pages[np.arange(300), 0, np.arange(300) % 32] = np.arange(300)[:, np.newaxis] % 7
+    found = near_duplicates(pages)
+    assert found.labels.max() == 0
+
+
+def test_it_prints_as_a_table_and_becomes_a_frame(images):
+    found = near_duplicates(images)
+    assert repr(found).splitlines()[0] == (
+        "9 images: 3 sets of duplicates (1 of equal content), 3 images more than once"
+    )
+    assert found.to_frame()["positions"].tolist() == [(0, 6), (1, 7), (2, 8)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_distance": 32}, "'max_distance' parameter of near_duplicates"),
+        ({"min_cosine": 1.5}, "'min_cosine' parameter of near_duplicates"),
+        ({"backbone": 3}, "'backbone' parameter of near_duplicates"),
+        ({"backbone": "unheard_of"}, "unheard_of"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error_that_names_it(scene, options, message):
+    with pytest.raises(ValueError, match=message):
+        near_duplicates([scene(0), scene(0)], **options)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    kinds=st.lists(st.integers(0, 6), min_size=1, max_size=30),
+    pairs=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=20),
+    blocks=st.integers(1, 5),
+)
+def test_labels_join_what_equality_and_pairs_connect(kinds, pairs, blocks):
+    same = np.unique(kinds, return_inverse=True)[1]
+    n = len(same)
+    edges = np.array([pair for pair in pairs if max(pair) < n], dtype=int).reshape(-1, 2)
+    given_pairs = [(some[:, 0], some[:, 1]) for some in np.array_split(edges, blocks) if len(some)]
+    labels = _join(same, {}, np.arange(n), iter(given_pairs))
+
+    expected = list(same)  # the slow way: paint one colour over the other
+    for one, other in edges:
+        old, new = expected[one], expected[other]
+        expected = [new if colour == old else colour for colour in expected]
+    for i in range(n):
+        for j in range(n):
+            assert (labels[i] == labels[j]) == (expected[i] == expected[j])
+    firsts = list(dict.fromkeys(labels.tolist()))
+    assert firsts == list(range(len(firsts)))
+
+
+def test_nothing_is_warned_of_when_all_can_be_read(images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        near_duplicates(images)
