@@ -21,7 +21,7 @@ accuracy of a logistic regression on the features with and without the twins, wh
 passes all images through the network: minutes more.
 
 Claim: at the defaults 2 to 3.5 % of the test images have a twin in training; at
-least 95 % of recompressed, dimmed and flattened copies are found. About @@ minutes on 2
+least 95 % of recompressed, dimmed and flattened copies are found. About three minutes on 2
 cores, a second run less, as the store has the features.
 """
 

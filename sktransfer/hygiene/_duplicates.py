@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
@@ -17,6 +15,7 @@ from ..exceptions import UnreadableImageWarning
 from ..images._collection import ImageRef
 from ..images._decode import DecodeError
 from ._hash import HASH_BITS, hash_image, near_pairs
+from ._joining import in_order, join
 from ._reading import for_each, images_of
 from ._table import Table
 
@@ -208,7 +207,13 @@ def near_duplicates(
             n_jobs=n_jobs,
         )
         rows = _unit_rows(transformer, X, positions)
-    labels = _join(same, failed, positions, _confirmed(hashes, max_distance, rows, min_cosine))
+    labels = same.copy()
+    # used up as they come: a thousand empty pages are half a million pairs
+    for one, other in _confirmed(hashes, max_distance, rows, min_cosine):
+        labels = join(labels, labels[positions[one]], labels[positions[other]])
+    unread = sorted(failed)
+    labels[unread] = labels.max() + 1 + np.arange(len(unread))
+    labels = in_order(labels)
     return Duplicates(_sets(images, same, labels, positions, rows), labels)
 
 
@@ -225,8 +230,9 @@ def _unit_rows(transformer: PretrainedFeatureTransformer, X, positions: np.ndarr
     transformer.fit(X)
     if not len(positions):
         return np.empty((0, transformer.n_features_out_), dtype=np.float32)
-    cells = X.to_pylist() if hasattr(X, "to_pylist") else X  # Arrow columns
-    rows = transformer.transform(_safe_indexing(cells, positions))
+    if hasattr(X, "to_pylist"):  # Arrow, which not every scikit-learn slices
+        X = (X.column(0) if hasattr(X, "column_names") else X).to_pylist()
+    rows = transformer.transform(_safe_indexing(X, positions))
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo("f").tiny)
 
 
@@ -243,33 +249,6 @@ def _confirmed(
                 one, other = one[agree], other[agree]
             if len(one):
                 yield one, other
-
-
-def _join(
-    same: np.ndarray,
-    failed: dict[int, str],
-    positions: np.ndarray,
-    pairs: Iterator[tuple[np.ndarray, np.ndarray]],
-) -> np.ndarray:
-    """Return a label for each image, in the order in which they first appear.
-
-    `same` numbers the images of equal content; of those, all are joined that `pairs`, two
-    indices into `positions` each, connect. Pairs are used up as they come: a thousand
-    empty pages are half a million of them.
-    """
-    labels = same
-    for one, other in pairs:
-        edges = labels[positions[one]], labels[positions[other]]
-        n = labels.max() + 1
-        graph = coo_array((np.ones(len(one), dtype=bool), edges), shape=(n, n))
-        labels = connected_components(graph, directed=False)[1][labels]
-    labels = labels.astype(np.int64)
-    unread = sorted(failed)
-    labels[unread] = labels.max(initial=0) + 1 + np.arange(len(unread))
-    _, first_of, labels = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.empty(len(first_of), dtype=np.int64)
-    order[np.argsort(first_of)] = np.arange(len(first_of))
-    return order[labels]
 
 
 def _sets(

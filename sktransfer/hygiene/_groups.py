@@ -3,8 +3,6 @@
 import numbers
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, StratifiedGroupKFold
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -15,6 +13,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _num_samples, check_consistent_length, column_or_1d
 
 from ._duplicates import CONSTRAINTS, near_duplicates
+from ._joining import in_order, join
 
 
 class DuplicateGroups(BaseCrossValidator):
@@ -61,8 +60,8 @@ class DuplicateGroups(BaseCrossValidator):
     -----
     The images are not kept, only `groups_`: copies and pickles are small.
 
-    ``StratifiedGroupKFold`` takes a minute for 60,000 groups; ``cv=GroupKFold(5)`` takes
-    a second.
+    For 60,000 groups ``StratifiedGroupKFold`` takes about ten seconds a split, and
+    ``cv=GroupKFold(5)`` a tenth of one.
 
     Examples
     --------
@@ -192,6 +191,4 @@ class DuplicateGroups(BaseCrossValidator):
         groups = column_or_1d(groups)
         check_consistent_length(own, groups)
         theirs = np.unique(groups, return_inverse=True)[1] + own.max() + 1
-        size = theirs.max() + 1
-        graph = coo_array((np.ones(n, dtype=bool), (own, theirs)), shape=(size, size))
-        return connected_components(graph, directed=False)[1][own].astype(np.int64)
+        return in_order(join(own, own, theirs))

@@ -2,16 +2,15 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 from PIL import ImageEnhance
 
 from sktransfer import count_passes
 from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.hygiene import near_duplicates
-from sktransfer.hygiene._duplicates import _join
 
 
 @pytest.fixture
@@ -45,17 +44,33 @@ def test_the_same_picture_as_a_file_and_as_pixels_is_a_duplicate(scene, encode):
     assert not found[0].equal
 
 
-@pytest.mark.parametrize("kind", [list, np.array, pd.Series, pa.array, pa.chunked_array, "frame"])
-def test_every_kind_of_column_gives_the_same_sets(images, kind, tmp_path):
-    if kind is np.array:
-        X = np.array(images, dtype=object)
-    elif kind is pa.chunked_array:
-        X = pa.chunked_array([images])
-    elif kind == "frame":
-        X = pd.DataFrame({"image": images})
-    else:
-        X = kind(images)
-    assert near_duplicates(X).labels.tolist() == LABELS
+KINDS = {
+    "list": list,
+    "tuple": tuple,
+    "object array": lambda images: np.array(images, dtype=object),
+    "column": lambda images: np.array(images, dtype=object).reshape(-1, 1),
+    "dicts": lambda images: [{"bytes": image, "path": None} for image in images],
+    "pandas Series": pd.Series,
+    "pandas DataFrame": lambda images: pd.DataFrame({"image": images}, index=range(9, 0, -1)),
+    "polars Series": pl.Series,
+    "polars DataFrame": lambda images: pl.DataFrame({"image": images}),
+    "Arrow array": pa.array,
+    "Arrow column": lambda images: pa.chunked_array([images[:4], images[4:]]),
+    "Arrow table": lambda images: pa.table({"image": images}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_column_gives_the_same_sets(images, kind):
+    assert near_duplicates(KINDS[kind](images)).labels.tolist() == LABELS
+
+
+def test_an_array_and_a_tensor_give_the_same_sets(scene):
+    stack = np.stack([np.asarray(scene(seed)) for seed in (0, 1, 0, 2)])
+    stack[2, 0, 0] ^= 1
+    assert near_duplicates(stack).labels.tolist() == [0, 1, 0, 2]
+    tensor = torch.from_numpy(stack).permute(0, 3, 1, 2)
+    assert near_duplicates(tensor).labels.tolist() == [0, 1, 0, 2]
 
 
 def test_flattened_rows_are_read_with_image_shape_and_pixel_range():
@@ -139,30 +154,6 @@ def test_it_prints_as_a_table_and_becomes_a_frame(images):
 def test_a_wrong_parameter_is_an_error_that_names_it(scene, options, message):
     with pytest.raises(ValueError, match=message):
         near_duplicates([scene(0), scene(0)], **options)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    kinds=st.lists(st.integers(0, 6), min_size=1, max_size=30),
-    pairs=st.lists(st.tuples(st.integers(0, 29), st.integers(0, 29)), max_size=20),
-    blocks=st.integers(1, 5),
-)
-def test_labels_join_what_equality_and_pairs_connect(kinds, pairs, blocks):
-    same = np.unique(kinds, return_inverse=True)[1]
-    n = len(same)
-    edges = np.array([pair for pair in pairs if max(pair) < n], dtype=int).reshape(-1, 2)
-    given_pairs = [(some[:, 0], some[:, 1]) for some in np.array_split(edges, blocks) if len(some)]
-    labels = _join(same, {}, np.arange(n), iter(given_pairs))
-
-    expected = list(same)  # the slow way: paint one colour over the other
-    for one, other in edges:
-        old, new = expected[one], expected[other]
-        expected = [new if colour == old else colour for colour in expected]
-    for i in range(n):
-        for j in range(n):
-            assert (labels[i] == labels[j]) == (expected[i] == expected[j])
-    firsts = list(dict.fromkeys(labels.tolist()))
-    assert firsts == list(range(len(firsts)))
 
 
 def test_nothing_is_warned_of_when_all_can_be_read(images):
