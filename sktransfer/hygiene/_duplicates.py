@@ -3,7 +3,7 @@
 import numbers
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,10 +207,7 @@ def near_duplicates(
             n_jobs=n_jobs,
         )
         rows = _unit_rows(transformer, X, positions)
-    labels = same.copy()
-    # used up as they come: a thousand empty pages are half a million pairs
-    for one, other in _confirmed(hashes, max_distance, rows, min_cosine):
-        labels = join(labels, labels[positions[one]], labels[positions[other]])
+    labels = _connect(same, positions, hashes, rows, max_distance, min_cosine).copy()
     unread = sorted(failed)
     labels[unread] = labels.max() + 1 + np.arange(len(unread))
     labels = in_order(labels)
@@ -236,19 +233,30 @@ def _unit_rows(transformer: PretrainedFeatureTransformer, X, positions: np.ndarr
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo("f").tiny)
 
 
-def _confirmed(
-    hashes: np.ndarray, max_distance: int, rows: np.ndarray | None, min_cosine: float
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the pairs of near hashes whose features agree, some at a time."""
+def _connect(
+    labels: np.ndarray,
+    positions: np.ndarray,
+    hashes: np.ndarray,
+    rows: np.ndarray | None,
+    max_distance: int,
+    min_cosine: float,
+) -> np.ndarray:
+    """Return labels joined for all pairs of near hashes whose features agree.
+
+    Pairs are used up as they come, and those already joined are passed over: of ten
+    thousand empty pages there are fifty million.
+    """
     for first, second in near_pairs(hashes, max_distance):
         for start in range(0, len(first), _PAIRS_AT_ONCE):
-            one = first[start : start + _PAIRS_AT_ONCE]
-            other = second[start : start + _PAIRS_AT_ONCE]
+            some = slice(start, start + _PAIRS_AT_ONCE)
+            pair = np.stack([first[some], second[some]])
+            ends = labels[positions[pair]]
+            pair = pair[:, ends[0] != ends[1]]
             if rows is not None:
-                agree = np.einsum("ij,ij->i", rows[one], rows[other]) >= min_cosine
-                one, other = one[agree], other[agree]
-            if len(one):
-                yield one, other
+                pair = pair[:, np.einsum("ij,ij->i", *rows[pair]) >= min_cosine]
+            if pair.size:
+                labels = join(labels, *labels[positions[pair]])
+    return labels
 
 
 def _sets(

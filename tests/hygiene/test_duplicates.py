@@ -1,3 +1,4 @@
+import io
 import warnings
 
 import numpy as np
@@ -6,7 +7,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 import torch
-from PIL import ImageEnhance
+from PIL import Image, ImageEnhance
 
 from sktransfer import count_passes
 from sktransfer.exceptions import UnreadableImageWarning
@@ -160,3 +161,20 @@ def test_nothing_is_warned_of_when_all_can_be_read(images):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         near_duplicates(images)
+
+
+def test_photographs_saved_smaller_or_at_low_quality_are_found(hymenoptera):
+    paths, _ = hymenoptera["val"]
+    photographs = []
+    for path in paths[::6]:
+        with Image.open(path) as image:
+            photographs.append(image.convert("RGB"))
+    X = list(photographs)
+    for image in photographs:
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=40)
+        X += [file.getvalue(), image.resize((image.width // 2, image.height // 2))]
+    labels = near_duplicates(X).labels
+    n = len(photographs)
+    assert labels[:n].tolist() == list(range(n))
+    assert np.mean(labels[n:] == np.repeat(labels[:n], 2)) > 0.95
