@@ -44,7 +44,8 @@ class DuplicateSet:
     sources : tuple of str
         Their paths, or what they are.
     equal : bool
-        Whether their content is the same to the byte; else they only look the same.
+        Whether their content is the same, bytes of files or pixels; else they only look
+        the same.
     cosine : float or None
         Lowest cosine of the features of the first with another; 1 of equal ones. None
         without a backbone.

@@ -23,9 +23,9 @@ _SQUARE = 32  # pixels; four to a period of the highest frequency kept, as in th
 # frequencies alike. What is below seven of them has a sign that says nothing.
 _SILENCE = 2.0
 
-# Hashes that are compared at once: 1024 x 8192 products in float32 are 32 MiB, and if
-# every pair of them were near, the positions would take 128 MiB.
-_ROWS, _COLUMNS = 1024, 8192
+# Hashes that are compared at once: 1024 x 4096 products in float32 are 16 MiB, and if
+# every pair of them were near, their positions would take 64 MiB and as much again twice.
+_ROWS, _COLUMNS = 1024, 4096
 
 
 def hash_image(pixels: np.ndarray) -> np.ndarray:
