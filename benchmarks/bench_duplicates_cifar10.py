@@ -1,17 +1,16 @@
 """near_duplicates finds most of the copies that are known of, and few that are none.
 
-    python benchmarks/bench_duplicates_cifar10.py cifar10.zip
+    OMP_NUM_THREADS=1 python benchmarks/bench_duplicates_cifar10.py cifar10.zip
 
 The zip holds CIFAR-10 as JPEG files, ``train/<class>/*.jpg`` (50,000) and
-``test/<class>/*.jpg`` (10,000): recompressed once, so no two files are equal whose
-pixels once were.
+``test/<class>/*.jpg`` (10,000): saved once more than the published pixels.
 
 - published: all 60,000 images at several thresholds. How many test images have a twin
   in training, in sets with it, beside the 286 pairs (2.9 % of the test images) that
   Barz and Denzler annotated by hand in "Do we train on test data?", arXiv 1902.00423.
-  Their 3.3 % counts 39 more with a twin within the test images. The backbone "mini" was
-  trained on the same training images, without their twins' knowledge but not without
-  their pixels: what it finds here is no measure of what it finds elsewhere.
+  Their 3.3 % counts 39 pairs within the test images too. The backbone "mini" was
+  trained on the training images too: what it finds here is no measure of what it finds
+  elsewhere.
 - copies: 500 test images, each changed in one way, and which share of the changed is
   found beside its original at the default thresholds. Here the truth is known.
 
@@ -21,8 +20,8 @@ accuracy of a logistic regression on the features with and without the twins, wh
 passes all images through the network: minutes more.
 
 Claim: at the defaults 2 to 3.5 % of the test images have a twin in training; at
-least 95 % of recompressed, dimmed and flattened copies are found. About three minutes on 2
-cores, a second run less, as the store has the features.
+least 95 % of copies are found that were saved again, made brighter, or lost contrast.
+About three minutes on 2 cores, a second run less, as the store has the features.
 """
 
 import argparse
@@ -31,9 +30,9 @@ import time
 import zipfile
 
 import numpy as np
-from _report import write_csv
 from PIL import Image, ImageEnhance
 
+from _report import write_csv
 from sktransfer.hygiene import leakage_report, near_duplicates
 
 # max_distance, min_cosine; the defaults come first
