@@ -4,7 +4,9 @@ from importlib.metadata import version
 
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
-from .backbones._registry import list_backbones
+from ._spec import InputSpec
+from .backbones._catalogue import backbone_info, list_backbones
+from .backbones._registered import register_backbone
 from .images._folder import load_image_folder
 from .runtime._passes import count_passes
 from .runtime._store import clear_feature_cache, feature_cache_info
@@ -13,10 +15,13 @@ __version__ = version("sktransfer")
 
 __all__ = [
     "FineTunedClassifier",
+    "InputSpec",
     "PretrainedFeatureTransformer",
+    "backbone_info",
     "clear_feature_cache",
     "count_passes",
     "feature_cache_info",
     "list_backbones",
     "load_image_folder",
+    "register_backbone",
 ]

@@ -2,11 +2,12 @@
 
 import numbers
 
+import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._image_estimator import ImageEstimator
+from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
 from .backbones._pooling import POOLINGS
 from .backbones._registry import reload_backbone
 
@@ -53,6 +54,9 @@ class PretrainedFeatureTransformer(
         outside is an error. None is 0 to 255 for integers and 0 to 1 for floats.
         ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
         cut off. Images are resized in 8 bits.
+    on_error : {"raise", "nan"}, default="raise"
+        What becomes of an image that can't be read, a missing value included: an
+        error that lists all of them, or a row of NaN and a warning with that list.
     batch_size : int or "auto", default="auto"
         Images that pass the network at once. ``"auto"`` suits the device. A batch
         is halved when the device's memory runs out.
@@ -60,8 +64,9 @@ class PretrainedFeatureTransformer(
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has
-        it. Rows are float32 either way.
+        Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has it
+        and the network bears it: on a few drawn images its rows keep a cosine of
+        0.999 with those in float32. Rows are float32 either way.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
     feature_cache : str, path-like or None, default="auto"
@@ -114,7 +119,7 @@ class PretrainedFeatureTransformer(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None
     ... )
     >>> pipeline = make_pipeline(transformer, LogisticRegression(max_iter=1000))
-    >>> pipeline.fit(X[:100], y[:100]).score(X[100:200], y[100:200]) > 0.9
+    >>> pipeline.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.95
     True
     >>> transformer.transform(X[:5]).shape
     (5, 256)
@@ -124,6 +129,7 @@ class PretrainedFeatureTransformer(
         **ImageEstimator._parameter_constraints,
         "depth": [numbers.Integral, None],
         "pooling": [StrOptions(set(POOLINGS))],
+        "on_error": [StrOptions({"raise", "nan"})],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
@@ -138,6 +144,7 @@ class PretrainedFeatureTransformer(
         image_size=None,
         image_shape=None,
         pixel_range=None,
+        on_error="raise",
         batch_size="auto",
         device="auto",
         precision="auto",
@@ -153,6 +160,7 @@ class PretrainedFeatureTransformer(
         self.image_size = image_size
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.on_error = on_error
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
@@ -223,11 +231,16 @@ class PretrainedFeatureTransformer(
         ------
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
-            The rows of the others are kept.
+            The rows of the others are kept in the store.
+
+        Warns
+        -----
+        UnreadableImageWarning
+            The same list, with ``on_error="nan"``.
         """
         check_is_fitted(self)
         images = self._validate_images(X, reset=False)
-        return self._activations(
+        extraction = self._extract(
             images,
             reload_backbone(self.backbone_spec_),
             self.backbone_spec_.input.at(self.image_size_),
@@ -235,6 +248,17 @@ class PretrainedFeatureTransformer(
             self.pooling_,
             None if self.batch_size == "auto" else self.batch_size,
         )
+        if self.on_error == "raise":
+            raise_failures(extraction)
+        warn_of_failures(extraction, "rows of NaN")
+        return self._with_nan_rows(extraction)
+
+    def _with_nan_rows(self, extraction):
+        rows = extraction.values
+        if len(extraction.failures) == len(rows):  # no image told the width
+            rows = np.empty((len(rows), self.n_features_out_), dtype=np.float32)
+        rows[[failure.position for failure in extraction.failures]] = np.nan
+        return rows
 
     def _fit_backbone(self):
         backbone, input_spec = self._load_backbone()

@@ -1,6 +1,9 @@
 """A pretrained network whose last stages are trained, as a scikit-learn classifier."""
 
+import copy
 import numbers
+import os
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ from sklearn.utils.validation import (
     column_or_1d,
 )
 
-from ._image_estimator import ImageEstimator
+from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from .backbones._file import write_backbone_file
 from .runtime._device import resolve_device
 from .training._net import make_net, probabilities
 from .training._probe import pooled_rows, start_head
@@ -78,12 +82,16 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         outside is an error. None is 0 to 255 for integers and 0 to 1 for floats.
         ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
         cut off. Images are resized in 8 bits.
+    on_error : {"raise", "skip"}, default="raise"
+        What becomes of an image of `fit` that can't be read: an error that lists all
+        of them, or it is left out, with a warning. `predict` raises in any case.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
-        has it. Training is in float32.
+        has it and the network bears it: on a few drawn images its rows keep a cosine
+        of 0.999 with those in float32. Training is in float32.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
     feature_cache : str, path-like or None, default="auto"
@@ -148,7 +156,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
     >>> classifier = FineTunedClassifier(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None, random_state=0
     ... )
-    >>> classifier.fit(X[:100], y[:100]).score(X[100:200], y[100:200]) > 0.9
+    >>> classifier.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.95
     True
     >>> classifier.predict_proba(X[:5]).shape
     (5, 3)
@@ -163,6 +171,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
         "max_epochs": [Interval(numbers.Integral, 1, None, closed="left")],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
+        "on_error": [StrOptions({"raise", "skip"})],
         "random_state": ["random_state"],
     }
 
@@ -182,6 +191,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         image_size=None,
         image_shape=None,
         pixel_range=None,
+        on_error="raise",
         device="auto",
         precision="auto",
         n_jobs=None,
@@ -202,6 +212,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         self.image_size = image_size
         self.image_shape = image_shape
         self.pixel_range = pixel_range
+        self.on_error = on_error
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
@@ -251,16 +262,21 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
         self._backbone = pristine.fresh(self.freeze_depth_)
 
-        activations = self._activations_at_cut(images)
+        extraction = self._extract_at_cut(images)
+        if self.on_error == "raise":
+            raise_failures(extraction)
+        warn_of_failures(extraction, "left out of fit")
+        activations, labels = self._without_failures(extraction, labels)
         device = resolve_device(self.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            stages = self._trained_stages()
+            # a copy, which may live on a GPU; the backbone stays on the CPU
+            stages = copy.deepcopy(self._trained_stages())
             rows = pooled_rows(stages, activations, device)
             self.net_ = make_net(
                 stages,
                 start_head(self.head, rows, labels, len(self.classes_)),
-                n_samples=len(images),
+                n_samples=len(labels),
                 lr=self.lr,
                 backbone_lr_scale=self.backbone_lr_scale,
                 weight_decay=self.weight_decay,
@@ -271,6 +287,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
                 verbose=self.verbose,
             )
             self.net_.fit(activations, labels)
+        self._trained_stages().load_state_dict(self.net_.module_.stages.state_dict())
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
         return self
@@ -295,7 +312,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         """
         check_is_fitted(self)
         images = self._validate_images(X, reset=False)
-        return probabilities(self.net_, self._activations_at_cut(images))
+        extraction = self._extract_at_cut(images)
+        raise_failures(extraction)
+        return probabilities(self.net_, extraction.values)
 
     def predict(self, X):
         """Return the most probable label of each image.
@@ -318,6 +337,41 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         probabilities = self.predict_proba(X)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
+    def save_backbone(self, path):
+        """Write the tuned network, without its head, as a self-describing file.
+
+        The file works as ``backbone=`` of either estimator: what was tuned on one
+        task is the backbone of the next.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where the file goes; its name must end in ``.safetensors``.
+
+        Raises
+        ------
+        ValueError
+            When the name has another ending.
+        OSError
+            When the file can't be written.
+        """
+        check_is_fitted(self)
+        if not os.fspath(path).endswith(".safetensors"):
+            raise ValueError(f"path must end in '.safetensors', got {os.fspath(path)!r}")
+        spec = self.backbone_spec_
+        write_backbone_file(
+            path,
+            self._backbone.model.state_dict(),
+            {
+                "architecture": spec.architecture,
+                "params": dict(spec.params),
+                "input": asdict(spec.input.at(self.image_size_)),
+                "head": False,
+                "source": f"fine-tuned with sktransfer from {spec.name}: {spec.source}",
+                "licence": spec.licence,
+            },
+        )
+
     def _validate_labels(self, images, y):
         if y is None:
             raise ValueError(
@@ -335,10 +389,23 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
             )
         return labels.astype(np.int64)
 
-    def _activations_at_cut(self, images):
+    def _without_failures(self, extraction, labels):
+        """Return activations and labels of what could be read: some of each class."""
+        bad = [failure.position for failure in extraction.failures]
+        left = np.delete(labels, bad)
+        gone = np.setdiff1d(labels, left)
+        if gone.size:
+            names = ", ".join(repr(name) for name in self.classes_[gone].tolist())
+            raise ValueError(
+                f"no image of the classes {names} can be read; see the warning before for each "
+                "image and its cause"
+            )
+        return (np.delete(extraction.values, bad, axis=0) if bad else extraction.values), left
+
+    def _extract_at_cut(self, images):
         """Return what the trained stages read; with all stages frozen, pooled rows."""
         all_frozen = self.freeze_depth_ == len(self._backbone.stages)
-        return self._activations(
+        return self._extract(
             images,
             self._backbone,
             self.backbone_spec_.input.at(self.image_size_),

@@ -2,22 +2,24 @@
 
 import numbers
 import os
+import warnings
 
 import numpy as np
+import torch
 from PIL import Image
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
 from ._spec import InputSpec
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
-from .exceptions import ImageReadError
+from .exceptions import ImageReadError, UnreadableImageWarning
 from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
-from .runtime._device import PRECISIONS, resolve_device, resolve_precision
-from .runtime._extract import FrozenPart, extract
+from .runtime._device import resolve_device
+from .runtime._extract import Extraction, FrozenPart, extract
+from .runtime._precision import PRECISIONS, resolve_precision
 from .runtime._store import open_store
 
 # The smallest side that every supported network can halve five times.
@@ -78,7 +80,7 @@ class ImageEstimator(BaseEstimator):
             return False
         if issparse(X):  # some sparse containers are dicts; scikit-learn's check refuses them
             return True
-        if isinstance(X, (Tensor, Image.Image, str, bytes, os.PathLike, dict)):
+        if isinstance(X, (torch.Tensor, Image.Image, str, bytes, os.PathLike, dict)):
             return False
         if isinstance(X, np.ndarray):
             return X.ndim < 3 and not _is_image(X.flat[0] if X.size else None)
@@ -105,7 +107,19 @@ class ImageEstimator(BaseEstimator):
             )
         return PixelRange(float(values[0]), float(values[1]))
 
-    def _activations(
+    def _resolve_precision(
+        self, backbone: Backbone, input_spec: InputSpec, device: torch.device
+    ) -> str:
+        """Return one precision for a backbone, whatever the depth: estimators share rows."""
+        return resolve_precision(
+            self.precision,
+            device,
+            backbone.spec.digest,
+            input_spec.size,
+            lambda: backbone.frozen(len(backbone.stages), backbone.pooling("auto")),
+        )
+
+    def _extract(
         self,
         images: ImageCollection,
         backbone: Backbone,
@@ -113,8 +127,8 @@ class ImageEstimator(BaseEstimator):
         n_stages: int,
         pooling: str | None,
         batch_size: int | None = None,
-    ) -> np.ndarray:
-        """Return the activations of all images, or an error that lists the bad ones."""
+    ) -> Extraction:
+        """Return the activations of all images, and what could not be read."""
         device = resolve_device(self.device)
         frozen = FrozenPart(
             module=backbone.frozen(n_stages, pooling),
@@ -122,10 +136,10 @@ class ImageEstimator(BaseEstimator):
             input=input_spec,
             n_stages=n_stages,
             pooling=pooling,
-            precision=resolve_precision(self.precision, device),
+            precision=self._resolve_precision(backbone, input_spec, device),
             device=device,
         )
-        extraction = extract(
+        return extract(
             images,
             frozen,
             open_store(self.feature_cache),
@@ -133,13 +147,23 @@ class ImageEstimator(BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
-        if extraction.failures:
-            raise ImageReadError(extraction.failures, len(images))
-        return extraction.values
+
+
+def raise_failures(extraction: Extraction) -> None:
+    """Raise the error that lists all images that can't be read, if there are any."""
+    if extraction.failures:
+        raise ImageReadError(extraction.failures, len(extraction.values))
+
+
+def warn_of_failures(extraction: Extraction, what_becomes_of_them: str) -> None:
+    """Warn once of all images that can't be read, if there are any."""
+    if extraction.failures:
+        error = ImageReadError(extraction.failures, len(extraction.values))
+        warnings.warn(f"{what_becomes_of_them}: {error}", UnreadableImageWarning, stacklevel=4)
 
 
 def _is_image(value) -> bool:
     """Tell a cell that is one image from a number or a row of numbers."""
-    if isinstance(value, (str, bytes, os.PathLike, Image.Image, dict, Tensor)):
+    if isinstance(value, (str, bytes, os.PathLike, Image.Image, dict, torch.Tensor)):
         return True
     return isinstance(value, np.ndarray) and value.ndim >= 2

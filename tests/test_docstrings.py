@@ -38,7 +38,7 @@ def test_every_fitted_attribute_is_documented(estimator, shapes):
         assert f"    {name} : " in documented
 
 
-@pytest.mark.parametrize("name", sktransfer.__all__)
+@pytest.mark.parametrize("name", sorted(set(sktransfer.__all__) - {"InputSpec"}))
 def test_examples_run_offline(name):
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

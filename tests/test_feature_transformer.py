@@ -1,4 +1,5 @@
 import pickle
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -6,13 +7,15 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from sktransfer import PretrainedFeatureTransformer, count_passes
-from sktransfer.exceptions import ImageReadError, WeightsError
+from sktransfer.exceptions import ImageReadError, UnreadableImageWarning, WeightsError
 
 FLOAT32 = {"backbone": "mini", "precision": "float32"}
 
@@ -201,6 +204,7 @@ def test_importing_and_constructing_load_no_network():
         ({"image_size": 8}, r"'image_size' parameter.*Got 8"),
         ({"pixel_range": (3, 1)}, r"pixel_range must be.*got \(3, 1\)"),
         ({"pixel_range": "auto"}, r"'pixel_range' parameter.*Got 'auto'"),
+        ({"on_error": "skip"}, r"'on_error' parameter.*Got 'skip'"),
         ({"batch_size": 0}, r"'batch_size' parameter.*Got 0"),
         ({"device": "tpu"}, r"device must be.*'tpu'|device='tpu' is not"),
         ({"precision": "float8"}, r"'precision' parameter.*Got 'float8'"),
@@ -242,6 +246,70 @@ def test_every_bad_image_is_named_by_position_and_path_at_once(shapes, tmp_path)
     assert [failure.source for failure in failures[:3]] == bad
     for path in bad:
         assert path in str(caught.value)
+
+
+def test_on_error_nan_gives_rows_of_nan_and_one_warning_that_names_them(shapes, tmp_path):
+    X, _ = shapes
+    missing = str(tmp_path / "missing.png")
+    mixed = [X[0], missing, X[1], None]
+    fitted = PretrainedFeatureTransformer("mini", on_error="nan").fit(mixed)
+    with pytest.warns(
+        UnreadableImageWarning, match=r"rows of NaN: 2 of 4.*\n.*X\[1\].*missing"
+    ) as w:
+        rows = fitted.transform(mixed)
+    assert len(w) == 1
+    assert np.isnan(rows).all(axis=1).tolist() == [False, True, False, True]
+    np.testing.assert_array_equal(rows[[0, 2]], fitted.transform(X[:2]))
+
+
+def test_on_error_nan_goes_on_to_an_imputer_and_a_boosted_model(shapes):
+    X, y = shapes
+    X = [None if i % 5 == 0 else path for i, path in enumerate(X)]
+    transformer = PretrainedFeatureTransformer("mini", on_error="nan")
+    for rest in ([SimpleImputer(), LogisticRegression()], [HistGradientBoostingClassifier()]):
+        with pytest.warns(UnreadableImageWarning):
+            predicted = make_pipeline(transformer, *rest).fit(X, y).predict(X)
+        assert predicted.shape == (len(X),)
+
+
+def test_no_image_that_can_be_read_is_nothing_but_nan(tmp_path):
+    X = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    with pytest.warns(UnreadableImageWarning):
+        rows = PretrainedFeatureTransformer("mini", on_error="nan").fit_transform(X)
+    assert rows.shape == (2, 256)
+    assert np.isnan(rows).all()
+
+
+def test_a_hundredth_of_ten_thousand_files_is_corrupt_and_every_other_row_is_right(tmp_path):
+    rng = np.random.default_rng(0)
+    n, n_different = 10_000, 50
+    contents = []
+    for _ in range(n_different):
+        buffer = BytesIO()
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    bad = set(rng.choice(n, n // 100, replace=False).tolist())
+    paths = []
+    for i in range(n):
+        path = tmp_path / f"{i:05d}.png"
+        content = contents[i % n_different]
+        path.write_bytes(content[: len(content) // 2] if i in bad else content)
+        paths.append(str(path))
+    fitted = PretrainedFeatureTransformer("mini", image_size=32).fit(paths)
+    with pytest.raises(ImageReadError) as caught:
+        fitted.transform(paths)
+    assert {failure.position for failure in caught.value.failures} == bad
+    assert all(failure.source == paths[failure.position] for failure in caught.value.failures)
+
+    expected = fitted.transform([Image.open(BytesIO(content)) for content in contents])
+    with pytest.warns(UnreadableImageWarning, match="100 of 10000"):
+        rows = fitted.set_params(on_error="nan").transform(paths)
+    good = [i for i in range(n) if i not in bad]
+    # files and pictures have keys of their own, so the rows were computed twice
+    np.testing.assert_allclose(
+        rows[good], expected[[i % n_different for i in good]], rtol=0.05, atol=0.05
+    )
+    assert np.isnan(rows[sorted(bad)]).all()
 
 
 def test_floats_outside_the_range_name_pixel_range():

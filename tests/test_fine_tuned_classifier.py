@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
 from sktransfer.backbones._registry import load_backbone
-from sktransfer.exceptions import ImageReadError
+from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 
 FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
 DEPTHS = [None, -1, -2, 2, 0]
@@ -207,6 +207,7 @@ def test_what_was_fitted_stays_when_a_parameter_is_set(shapes):
         ({"head": (8, 0)}, r"head must be.*got \(8, 0\)"),
         ({"head": lambda n_in, n_out: None}, r"head=.*must return an nn.Module"),
         ({"head": lambda n_in, n_out: torch.nn.Linear(n_in, 7)}, r"must map them to \(2, 2\)"),
+        ({"on_error": "nan"}, r"'on_error' parameter.*Got 'nan'"),
         ({"lr": 0}, r"'lr' parameter.*Got 0"),
         ({"backbone_lr_scale": -1}, r"'backbone_lr_scale' parameter.*Got -1"),
         ({"weight_decay": -1}, r"'weight_decay' parameter.*Got -1"),
@@ -245,6 +246,60 @@ def test_a_bad_image_is_named_at_fit_and_at_predict(shapes, tmp_path):
     fitted = FineTunedClassifier(**FAST).fit(X, y)
     with pytest.raises(ImageReadError, match=r"X\[0\] .*missing.png: no such file"):
         fitted.predict([missing])
+
+
+def test_on_error_skip_fits_on_what_can_be_read_and_says_what_cannot(shapes, tmp_path):
+    X, y = shapes
+    missing = str(tmp_path / "missing.png")
+    dirty_X, dirty_y = np.insert(X, 3, missing), np.insert(y, 3, y[0])
+    classifier = FineTunedClassifier(**FAST, on_error="skip")
+    with pytest.warns(
+        UnreadableImageWarning, match=r"left out of fit: 1 of 25.*\n.*X\[3\].*missing"
+    ):
+        fitted = classifier.fit(dirty_X, dirty_y)
+    clean = FineTunedClassifier(**FAST).fit(X, y)
+    np.testing.assert_array_equal(fitted.predict_proba(X), clean.predict_proba(X))
+    with pytest.raises(ImageReadError, match="missing"):
+        fitted.predict([missing])
+
+
+def test_on_error_skip_never_leaves_a_class_without_images(shapes, tmp_path):
+    X, y = shapes
+    X, y = [*X[:4], str(tmp_path / "missing.png")], [*y[:4], "cross"]
+    with (
+        pytest.warns(UnreadableImageWarning),
+        pytest.raises(ValueError, match="no image of the classes 'cross' can be read"),
+    ):
+        FineTunedClassifier(**FAST, on_error="skip").fit(X, y)
+
+
+@pytest.mark.parametrize("freeze_depth", [None, -1, 0])
+def test_a_saved_backbone_is_the_tuned_network_for_both_estimators(shapes, tmp_path, freeze_depth):
+    X, y = shapes
+    exact = {**FAST, "precision": "float32", "lr": 0.01, "freeze_depth": freeze_depth}
+    fitted = FineTunedClassifier(**exact).fit(X, y)
+    path = tmp_path / "tuned.safetensors"
+    pickle.loads(pickle.dumps(fitted)).save_backbone(path)
+
+    transformer = PretrainedFeatureTransformer(path, precision="float32").fit(X)
+    rows = torch.from_numpy(transformer.transform(X))
+    with torch.inference_mode():
+        logits = fitted.net_.module_.head(rows)
+    expected = fitted.predict_proba(X)
+    np.testing.assert_allclose(torch.softmax(logits, 1), expected, rtol=1e-3, atol=1e-4)
+    assert transformer.image_size_ == 32
+    assert "fine-tuned" in transformer.backbone_spec_.source
+    again = FineTunedClassifier(**{**FAST, "backbone": path, "image_size": None}).fit(X, y)
+    assert again.predict(X).shape == y.shape
+
+
+def test_a_backbone_is_saved_under_a_name_that_can_be_read_again(shapes, tmp_path):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST).fit(X, y)
+    with pytest.raises(ValueError, match=r"end in '\.safetensors'.*tuned\.pth"):
+        fitted.save_backbone(tmp_path / "tuned.pth")
+    with pytest.raises(NotFittedError):
+        clone(fitted).save_backbone(tmp_path / "tuned.safetensors")
 
 
 def test_not_fitted_is_scikit_learns_error(shapes):

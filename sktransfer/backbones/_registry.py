@@ -12,7 +12,6 @@ from .._spec import BackboneSpec, InputSpec
 from ..exceptions import WeightsError
 from ._architecture import Architecture
 from ._backbone import Backbone
-from ._catalogue import list_backbones as list_backbones  # also found here
 from ._file import read_passport, read_tensors
 from ._sources import named_architecture
 from ._weights import digest_of, load_strictly, read_state_dict

@@ -22,7 +22,9 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
     image = image.permute(2, 0, 1)
     height, width = image.shape[1:]
     interpolation = InterpolationMode(spec.interpolation)
-    if max(height, width) > MAX_ASPECT * min(height, width):
+    if spec.crop == "squash":
+        shape = [spec.resize, spec.resize]
+    elif max(height, width) > MAX_ASPECT * min(height, width):
         shape = [spec.size, spec.size]
     elif height <= width:
         shape = [spec.resize, max(spec.size, int(spec.resize * width / height))]

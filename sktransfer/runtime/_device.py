@@ -1,9 +1,6 @@
-"""On which device the frozen part runs, and in which arithmetic."""
+"""On which device the frozen part runs."""
 
 import torch
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -35,25 +32,3 @@ def resolve_device(device: str) -> torch.device:
             f"{', '.join(repr(kind) for kind, is_there in there.items() if is_there)}"
         )
     return resolved
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return "float32" or "bfloat16".
-
-    "auto" is bfloat16 where the hardware multiplies it: on a CPU with AVX-512 BF16
-    or AMX, on an NVIDIA GPU from compute capability 8.0; float32 elsewhere.
-    """
-    if precision != "auto":
-        return precision
-    return "bfloat16" if _has_bfloat16(device) else "float32"
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        # The public torch.cpu.get_capabilities() is newer than the lowest torch
-        # that is supported.
-        probe = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-        return bool(probe())
-    return False

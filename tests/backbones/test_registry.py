@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from sktransfer.backbones import _registry
-from sktransfer.backbones._registry import list_backbones, load_backbone, reload_backbone
+from sktransfer.backbones._catalogue import list_backbones
+from sktransfer.backbones._registry import load_backbone, reload_backbone
 from sktransfer.exceptions import WeightsError
 
 NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}

@@ -65,3 +65,13 @@ def test_a_turned_photograph_goes_through(encode):
     exif[0x0112] = 7
     pixels = decode_bytes(encode(_noise(40, 50), "PNG", exif=exif))
     assert preprocess(pixels, InputSpec(32, 36, **PLAIN)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (40, 90), (20, 200)])
+def test_squash_shows_an_image_whole_and_not_in_its_proportions(shape):
+    pixels = np.zeros((*shape, 3), dtype=np.uint8)
+    pixels[:, shape[1] // 2 :] = 255
+    square = preprocess(pixels, InputSpec(size=32, resize=32, crop="squash", **PLAIN))
+    assert square.shape == (3, 32, 32)
+    assert square[:, :, :14].max() == 0
+    assert square[:, :, 18:].min() == 255
