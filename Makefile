@@ -3,6 +3,10 @@ PYTHON ?= python3
 BACKBONE ?= mini
 BIN := .venv/bin
 
+# Threads of torch that wait for each other sleep instead of spinning. On a machine that does other
+# work as well, spinning made training many times slower.
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: help demo test lint clean
 
 help:

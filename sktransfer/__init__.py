@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from . import hygiene
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._spec import InputSpec
@@ -21,6 +22,7 @@ __all__ = [
     "clear_feature_cache",
     "count_passes",
     "feature_cache_info",
+    "hygiene",
     "list_backbones",
     "load_image_folder",
     "register_backbone",

@@ -2,9 +2,9 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from ..images._decode import DecodeError
 from ..images._preprocess import preprocess
 
 _BATCHES_AHEAD = 2
+
+Result = TypeVar("Result")
 
 
 class Batch(NamedTuple):
@@ -32,6 +34,11 @@ def n_threads(n_jobs: int | None) -> int:
     return n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
 
 
+def read_batch(images: ImageCollection, positions: Sequence[int], spec: InputSpec) -> Batch:
+    """Return one batch of preprocessed images, read one after the other."""
+    return _gather(positions, [_read(images, position, spec) for position in positions])
+
+
 def read_batches(
     images: ImageCollection,
     batches: Sequence[Sequence[int]],
@@ -40,36 +47,61 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yield batches of preprocessed images in order; a few batches are read ahead.
 
-    Memory is bounded by the window, however many images there are.
+    The images of a batch are read side by side. Memory is bounded by the window,
+    however many images there are.
     """
+
+    def submit(positions: Sequence[int]) -> list[Future]:
+        return [pool.submit(_read, images, position, spec) for position in positions]
+
+    for positions, futures in _ahead(batches, submit, _BATCHES_AHEAD):
+        yield _gather(positions, [future.result() for future in futures])
+
+
+def run_batches(
+    batches: Sequence[Sequence[int]],
+    work: Callable[[Sequence[int]], Result],
+    pool: ThreadPoolExecutor,
+    n_workers: int,
+) -> Iterator[Result]:
+    """Yield ``work(batch)`` in order; each batch is one worker's, a few are under way."""
+
+    def submit(positions: Sequence[int]) -> list[Future]:
+        return [pool.submit(work, positions)]
+
+    for _, (future,) in _ahead(batches, submit, 2 * n_workers):
+        yield future.result()
+
+
+def _ahead(
+    batches: Sequence[Sequence[int]],
+    submit: Callable[[Sequence[int]], list[Future]],
+    n_ahead: int,
+) -> Iterator[tuple[Sequence[int], list[Future]]]:
+    """Yield batches with their futures; `n_ahead` more are submitted at any time."""
     window: deque[tuple[Sequence[int], list[Future]]] = deque()
-    waiting = iter(batches)
-
-    def submit_next() -> None:
-        positions = next(waiting, None)
-        if positions is not None:
-            futures = [pool.submit(_read, images, i, spec) for i in positions]
-            window.append((positions, futures))
-
     try:
-        for _ in range(_BATCHES_AHEAD):
-            submit_next()
+        for positions in batches:
+            window.append((positions, submit(positions)))
+            if len(window) > n_ahead:
+                yield window.popleft()
         while window:
-            positions, futures = window.popleft()
-            submit_next()
-            good, tensors, failures = [], [], {}
-            for position, future in zip(positions, futures, strict=True):
-                outcome = future.result()
-                if isinstance(outcome, DecodeError):
-                    failures[position] = str(outcome)
-                else:
-                    good.append(position)
-                    tensors.append(outcome)
-            yield Batch(good, torch.stack(tensors) if tensors else None, failures)
+            yield window.popleft()
     finally:
         for _, futures in window:
             for future in futures:
                 future.cancel()
+
+
+def _gather(positions: Sequence[int], outcomes: Sequence[torch.Tensor | DecodeError]) -> Batch:
+    good, tensors, failures = [], [], {}
+    for position, outcome in zip(positions, outcomes, strict=True):
+        if isinstance(outcome, DecodeError):
+            failures[position] = str(outcome)
+        else:
+            good.append(position)
+            tensors.append(outcome)
+    return Batch(good, torch.stack(tensors) if tensors else None, failures)
 
 
 def _read(images: ImageCollection, position: int, spec: InputSpec) -> torch.Tensor | DecodeError:

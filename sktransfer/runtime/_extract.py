@@ -8,9 +8,10 @@ put. Activations go back in the order of the images.
 import copy
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..images._decode import DecodeError
 from . import _passes
-from ._batches import n_threads, read_batches
+from ._batches import Batch, n_threads, read_batch, read_batches, run_batches
 from ._store import ActivationStore
 
 # Part of every key: raise it when the same key would give another row.
@@ -73,9 +74,7 @@ class _NetworkOnDevice:
 
     def __init__(self, frozen: FrozenPart):
         self._device = frozen.device
-        self._autocast = torch.autocast(
-            frozen.device.type, torch.bfloat16, enabled=frozen.precision == "bfloat16"
-        )
+        self._is_bfloat16 = frozen.precision == "bfloat16"
         module = frozen.module.eval()
         if frozen.device.type != "cpu":
             module = copy.deepcopy(module)  # the network itself stays where it is
@@ -83,8 +82,9 @@ class _NetworkOnDevice:
 
     def __call__(self, pixels: torch.Tensor) -> np.ndarray:
         """Return the activations of a batch; halve it while memory runs out."""
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16)
         try:
-            with torch.inference_mode(), self._autocast:
+            with torch.inference_mode(), autocast:
                 values = self._module(pixels.to(self._device, non_blocking=True))
             if values.is_floating_point():
                 values = values.float()
@@ -95,6 +95,66 @@ class _NetworkOnDevice:
             torch.cuda.empty_cache()
             half = len(pixels) // 2
         return np.concatenate([self(pixels[:half]), self(pixels[half:])])
+
+
+class _Computed(NamedTuple):
+    """One batch: rows that passed the network, rows found in the store, failures."""
+
+    rows: dict[bytes, np.ndarray]
+    found: dict[bytes, np.ndarray]
+    failures: dict[int, str]
+
+
+class _Misses:
+    """Computes the rows that the store did not have, batch by batch."""
+
+    def __init__(
+        self,
+        images: ImageCollection,
+        key_of: dict[int, bytes],
+        frozen: FrozenPart,
+        store: ActivationStore | None,
+    ):
+        self._images = images
+        self._key_of = key_of  # position of an image -> its key
+        self._input = frozen.input
+        self._on_cpu = frozen.device.type == "cpu"
+        self._store = store
+        self._network = _NetworkOnDevice(frozen)
+
+    def compute(
+        self, batches: Sequence[Sequence[int]], pool: ThreadPoolExecutor, n_workers: int
+    ) -> Iterator[_Computed]:
+        if self._on_cpu and len(batches) >= n_workers:
+            # A batch for each core, from file to row. Cores that share one batch wait
+            # for each other after every layer, and on a busy machine wait long.
+            yield from run_batches(batches, self._read_and_run, pool, n_workers)
+        else:
+            for batch in read_batches(self._images, batches, self._input, pool):
+                yield self._run(batch)
+
+    def _read_and_run(self, positions: Sequence[int]) -> _Computed:
+        found = self._look_again(positions)
+        missing = [position for position in positions if self._key_of[position] not in found]
+        computed = self._run(read_batch(self._images, missing, self._input), found)
+        return computed._replace(found=found)
+
+    def _run(self, batch: Batch, found: dict[bytes, np.ndarray] | None = None) -> _Computed:
+        if found is None:
+            found = self._look_again(batch.positions)
+        keys = [self._key_of[position] for position in batch.positions]
+        wanted = [i for i, key in enumerate(keys) if key not in found]
+        if not wanted:
+            return _Computed({}, found, batch.failures)
+        pixels = batch.pixels if len(wanted) == len(keys) else batch.pixels[wanted]
+        rows = zip([keys[i] for i in wanted], self._network(pixels), strict=True)
+        return _Computed(dict(rows), found, batch.failures)
+
+    def _look_again(self, positions: Sequence[int]) -> dict[bytes, np.ndarray]:
+        """Return what another process has put since the first look."""
+        if self._store is None:
+            return {}
+        return _look_up(self._store, [self._key_of[position] for position in positions])
 
 
 def extract(
@@ -112,13 +172,21 @@ def extract(
     """
     if batch_size is None:
         batch_size = _BATCH_SIZE[frozen.device.type]
-    with ThreadPoolExecutor(n_threads(n_jobs), thread_name_prefix="sktransfer") as pool:
-        try:
-            return _extract(images, frozen, store, batch_size, pool, verbose)
-        except BaseException:
-            # Ctrl-C: what was put stays; what is waiting to be read is dropped
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    n_workers = n_threads(n_jobs)
+    n_torch_threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(
+        n_workers,
+        thread_name_prefix="sktransfer",
+        # each worker is one thread; the number of cores is the number of workers
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+    try:
+        return _extract(images, frozen, store, batch_size, pool, n_workers, verbose)
+    finally:
+        # after Ctrl-C, what was put stays and what is waiting to be read is dropped
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(n_torch_threads)
 
 
 def _extract(
@@ -127,6 +195,7 @@ def _extract(
     store: ActivationStore | None,
     batch_size: int,
     pool: ThreadPoolExecutor,
+    n_workers: int,
     verbose: int,
 ) -> Extraction:
     failures: dict[int, str] = {}
@@ -136,40 +205,20 @@ def _extract(
         if key is not None:
             first_of.setdefault(key, position)
 
-    found: dict[bytes, np.ndarray] = {}
-    if store is not None:
-        _look_up(store, list(first_of), found)
+    found = {} if store is None else _look_up(store, list(first_of))
     _passes.record(kept=len(found))
-
-    missing = [key for key in first_of if key not in found]
-    if missing:
-        network = _NetworkOnDevice(frozen)
-        position_of = {first_of[key]: key for key in missing}
-        for batch in _progress(
-            read_batches(
-                images, _batches(list(position_of), batch_size, store), frozen.input, pool
-            ),
-            n_images=len(missing),
-            n_found=len(found),
-            verbose=verbose,
-        ):
+    key_of = {first_of[key]: key for key in first_of if key not in found}
+    if key_of:
+        batches = _batches(list(key_of), batch_size, store)
+        computed = _Misses(images, key_of, frozen, store).compute(batches, pool, n_workers)
+        for batch in _progress(computed, len(key_of), len(found), verbose):
+            n_passed = len(batch.rows) if frozen.n_stages else 0
+            _passes.record(passed=n_passed, kept=len(batch.found))
             failures.update(batch.failures)
-            if batch.pixels is None:
-                continue
-            batch_keys = [position_of[position] for position in batch.positions]
+            found.update(batch.found)
+            found.update(batch.rows)
             if store is not None:
-                # another process may have come by since
-                _look_up(store, batch_keys, found)
-            wanted = [i for i, key in enumerate(batch_keys) if key not in found]
-            n_passing = len(wanted) if frozen.n_stages else 0
-            _passes.record(kept=len(batch_keys) - len(wanted), passed=n_passing)
-            if not wanted:
-                continue
-            pixels = batch.pixels if len(wanted) == len(batch_keys) else batch.pixels[wanted]
-            rows = dict(zip([batch_keys[i] for i in wanted], network(pixels), strict=True))
-            found.update(rows)
-            if store is not None:
-                store.put_many(rows)
+                store.put_many(batch.rows)
     return _assemble(images, keys, first_of, found, failures)
 
 
@@ -200,11 +249,13 @@ def _keys(
     return keys
 
 
-def _look_up(store: ActivationStore, keys: Sequence[bytes], found: dict[bytes, np.ndarray]) -> None:
+def _look_up(store: ActivationStore, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+    found: dict[bytes, np.ndarray] = {}
     for start in range(0, len(keys), _KEYS_AT_ONCE):
         some = keys[start : start + _KEYS_AT_ONCE]
         values = zip(some, store.get_many(some), strict=True)
         found.update({key: value for key, value in values if value is not None})
+    return found
 
 
 def _batches(
@@ -220,7 +271,9 @@ def _batches(
     return batches[start:] + batches[:start]
 
 
-def _progress(batches, n_images: int, n_found: int, verbose: int):
+def _progress(
+    batches: Iterator[_Computed], n_images: int, n_found: int, verbose: int
+) -> Iterator[_Computed]:
     """Show images/s when asked, or when it takes long."""
     delay = 0 if verbose else _SECONDS_BEFORE_PROGRESS
     with tqdm(total=n_images, desc="backbone", unit="img", delay=delay, leave=verbose > 0) as bar:
@@ -228,7 +281,7 @@ def _progress(batches, n_images: int, n_found: int, verbose: int):
             bar.set_postfix_str(f"{n_found} kept", refresh=False)
         for batch in batches:
             yield batch
-            bar.update(len(batch.positions) + len(batch.failures))
+            bar.update(sum(map(len, batch)))
 
 
 def _assemble(images, keys, first_of, found, failures: dict[int, str]) -> Extraction:

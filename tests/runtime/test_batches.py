@@ -7,7 +7,7 @@ import pytest
 from sktransfer._spec import InputSpec
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _batches
-from sktransfer.runtime._batches import n_threads, read_batches
+from sktransfer.runtime._batches import n_threads, read_batch, read_batches, run_batches
 
 SPEC = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -59,3 +59,25 @@ def test_images_are_read_in_a_bounded_window(pool, monkeypatch):
 def test_threads_follow_joblibs_meaning_of_n_jobs(n_jobs, at_least):
     assert n_threads(n_jobs) >= at_least
     assert n_threads(-1) == n_threads(None)
+
+
+def test_one_batch_is_read_like_many(pool):
+    images = as_images([grey(1), b"no image", grey(3)])
+    (expected,) = read_batches(images, [[2, 0, 1]], SPEC, pool)
+    batch = read_batch(images, [2, 0, 1], SPEC)
+    assert batch.positions == expected.positions == [2, 0]
+    assert batch.failures == expected.failures
+    assert batch.pixels.equal(expected.pixels)
+
+
+def test_work_on_batches_comes_in_order_and_a_few_are_under_way(pool):
+    started = []
+
+    def work(positions):
+        started.append(positions)
+        return sum(positions)
+
+    results = run_batches([[i] for i in range(50)], work, pool, n_workers=2)
+    assert next(results) == 0
+    assert len(started) <= 1 + 2 * 2
+    assert list(results) == list(range(1, 50))

@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -104,16 +106,21 @@ def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
     np.testing.assert_array_equal(extraction.values[1], 7)
 
 
-def test_what_was_finished_before_an_interrupt_is_kept(cache):
-    class Interrupted(Mean):
-        def forward(self, images):
-            if len(self.batches) == 2:
-                raise KeyboardInterrupt
-            return super().forward(images)
+def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
+    # Ctrl-C reaches the main thread, here while it writes down the third batch
+    store, n_put = open_store(cache), []
+    put_many = store.put_many
 
-    store = open_store(cache)
+    def interrupted(rows):
+        if len(n_put) == 2:
+            raise KeyboardInterrupt
+        n_put.append(len(rows))
+        put_many(rows)
+
+    monkeypatch.setattr(store, "put_many", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(greys(*range(20)), frozen_part(Interrupted()), store, batch_size=4)
+        extract(greys(*range(20)), frozen_part(), store, batch_size=4)
+    monkeypatch.undo()
     with count_passes() as counter:
         extraction = extract(greys(*range(20)), frozen_part(), store, batch_size=4)
     assert counter.passed == 20 - 2 * 4
@@ -125,11 +132,9 @@ def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeyp
     # this "process" looks before the other has put anything
     look_up, calls = _extract._look_up, []
 
-    def late(store, keys, found):
+    def late(store, keys):
         calls.append(keys)
-        if len(calls) == 1:
-            return
-        look_up(store, keys, found)
+        return {} if len(calls) == 1 else look_up(store, keys)
 
     extract(greys(1, 2, 3, 4), frozen_part(), store)
     monkeypatch.setattr(_extract, "_look_up", late)
@@ -137,6 +142,26 @@ def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeyp
         extraction = extract(greys(1, 2, 3, 4), frozen_part(), store, batch_size=2)
     assert counter.passed == 0
     np.testing.assert_array_equal(extraction.values[:, 0], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])  # a batch a core, or all cores on one
+def test_the_number_of_torch_s_threads_is_left_as_it_was(batch_size):
+    before = torch.get_num_threads()
+    extract(greys(*range(9)), frozen_part(), None, batch_size=batch_size)
+    assert torch.get_num_threads() == before
+
+
+def test_workers_are_cores_and_use_one_thread_each():
+    seen = []
+
+    class Asking(Mean):
+        def forward(self, images):
+            seen.append((threading.current_thread().name, torch.get_num_threads()))
+            return super().forward(images)
+
+    extract(greys(*range(40)), frozen_part(Asking()), None, batch_size=4, n_jobs=3)
+    assert len({name for name, _ in seen}) <= 3
+    assert {count for _, count in seen} == {1}
 
 
 def test_batches_are_the_same_whichever_comes_first(cache):
