@@ -268,6 +268,9 @@ class PretrainedFeatureTransformer(
         self.image_size_ = input_spec.size
         self.backbone_spec_ = backbone.spec
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "backbone_spec_")  # what `fit` sets last
+
     @property
     def _n_features_out(self):
         return self.n_features_out_

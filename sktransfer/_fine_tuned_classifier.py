@@ -135,7 +135,8 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
 
     Notes
     -----
-    A fitted classifier holds its whole network and pickles with it.
+    A fitted classifier holds its whole network and pickles with it. A `fit` that
+    fails or is interrupted leaves it not fitted. `fit` takes no ``sample_weight``.
 
     Batch normalisation in trained stages keeps the statistics of the pretrained
     network; its scale and shift train.
@@ -273,7 +274,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
             # a copy, which may live on a GPU; the backbone stays on the CPU
             stages = copy.deepcopy(self._trained_stages())
             rows = pooled_rows(stages, activations, device)
-            self.net_ = make_net(
+            net = make_net(
                 stages,
                 start_head(self.head, rows, labels, len(self.classes_)),
                 n_samples=len(labels),
@@ -286,9 +287,10 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
                 device=device,
                 verbose=self.verbose,
             )
-            self.net_.fit(activations, labels)
-        self._trained_stages().load_state_dict(self.net_.module_.stages.state_dict())
-        self.history_ = self.net_.history
+            net.fit(activations, labels)
+        self._trained_stages().load_state_dict(net.module_.stages.state_dict())
+        self.net_ = net
+        self.history_ = net.history
         self.n_iter_ = len(self.history_)
         return self
 
@@ -358,6 +360,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         check_is_fitted(self)
         if not os.fspath(path).endswith(".safetensors"):
             raise ValueError(f"path must end in '.safetensors', got {os.fspath(path)!r}")
+        folder = os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"path={os.fspath(path)!r}: there is no folder {folder}")
         spec = self.backbone_spec_
         write_backbone_file(
             path,
@@ -372,6 +377,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
             },
         )
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "n_iter_")  # what `fit` sets last
+
     def _validate_labels(self, images, y):
         if y is None:
             raise ValueError(
@@ -384,8 +392,8 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has one class only, {self.classes_[0]!r}; FineTunedClassifier needs at least "
-                "2 classes"
+                f"y has one class only, {self.classes_.tolist()[0]!r}; FineTunedClassifier needs "
+                "at least 2 classes"
             )
         return labels.astype(np.int64)
 

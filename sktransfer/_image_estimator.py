@@ -26,6 +26,10 @@ from .runtime._store import open_store
 _SMALLEST_IMAGE_SIZE = 32
 
 
+# what is learned under names that are not public
+_LEARNED = ("_pixel_range", "_backbone")
+
+
 class ImageEstimator(BaseEstimator):
     """Base of the public estimators; holds the parameters that mean the same in both."""
 
@@ -38,7 +42,11 @@ class ImageEstimator(BaseEstimator):
         "pixel_range": [StrOptions({"fit"}), tuple, list, None],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
-        "n_jobs": [numbers.Integral, None],
+        "n_jobs": [
+            Interval(numbers.Integral, 1, None, closed="left"),
+            Interval(numbers.Integral, None, -1, closed="right"),
+            None,
+        ],
         "feature_cache": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
@@ -57,9 +65,7 @@ class ImageEstimator(BaseEstimator):
     def _validate_images(self, X, *, reset: bool) -> ImageCollection:
         """Return the images of `X`; with `reset`, learn what `fit` learns of them."""
         if reset:
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(self, name):
-                    delattr(self, name)
+            self._forget()
         if self._is_rows_of_numbers(X):
             X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_features=1)
             X = X.reshape(len(X), *row_shape(X.shape[1], tuple(self.image_shape)))
@@ -73,6 +79,15 @@ class ImageEstimator(BaseEstimator):
                 f"X holds no images: {type(self).__name__} needs at least one (0 sample(s))"
             )
         return images
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit learned.
+
+        Where this fit fails or is interrupted, the estimator is not fitted; it is not
+        half of the one and half of the other.
+        """
+        for name in [name for name in vars(self) if name.endswith("_") or name in _LEARNED]:
+            delattr(self, name)
 
     def _is_rows_of_numbers(self, X) -> bool:
         """Tell rows of flattened images from everything that is an image already."""

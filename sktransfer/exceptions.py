@@ -34,6 +34,9 @@ class ImageReadError(ValueError):
 
     def __str__(self) -> str:
         lines = [f"{len(self.failures)} of {self.n_images} images can't be read:"]
+        reasons = {failure.reason for failure in self.failures}
+        if len(reasons) == 1 and len(self.failures) > self._SHOWN:
+            lines[0] = f"{lines[0]} {reasons.pop()}"  # one mistake, made for all
         lines += [f"  {failure}" for failure in self.failures[: self._SHOWN]]
         left = len(self.failures) - self._SHOWN
         if left > 0:

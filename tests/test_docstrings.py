@@ -7,6 +7,7 @@ import re
 import pytest
 
 import sktransfer
+from sktransfer.backbones import _registered
 
 ESTIMATORS = [sktransfer.PretrainedFeatureTransformer, sktransfer.FineTunedClassifier]
 
@@ -54,7 +55,9 @@ WITHOUT_EXAMPLE = {
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC.keys() - WITHOUT_EXAMPLE))
-def test_examples_run_offline(name):
+def test_examples_run_offline(name, monkeypatch):
+    # what an example registers is gone after it
+    monkeypatch.setattr(_registered, "_registered", dict(_registered._registered))
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     examples = [test for test in finder.find(PUBLIC[name], name) if test.examples]

@@ -184,6 +184,15 @@ def test_not_fitted_is_scikit_learns_error(shapes):
         PretrainedFeatureTransformer("mini").transform(shapes[0])
 
 
+def test_a_fit_that_fails_leaves_it_not_fitted(shapes):
+    X, _ = shapes
+    transformer = PretrainedFeatureTransformer("mini").fit(X)
+    with pytest.raises(ValueError, match="depth=9"):
+        transformer.set_params(depth=9).fit(X)
+    with pytest.raises(NotFittedError):
+        transformer.transform(X)
+
+
 def test_importing_and_constructing_load_no_network():
     transformer = PretrainedFeatureTransformer("no such backbone", depth="deep")
     assert vars(transformer)["backbone"] == "no such backbone"
@@ -210,6 +219,7 @@ def test_importing_and_constructing_load_no_network():
         ({"precision": "float8"}, r"'precision' parameter.*Got 'float8'"),
         ({"feature_cache": 3}, r"'feature_cache' parameter.*Got 3"),
         ({"n_jobs": 0.5}, r"'n_jobs' parameter.*Got 0.5"),
+        ({"n_jobs": 0}, r"'n_jobs' parameter.*Got 0"),
     ],
 )
 def test_a_wrong_parameter_names_itself_its_value_and_what_is_allowed(shapes, wrong, message):
@@ -317,3 +327,9 @@ def test_floats_outside_the_range_name_pixel_range():
     with pytest.raises(ImageReadError, match="pixel_range"):
         PretrainedFeatureTransformer("mini").fit_transform(X)
     PretrainedFeatureTransformer("mini", pixel_range=(0, 10)).fit_transform(X)
+
+
+def test_one_mistake_made_for_all_images_is_said_first():
+    X = np.full((50, 8, 8), 7.5)
+    with pytest.raises(ImageReadError, match=r"^50 of 50 images can't be read: values from 7.5"):
+        PretrainedFeatureTransformer("mini").fit_transform(X)

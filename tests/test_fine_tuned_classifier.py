@@ -227,7 +227,7 @@ def test_a_wrong_parameter_names_itself_its_value_and_what_is_allowed(shapes, wr
     [
         (4, ["a", "b", "a"], r"inconsistent numbers of samples.*4, 3"),
         (0, [], "X holds no images"),
-        (3, ["a", "a", "a"], r"y has one class only, .*'a'.*at least 2"),
+        (3, ["a", "a", "a"], r"y has one class only, 'a'; .*at least 2"),
         (3, None, "requires y to be passed"),
         (3, [0.5, 1.5, 2.5], "continuous|Unknown label type"),
     ],
@@ -298,8 +298,55 @@ def test_a_backbone_is_saved_under_a_name_that_can_be_read_again(shapes, tmp_pat
     fitted = FineTunedClassifier(**FAST).fit(X, y)
     with pytest.raises(ValueError, match=r"end in '\.safetensors'.*tuned\.pth"):
         fitted.save_backbone(tmp_path / "tuned.pth")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        fitted.save_backbone(tmp_path / "nowhere" / "tuned.safetensors")
     with pytest.raises(NotFittedError):
         clone(fitted).save_backbone(tmp_path / "tuned.safetensors")
+
+
+@pytest.mark.parametrize("fitted_before", [False, True])
+def test_a_fit_that_fails_leaves_it_not_fitted(shapes, tmp_path, fitted_before):
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST)
+    if fitted_before:
+        classifier.fit(X, y)
+    with pytest.raises(ImageReadError):
+        classifier.fit([*X[:3], str(tmp_path / "missing.png")], ["a", "b", "c", "a"])
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_a_fit_that_is_interrupted_leaves_it_not_fitted(shapes):
+    class Interrupting(torch.nn.Linear):
+        def forward(self, rows):
+            if self.training:
+                raise KeyboardInterrupt
+            return super().forward(rows)
+
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST).fit(X, y).set_params(head=Interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(X, y)
+    with pytest.raises(NotFittedError):
+        classifier.predict(X)
+
+
+def test_verbose_prints_a_line_for_each_epoch(shapes, capsys):
+    X, y = shapes
+    FineTunedClassifier(**FAST).fit(X, y)
+    assert capsys.readouterr().out == ""
+    FineTunedClassifier(**FAST, verbose=1).fit(X, y)
+    assert capsys.readouterr().out.count("\n") >= FAST["max_epochs"]
+
+
+@pytest.mark.parametrize("freeze_depth", [None, -1, 0])
+def test_a_prediction_does_not_depend_on_its_neighbours(shapes, freeze_depth):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(X, y)
+    together = fitted.predict_proba(X)
+    alone = np.concatenate([fitted.predict_proba(X[i : i + 1]) for i in range(len(X))])
+    np.testing.assert_allclose(alone, together, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(fitted.predict_proba(X[::-1])[::-1], together, rtol=1e-7, atol=1e-9)
 
 
 def test_not_fitted_is_scikit_learns_error(shapes):

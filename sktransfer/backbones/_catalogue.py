@@ -122,7 +122,7 @@ class BackboneList(list):
                 (
                     name,
                     architecture.source,
-                    count(architecture.published_params()),
+                    count(_known_params(architecture)),
                     size,
                     _top1(offer.top1) if offer else None,
                     count(offer.n_bytes, "B") if offer else None,
@@ -291,6 +291,15 @@ def _size(module: nn.Module) -> int:
 def _n_params(architecture: Architecture) -> int:
     published = architecture.published_params()
     return _size(_without_values(architecture, {})) if published is None else published
+
+
+def _known_params(architecture: Architecture) -> int | None:
+    """Return what is known without building a large network: the embedded one is small."""
+    return (
+        _n_params(architecture)
+        if architecture.source == "embedded"
+        else (architecture.published_params())
+    )
 
 
 def _works_offline(architecture: Architecture) -> bool:

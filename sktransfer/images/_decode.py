@@ -1,10 +1,9 @@
 """One image, however it came, to 8-bit RGB pixels.
 
-All decoding goes through Pillow at full size. On 120 photographs of 490 x 390 pixels
-(one core, Pillow 13, torchvision 0.29) torchvision's JPEG decoder gave the same pixels
-1.3 times as fast; it knows no colour profiles and would be a second decoder to trust
-with damaged files. Pillow's decoding at reduced size (`Image.draft`) was no faster at
-that size, and moved the pixels of the resized image by up to 32 of 255 levels.
+All decoding goes through Pillow at full size. torchvision's JPEG decoder gives the same
+pixels about 1.3 times as fast (benchmarks/bench_decode.py); it knows no colour profiles
+and would be a second decoder to trust with damaged files. Pillow's decoding at reduced
+size (`Image.draft`) gives other pixels.
 """
 
 import io

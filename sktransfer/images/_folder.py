@@ -18,7 +18,8 @@ def load_image_folder(path):
     Parameters
     ----------
     path : str or path-like
-        Folder with one subfolder a class, ``path/<class>/**/<image>``. Hidden
+        Folder whose direct subfolders are the classes, ``path/<class>/**/<image>``:
+        of ``data/train/<class>``, it is ``data/train``. Hidden
         files and folders, whose names start with a dot, are passed over.
 
     Returns

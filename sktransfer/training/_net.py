@@ -5,15 +5,17 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import LRScheduler, PassthroughScoring
+from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring, PrintLog
 from skorch.dataset import Dataset
-from skorch.utils import to_tensor
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ._freeze import TrainablePart
 from ._param_groups import parameter_groups
 from ._schedule import WarmUpAndCosine
+
+# Small, so that one image alone costs little more than it must
+_PREDICTION_BATCH = 4
 
 
 class ActivationBatches:
@@ -55,7 +57,11 @@ class TransferNet(NeuralNet):
 
     @property
     def _default_callbacks(self):
-        return [("train_loss", PassthroughScoring(name="train_loss", on_train=True))]
+        return [
+            ("epoch_timer", EpochTimer()),
+            ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
+            ("print_log", PrintLog()),  # silent unless verbose
+        ]
 
     def initialize_optimizer(self, triggered_directly=None):
         groups = parameter_groups(
@@ -120,7 +126,18 @@ def make_net(
     )
 
 
+@torch.inference_mode()
 def probabilities(net: TransferNet, activations: np.ndarray) -> np.ndarray:
-    """Return class probabilities (n, n_classes), float64."""
-    logits = [to_tensor(batch, "cpu") for batch in net.forward_iter(activations)]
-    return torch.softmax(torch.cat(logits).double(), dim=1).numpy()
+    """Return class probabilities (n, n_classes), float64.
+
+    Every batch has the same size, the last one filled up: another size is another
+    order of summation, and a prediction would depend on its neighbours in the last
+    digits.
+    """
+    module, logits = net.module_.eval(), []
+    for start in range(0, len(activations), _PREDICTION_BATCH):
+        batch = torch.from_numpy(activations[start : start + _PREDICTION_BATCH])
+        n_missing = _PREDICTION_BATCH - len(batch)
+        filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
+        logits.append(module(filled.to(net.device))[: len(batch)].double().cpu())
+    return torch.softmax(torch.cat(logits), dim=1).numpy()
