@@ -18,6 +18,20 @@ IMAGENET = SHARED / "weights" / "mobilenet_v2_0.35_imagenet.safetensors"
 HYMENOPTERA = SHARED / "data" / "hymenoptera"
 
 
+_CLOSING_LINES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def closing_lines(request):
+    """Return a list; its lines are printed when all tests have run."""
+    return request.config.stash.setdefault(_CLOSING_LINES, [])
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash.get(_CLOSING_LINES, []):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_store(tmp_path_factory):
     """Keep activations of the tests out of the user's cache folder."""

@@ -27,13 +27,11 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
-def test_scikit_learn_checks_ran_and_which_are_expected_to_fail(request):
+def test_scikit_learn_checks_ran_and_which_are_expected_to_fail(closing_lines):
     if not _ran:
         pytest.skip("the checks themselves were not selected")
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    reporter.write_line("")
     for name, count in sorted(_ran.items()):
-        reporter.write_line(f"scikit-learn checks run on {name}: {count}")
-    reporter.write_line(f"expected failures: {EXPECTED_FAILURES or 'none'}")
+        closing_lines.append(f"scikit-learn checks run on {name}: {count}")
+    closing_lines.append(f"expected failures: {EXPECTED_FAILURES or 'none'}")
     assert set(_ran) == {type(estimator).__name__ for estimator in ESTIMATORS}
     assert min(_ran.values()) > 40
