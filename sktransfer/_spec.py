@@ -1,8 +1,7 @@
 """What a backbone is, as data: frozen records that name everything and hold no network."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -59,10 +58,6 @@ class BackboneSpec:
     stages: tuple[str, ...]
     source: str
     licence: str
-
-    def to_json(self) -> str:
-        """Return every field as JSON text."""
-        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -26,9 +29,9 @@ class Robust(nn.Module):
 def hardware(monkeypatch):
     """Pretend that the hardware multiplies bfloat16."""
     monkeypatch.setattr(_precision, "_has_bfloat16", lambda device: True)
-    _precision._try_out.cache_clear()
+    _precision._tried.clear()
     yield
-    _precision._try_out.cache_clear()
+    _precision._tried.clear()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -55,8 +58,18 @@ def test_a_network_is_tried_out_once():
     assert len(made) == 1
 
 
+@pytest.mark.usefixtures("hardware")
+def test_a_network_that_was_tried_out_is_not_kept_alive():
+    network = Robust()
+    kept = weakref.ref(network)
+    resolve_precision("auto", CPU, "digest", 8, lambda network=network: network)
+    del network
+    gc.collect()
+    assert kept() is None
+
+
 @pytest.mark.parametrize(("has_it", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_follows_the_hardware(monkeypatch, has_it, expected):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it, raising=False)
-    _precision._try_out.cache_clear()
+    _precision._tried.clear()
     assert resolve_precision("auto", CPU, "digest", 8, Robust) == expected
