@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._stage_table import stage_table
 from .backbones._pooling import POOLINGS
 from .backbones._registry import reload_backbone
 
@@ -83,6 +84,9 @@ class PretrainedFeatureTransformer(
         names of the stages, source and licence.
     depth_ : int
         Number of stages in ``stages[:depth]``.
+    stages_ : tuple of (name, role, n_params)
+        Each stage, "frozen" or "unused", and its number of parameters. It prints as
+        a table, and stands below the diagram in a notebook.
     pooling_ : str
         The pooling that was used.
     image_size_ : int
@@ -266,6 +270,7 @@ class PretrainedFeatureTransformer(
         self.pooling_ = backbone.pooling(self.pooling)
         self.n_features_out_ = backbone.width(self.depth_, self.pooling_, input_spec)
         self.image_size_ = input_spec.size
+        self.stages_ = stage_table(backbone, self.depth_, rest="unused")
         self.backbone_spec_ = backbone.spec
 
     def __sklearn_is_fitted__(self):

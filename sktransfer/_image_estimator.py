@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from ._spec import InputSpec
+from ._stage_table import StageDiagramMixin
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
 from .exceptions import ImageReadError, UnreadableImageWarning
@@ -30,7 +31,7 @@ _SMALLEST_IMAGE_SIZE = 32
 _LEARNED = ("_pixel_range", "_backbone")
 
 
-class ImageEstimator(BaseEstimator):
+class ImageEstimator(StageDiagramMixin, BaseEstimator):
     """Base of the public estimators; holds the parameters that mean the same in both."""
 
     _parameter_constraints: dict = {

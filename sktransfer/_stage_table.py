@@ -1,0 +1,115 @@
+"""What became of each stage of a backbone: a table for terminals and notebooks."""
+
+import html
+from typing import NamedTuple
+
+from torch import nn
+
+from .backbones._backbone import Backbone
+from .backbones._table import count, table
+
+# Grey borders and inherited colours stand on light and dark pages alike.
+_STYLE = """<style>
+.sktransfer-stages table {border-collapse: collapse; margin: 0.5em 0;}
+.sktransfer-stages caption {caption-side: bottom; text-align: left; padding: 0.4em 0;}
+.sktransfer-stages :is(th, td) {
+  border-bottom: 1px solid rgba(128, 128, 128, 0.4); padding: 0.2em 1em 0.2em 0.3em;
+  text-align: left !important;}
+.sktransfer-stages :is(th, td).number {text-align: right !important;}
+.sktransfer-stages .trained {font-weight: bold;}
+.sktransfer-stages .unused {opacity: 0.6;}
+</style>"""
+
+
+class StageRow(NamedTuple):
+    """One stage: its name, "frozen", "trained" or "unused", and its number of parameters."""
+
+    name: str
+    role: str
+    n_params: int
+
+
+class StageTable(tuple):
+    """A tuple of `StageRow` that prints as a table and shows itself in notebooks."""
+
+    def total(self, role: str | None = None) -> int:
+        """Return the number of parameters, of all stages or of those with that role."""
+        return sum(row.n_params for row in self if role in (None, row.role))
+
+    def summary(self) -> str:
+        """Return the totals in one line."""
+        roles = dict.fromkeys(row.role for row in self)
+        parts = ", ".join(f"{count(self.total(role))} {role}" for role in roles)
+        return f"{count(self.total())} parameters: {parts}"
+
+    def __repr__(self) -> str:
+        rows = [(row.name, row.role, count(row.n_params)) for row in self]
+        return f"{table(('stage', 'role', 'parameters'), rows)}\n{self.summary()}"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr class="{row.role}"><td>{html.escape(row.name)}</td><td>{row.role}</td>'
+            f'<td class="number">{count(row.n_params)}</td></tr>'
+            for row in self
+        )
+        return (
+            f'{_STYLE}<div class="sktransfer-stages"><table><caption>{self.summary()}</caption>'
+            '<thead><tr><th>stage</th><th>role</th><th class="number">parameters</th></tr></thead>'
+            f"<tbody>{rows}</tbody></table></div>"
+        )
+
+
+def stage_table(
+    backbone: Backbone, depth: int, *, rest: str = "trained", head: nn.Module | None = None
+) -> StageTable:
+    """Return the stages of a backbone: ``stages[:depth]`` are frozen, the others `rest`."""
+    parts = [
+        (name, "frozen" if position < depth else rest, stage)
+        for position, (name, stage) in enumerate(backbone.stages.items())
+    ]
+    if head is not None:
+        parts.append(("(head)", "trained", head))  # brackets: no stage of the backbone
+    counted: set[int] = set()
+    return StageTable(StageRow(name, role, _size(part, counted)) for name, role, part in parts)
+
+
+def _size(part: nn.Module, counted: set[int]) -> int:
+    """Count parameters once, also those that stages share."""
+    new = {id(parameter): parameter for parameter in part.parameters()}
+    size = sum(new[key].numel() for key in new.keys() - counted)
+    counted.update(new)
+    return size
+
+
+class StageDiagramMixin:
+    """Show the stages of a fitted estimator beside scikit-learn's diagram.
+
+    Before ``BaseEstimator`` in the bases; `fit` sets ``stages_``. Alone, an estimator
+    shows the whole table under its diagram; in a pipeline or search, a line in its box.
+    """
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + self._stages_html()
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._stages_html()
+        return bundle
+
+    def _stages_html(self) -> str:
+        return self.stages_._repr_html_() if hasattr(self, "stages_") else ""
+
+    def _sk_visual_block_(self):
+        # Imported here: should it move again, scikit-learn draws the box without the line
+        try:
+            from sklearn.utils._repr_html.estimator import _VisualBlock
+        except ModuleNotFoundError:  # scikit-learn 1.6
+            from sklearn.utils._estimator_html_repr import _VisualBlock
+        return _VisualBlock(
+            "single",
+            self,
+            names=type(self).__name__,
+            name_details=str(self),
+            name_caption=self.stages_.summary() if hasattr(self, "stages_") else None,
+        )
