@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
+from ._saved_versions import with_versions, without_versions
 from ._spec import InputSpec
 from ._stage_table import StageDiagramMixin
 from .backbones._backbone import Backbone
@@ -58,6 +59,13 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags
+
+    # pickle, joblib and skops all ask these two
+    def __getstate__(self):
+        return with_versions(super().__getstate__())
+
+    def __setstate__(self, state):
+        super().__setstate__(without_versions(state, type(self).__name__))
 
     def _load_backbone(self) -> tuple[Backbone, InputSpec]:
         backbone = load_backbone(self.backbone, self.backbone_params, self.weights)

@@ -1,7 +1,9 @@
 """Errors and warnings of sktransfer, each with one meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+from sklearn.exceptions import InconsistentVersionWarning as _InconsistentVersionWarning
 
 
 class ImageFailure(NamedTuple):
@@ -58,3 +60,36 @@ class WeightsNotFoundError(WeightsError, FileNotFoundError):
 
 class FeatureCacheWarning(UserWarning):
     """The store of activations can't be used; the work goes on without it."""
+
+
+class InconsistentVersionWarning(_InconsistentVersionWarning):
+    """An estimator is loaded by another version of sktransfer than saved it.
+
+    A kind of scikit-learn's warning of that name, so that one filter meets both.
+
+    Attributes
+    ----------
+    estimator_name : str
+    saved, installed : dict
+        Versions by package: those that the estimator was saved with, and those here.
+    """
+
+    def __init__(self, estimator_name: str, saved: Mapping[str, str], installed: Mapping[str, str]):
+        self.saved = dict(saved)
+        self.installed = dict(installed)
+        super().__init__(
+            estimator_name=estimator_name,
+            current_sklearn_version=installed["scikit-learn"],
+            original_sklearn_version=saved.get("scikit-learn", "unknown"),
+        )
+
+    def __str__(self) -> str:
+        differences = ", ".join(
+            f"{package} {self.saved.get(package, 'unknown')} (here {here})"
+            for package, here in self.installed.items()
+            if self.saved.get(package) != here
+        )
+        return (
+            f"{self.estimator_name} was saved with {differences}. It may not load, or predict "
+            "otherwise than it did; save it again with this version, or load it with the old one"
+        )

@@ -6,14 +6,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
-from ..exceptions import WeightsError
+from ..exceptions import WeightsError, WeightsNotFoundError
 from ._architecture import Architecture
+from ._arrays import tensors_of
 from ._backbone import Backbone
 from ._file import read_passport, read_tensors
-from ._sources import named_architecture
+from ._sources import find_architecture, named_architecture
 from ._weights import digest_of, load_strictly, read_state_dict
 
 _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
@@ -58,13 +60,57 @@ def load_backbone(
 
 def reload_backbone(spec: BackboneSpec) -> Backbone:
     """Return the backbone of a fitted estimator; an error if its weights have changed."""
-    backbone = load_backbone(spec.name, dict(spec.params), spec.weights)
+    _fitted_architecture(spec)
+    try:
+        backbone = load_backbone(spec.name, dict(spec.params), spec.weights)
+    except WeightsNotFoundError as error:
+        raise WeightsNotFoundError(
+            f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
+            f"are not to be had here: {error}"
+        ) from error
     if backbone.spec.digest != spec.digest:
+        cause = "; this version of torch draws others" if spec.weights is None else ""
         raise WeightsError(
-            f"the weights of backbone={spec.name!r}, weights={spec.weights!r} are not those that "
-            "this estimator was fitted with; restore them, or fit again"
+            f"the weights of {_title(spec)} are not those that this estimator was fitted "
+            f"with{cause}; restore them, or fit again"
         )
     return backbone
+
+
+def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Backbone:
+    """Return a saved backbone from its passport and its weights; no other file is read.
+
+    It is the caller's own and may be trained. `arrays` are what `arrays_of` returned for
+    its model.
+    """
+    architecture = _fitted_architecture(spec)
+    title = f"the network of this estimator, {_title(spec)}"
+    model = _with_state(architecture, dict(spec.params), tensors_of(arrays), title)
+    anatomy = architecture.anatomy(model)
+    if tuple(anatomy.stages) != spec.stages:
+        raise WeightsError(
+            f"{title} was cut into the stages {', '.join(spec.stages)}, and this version has "
+            f"{', '.join(anatomy.stages)}; load it with the versions that it was saved with, or "
+            "fit again"
+        )
+    _drop_head(model, anatomy.head)
+    return Backbone(spec, model, anatomy, architecture.size_param)
+
+
+def _fitted_architecture(spec: BackboneSpec) -> Architecture:
+    """Return the architecture of a fitted estimator, which another process may not know."""
+    architecture = find_architecture(spec.architecture)
+    if architecture is None:
+        raise WeightsNotFoundError(
+            f"this estimator was fitted with {_title(spec)}, and the architecture "
+            f"{spec.architecture!r} is unknown here; where it is your own, call register_backbone "
+            "as it was called there, before the estimator is loaded"
+        )
+    return architecture
+
+
+def _title(spec: BackboneSpec) -> str:
+    return f"backbone={spec.name!r}, weights={spec.weights!r}"
 
 
 def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
@@ -72,7 +118,7 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
     architecture = named_architecture(name, passport)
     if passport:
         params = {**passport["params"], **params}
-    input_spec = None
+    input_spec, title = None, f"weights={weights!r} of backbone={name!r}"
     if weights is None and architecture.source == "registered":
         raise ValueError(
             f"weights=None (random) is not offered for backbone={name!r}: whatever its registered "
@@ -82,7 +128,7 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         model, source, licence = architecture.random(params), "random", ""
     elif weights.endswith(_WEIGHTS_ENDINGS):
         found = _passport_of_weights(weights, name, architecture)
-        model = _with_state(architecture, params, read_state_dict(weights), name, weights)
+        model = _with_state(architecture, params, read_state_dict(weights), title)
         source, licence = (found["source"], found["licence"]) if found else (weights, "")
         passport = found or passport
     elif passport:
@@ -91,7 +137,7 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
                 f"weights={weights!r} is unknown for backbone={name!r}; allowed are 'default' "
                 "(those of the file), None (random) and the path of a state dict"
             )
-        model = _with_state(architecture, params, read_tensors(name), name, weights)
+        model = _with_state(architecture, params, read_tensors(name), title)
         source, licence = passport["source"], passport["licence"]
     else:
         offer = architecture.offer(weights)
@@ -142,15 +188,11 @@ def _passport_of_weights(
 
 
 def _with_state(
-    architecture: Architecture,
-    params: dict[str, Any],
-    state: dict[str, Any],
-    backbone: str,
-    weights: str,
+    architecture: Architecture, params: dict[str, Any], state: Mapping[str, Any], title: str
 ) -> nn.Module:
     model = architecture.empty(params) if architecture.builds_empty else architecture.random(params)
     head = architecture.anatomy(model).head
-    load_strictly(model, state, head, f"weights={weights!r} of backbone={backbone!r}")
+    load_strictly(model, state, head, title)
     return model
 
 
