@@ -1,0 +1,135 @@
+"""One process at a time on a GPU: workers of a search would fill its memory together.
+
+A lease is a lock on a file in the folder of temporary files. The system gives it
+back when its process ends, however it ends. Processes in other containers, and
+other users', are not waited for.
+"""
+
+import getpass
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
+
+PROCESSES_VARIABLE = "SKTRANSFER_GPU_PROCESSES"
+# s between two looks; a fit on a GPU takes seconds at least
+_BETWEEN_LOOKS = 0.05
+
+
+@contextmanager
+def gpu_lease(device: torch.device) -> Iterator[None]:
+    """Wait until this process may use `device`, and hold it within a ``with`` block.
+
+    Blocks may be nested, and threads of a process hold a GPU together. The CPU needs no
+    lease. Memory that torch keeps for later is left to the next process.
+
+    The environment variable ``SKTRANSFER_GPU_PROCESSES`` lets more processes on each
+    GPU at a time; its default is 1.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    with _lease(_name_of(device)):
+        try:
+            yield
+        finally:
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+
+class Lease:
+    """One of the places on what `name` stands for, held by a process as a whole."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._changing = threading.Lock()
+        self._n_holders = 0
+        self._file: int | None = None
+
+    def __enter__(self) -> None:
+        with self._changing:  # where the first holder waits, the process's others do
+            if self._n_holders == 0:
+                self._file = _wait_for_a_place(self._name)
+            self._n_holders += 1
+
+    def __exit__(self, *exc_info) -> None:
+        with self._changing:
+            self._n_holders -= 1
+            if self._n_holders == 0:
+                os.close(self._file)
+                self._file = None
+
+    def forget(self) -> None:
+        """In the child of a fork: the lease stays the parent's alone."""
+        if self._file is not None:
+            os.close(self._file)
+        self.__init__(self._name)
+
+
+_leases: dict[str, Lease] = {}
+
+
+def _lease(name: str) -> Lease:
+    return _leases.setdefault(name, Lease(name))
+
+
+def _forget_all() -> None:
+    for lease in _leases.values():
+        lease.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
+
+
+def _name_of(device: torch.device) -> str:
+    """Return a name that all processes have for a GPU, whichever of them each can see."""
+    if device.type == "cuda":
+        return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
+    return device.type
+
+
+def _n_places() -> int:
+    value = os.environ.get(PROCESSES_VARIABLE, "1")
+    if not value.isdigit() or int(value) == 0:
+        raise ValueError(
+            f"the environment variable {PROCESSES_VARIABLE} must be the number of processes that "
+            f"may use a GPU at a time, 1 or more, got {value!r}"
+        )
+    return int(value)
+
+
+def _wait_for_a_place(name: str) -> int:
+    """Return the open file whose lock is the place."""
+    folder = Path(tempfile.gettempdir(), f"sktransfer-{getpass.getuser()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    files = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
+    while True:
+        for path in files:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            if _is_locked_now(file):
+                return file
+            os.close(file)
+        time.sleep(_BETWEEN_LOOKS)
+
+
+def _is_locked_now(file: int) -> bool:
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):  # somebody else's: so say Unix, and Windows
+        return False
+    return True

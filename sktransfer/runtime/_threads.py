@@ -1,0 +1,121 @@
+"""How many threads this process may use: the cores, not the cores times the workers."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import TypeVar
+
+import joblib
+import torch
+
+Result = TypeVar("Result")
+
+# Read once, as torch does: a dask cluster leaves the number that is meant for its
+# workers in the environment of the process that starts it.
+_OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")
+
+
+def n_cores() -> int:
+    """Return the cores that this process may use; in a worker, its share of them.
+
+    joblib starts the processes of loky with the share in OMP_NUM_THREADS, dask's nanny
+    with 1 for each of a worker's threads, and batch systems with what was allotted.
+    """
+    budget = _OMP_NUM_THREADS.split(",")[0].strip()  # "4,2" is 4, with 2 nested in each
+    cores = joblib.cpu_count()
+    return min(cores, int(budget)) if budget.isdigit() and int(budget) else cores
+
+
+def n_threads(n_jobs: int | None) -> int:
+    """Return the number of reading threads: joblib's meaning, None is all cores."""
+    if n_jobs is None:
+        return n_cores()
+    return n_jobs if n_jobs > 0 else max(1, n_cores() + 1 + n_jobs)
+
+
+class CorePool(ThreadPoolExecutor):
+    """Threads for work that keeps a core busy: torch uses one thread in each.
+
+    The pools of a process share its cores: where threads run several fits at once,
+    as many tasks are at work as there are cores. A task must not wait for another. A
+    number of threads that was asked for is obeyed, and shares with nobody.
+    """
+
+    def __init__(self, n_jobs: int | None = None):
+        self.n_threads = n_threads(n_jobs)
+        self._turn = _turns() if n_jobs is None else nullcontext()
+        _torch_threads_here()  # before threads of this pool change it for a moment
+        super().__init__(
+            self.n_threads,
+            thread_name_prefix="sktransfer",
+            initializer=_limit_torch_here,
+            initargs=(1,),
+        )
+
+    def submit(self, work: Callable[..., Result], /, *args, **kwargs) -> Future[Result]:
+        return super().submit(self._in_turn, work, *args, **kwargs)
+
+    def _in_turn(self, work: Callable[..., Result], *args, **kwargs) -> Result:
+        with self._turn:
+            return work(*args, **kwargs)
+
+
+@contextmanager
+def torch_threads_of_a_worker() -> Iterator[None]:
+    """Let torch use one thread, if joblib runs several tasks in threads of this process.
+
+    One is joblib's number for whatever runs inside a parallel task. Worker processes
+    need nothing: torch takes the share from their environment.
+    """
+    backend, _ = joblib.parallel.get_active_backend()
+    is_task = (backend.nesting_level or 0) > 0
+    if not is_task or threading.current_thread() is threading.main_thread():
+        yield
+        return
+    before = _torch_threads_here()
+    _limit_torch_here(1)
+    try:
+        yield
+    finally:
+        _limit_torch_here(before)
+
+
+@cache
+def _turns() -> threading.Semaphore:
+    return threading.Semaphore(joblib.cpu_count())
+
+
+if hasattr(os, "register_at_fork"):
+    # the threads that had taken turns are not in the child, and would never give them back
+    os.register_at_fork(after_in_child=_turns.cache_clear)
+
+_changing_torch = threading.Lock()
+
+
+def _limit_torch_here(n: int) -> None:
+    """Set torch's number of threads for this thread alone.
+
+    torch.set_num_threads sets two numbers: that of the thread that calls it, and the one
+    that a thread takes over when it first asks. The latter is put back at once.
+    """
+    with _changing_torch:
+        torch.get_num_threads()  # takes over; later it would undo the limit
+        common = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(n)
+        _in_new_thread(lambda: torch.set_num_threads(common))
+
+
+def _torch_threads_here() -> int:
+    with _changing_torch:  # a first look while another thread changes it would be wrong
+        return torch.get_num_threads()
+
+
+def _in_new_thread(ask: Callable[[], Result]) -> Result:
+    answers: list[Result] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()))
+    thread.start()
+    thread.join()
+    return answers[0]

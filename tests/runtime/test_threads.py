@@ -1,0 +1,157 @@
+import os
+import runpy
+import threading
+
+import joblib
+import pytest
+import torch
+
+from sktransfer.runtime import _threads
+from sktransfer.runtime._threads import CorePool, n_cores, n_threads, torch_threads_of_a_worker
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
+    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", "")
+    _threads._turns.cache_clear()
+    yield
+    _threads._turns.cache_clear()
+
+
+@pytest.fixture
+def two_torch_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def in_new_thread(ask):
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(ask()))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "cores"),
+    [("", 4), ("2", 2), ("8", 4), ("3,2", 3), (" 1 ", 1), ("0", 4), ("many", 4)],
+)
+def test_cores_are_the_machines_or_those_that_are_allotted(
+    four_cores, monkeypatch, variable, cores
+):
+    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", variable)
+    assert n_cores() == cores
+
+
+@pytest.mark.parametrize(("n_jobs", "n"), [(None, 4), (-1, 4), (-2, 3), (-99, 1), (1, 1), (9, 9)])
+def test_threads_follow_joblibs_meaning_of_n_jobs(four_cores, n_jobs, n):
+    assert n_threads(n_jobs) == n
+
+
+def test_a_number_of_threads_that_is_asked_for_is_obeyed_in_a_worker(four_cores, monkeypatch):
+    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", "1")
+    assert n_threads(3) == 3
+    assert n_threads(None) == n_threads(-1) == 1
+
+
+def test_what_is_allotted_is_read_once_when_the_package_is_imported(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    imported_now = runpy.run_path(_threads.__file__)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as a dask cluster does
+    assert imported_now["n_cores"]() == 1
+
+
+def most_at_work(pools, n_tasks=6):
+    """Give every pool tasks; return how many were at work at once, of all pools."""
+    lock, at_work, most = threading.Lock(), 0, 0
+
+    def task():
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
+        threading.Event().wait(0.02)
+        with lock:
+            at_work -= 1
+
+    futures = [pool.submit(task) for _ in range(n_tasks) for pool in pools]
+    for future in futures:
+        future.result()
+    return most
+
+
+def test_pools_of_one_process_share_its_cores(four_cores):
+    with CorePool() as one, CorePool() as other:
+        assert one.n_threads == other.n_threads == 4
+        assert most_at_work([one, other]) == 4
+
+
+def test_pools_of_an_explicit_size_share_with_nobody(four_cores):
+    with CorePool(4) as one, CorePool(4) as other:
+        assert most_at_work([one, other]) == 8
+
+
+def test_torch_has_one_thread_in_a_pool_and_as_many_as_before_elsewhere(two_torch_threads):
+    inside, done = threading.Event(), threading.Event()
+
+    def task():
+        inside.set()
+        done.wait(10)
+        return torch.get_num_threads()
+
+    with CorePool(1) as pool:
+        future = pool.submit(task)
+        inside.wait(10)
+        assert torch.get_num_threads() == 2
+        assert in_new_thread(torch.get_num_threads) == 2
+        done.set()
+        assert future.result() == 1
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
+
+
+def test_pools_in_threads_leave_torch_as_it_was(two_torch_threads):
+    def extract():
+        with CorePool(2) as pool:
+            inside = [future.result() for future in [pool.submit(torch.get_num_threads)] * 4]
+        return inside, torch.get_num_threads()
+
+    answers = joblib.Parallel(n_jobs=4, backend="threading")(
+        joblib.delayed(extract)() for _ in range(12)
+    )
+    assert answers == [([1] * 4, 2)] * 12
+    assert torch.get_num_threads() == in_new_thread(torch.get_num_threads) == 2
+
+
+def numbers_of_torch():
+    with torch_threads_of_a_worker():
+        inside = torch.get_num_threads()
+    return inside, torch.get_num_threads()
+
+
+def test_torch_has_one_thread_in_each_thread_of_a_parallel_job(two_torch_threads):
+    assert numbers_of_torch() == (2, 2)
+    assert in_new_thread(numbers_of_torch) == (2, 2)  # a thread of the user's own
+    parallel = joblib.Parallel(n_jobs=2, backend="threading")
+    answers = parallel(joblib.delayed(numbers_of_torch)() for _ in range(4))
+    assert answers == [(1, 2)] * 4
+    assert in_new_thread(torch.get_num_threads) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_does_not_wait_for_turns_that_its_parent_took(four_cores):
+    with CorePool() as pool:
+        busy, done = threading.Barrier(5), threading.Event()
+        for _ in range(4):
+            pool.submit(lambda: (busy.wait(10), done.wait(10)))
+        busy.wait(10)
+        child = os.fork()
+        if child == 0:
+            with CorePool() as own:
+                os._exit(own.submit(lambda: 7).result(timeout=10))
+        done.set()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
