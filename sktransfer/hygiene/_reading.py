@@ -1,13 +1,12 @@
 """Read every image of ``X`` once, in threads, and keep only a small result of each."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..images._collection import ImageCollection, ImageRef
 from ..images._decode import DecodeError
-from ..runtime._batches import n_threads
+from ..runtime._threads import CorePool
 
 Result = TypeVar("Result")
 
@@ -41,7 +40,7 @@ def for_each(
         return results
 
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    with ThreadPoolExecutor(n_threads(n_jobs), thread_name_prefix="sktransfer") as pool:
+    with CorePool(n_jobs) as pool:
         try:
             for results in pool.map(work, chunks):
                 yield from results

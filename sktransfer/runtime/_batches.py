@@ -1,6 +1,5 @@
 """Read images in threads ahead of the network, in a bounded window."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,14 +23,6 @@ class Batch(NamedTuple):
     positions: list[int]
     pixels: torch.Tensor | None  # uint8 (n, 3, size, size); None where n is 0
     failures: dict[int, str]
-
-
-def n_threads(n_jobs: int | None) -> int:
-    """Return the number of reading threads: joblib's meaning, None is all cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if n_jobs is None:
-        return cores
-    return n_jobs if n_jobs > 0 else max(1, cores + 1 + n_jobs)
 
 
 def read_batch(images: ImageCollection, positions: Sequence[int], spec: InputSpec) -> Batch:

@@ -23,8 +23,10 @@ from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..images._decode import DecodeError
 from . import _passes
-from ._batches import Batch, n_threads, read_batch, read_batches, run_batches
+from ._batches import Batch, read_batch, read_batches, run_batches
+from ._gpu_lease import gpu_lease
 from ._store import ActivationStore
+from ._threads import CorePool
 
 # Part of every key: raise it when the same key would give another row.
 FORMAT_VERSION = 1
@@ -122,13 +124,11 @@ class _Misses:
         self._store = store
         self._network = _NetworkOnDevice(frozen)
 
-    def compute(
-        self, batches: Sequence[Sequence[int]], pool: ThreadPoolExecutor, n_workers: int
-    ) -> Iterator[_Computed]:
-        if self._on_cpu and len(batches) >= n_workers:
+    def compute(self, batches: Sequence[Sequence[int]], pool: CorePool) -> Iterator[_Computed]:
+        if self._on_cpu and len(batches) >= pool.n_threads:
             # A batch for each core, from file to row. Cores that share one batch wait
             # for each other after every layer, and on a busy machine wait long.
-            yield from run_batches(batches, self._read_and_run, pool, n_workers)
+            yield from run_batches(batches, self._read_and_run, pool, pool.n_threads)
         else:
             for batch in read_batches(self._images, batches, self._input, pool):
                 yield self._run(batch)
@@ -172,21 +172,12 @@ def extract(
     """
     if batch_size is None:
         batch_size = _BATCH_SIZE[frozen.device.type]
-    n_workers = n_threads(n_jobs)
-    n_torch_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(
-        n_workers,
-        thread_name_prefix="sktransfer",
-        # each worker is one thread; the number of cores is the number of workers
-        initializer=torch.set_num_threads,
-        initargs=(1,),
-    )
+    pool = CorePool(n_jobs)
     try:
-        return _extract(images, frozen, store, batch_size, pool, n_workers, verbose)
+        return _extract(images, frozen, store, batch_size, pool, verbose)
     finally:
         # after Ctrl-C, what was put stays and what is waiting to be read is dropped
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(n_torch_threads)
 
 
 def _extract(
@@ -194,8 +185,7 @@ def _extract(
     frozen: FrozenPart,
     store: ActivationStore | None,
     batch_size: int,
-    pool: ThreadPoolExecutor,
-    n_workers: int,
+    pool: CorePool,
     verbose: int,
 ) -> Extraction:
     failures: dict[int, str] = {}
@@ -210,15 +200,16 @@ def _extract(
     key_of = {first_of[key]: key for key in first_of if key not in found}
     if key_of:
         batches = _batches(list(key_of), batch_size, store)
-        computed = _Misses(images, key_of, frozen, store).compute(batches, pool, n_workers)
-        for batch in _progress(computed, len(key_of), len(found), verbose):
-            n_passed = len(batch.rows) if frozen.n_stages else 0
-            _passes.record(passed=n_passed, kept=len(batch.found))
-            failures.update(batch.failures)
-            found.update(batch.found)
-            found.update(batch.rows)
-            if store is not None:
-                store.put_many(batch.rows)
+        with gpu_lease(frozen.device):
+            computed = _Misses(images, key_of, frozen, store).compute(batches, pool)
+            for batch in _progress(computed, len(key_of), len(found), verbose):
+                n_passed = len(batch.rows) if frozen.n_stages else 0
+                _passes.record(passed=n_passed, kept=len(batch.found))
+                failures.update(batch.failures)
+                found.update(batch.found)
+                found.update(batch.rows)
+                if store is not None:
+                    store.put_many(batch.rows)
     return _assemble(images, keys, first_of, found, failures)
 
 

@@ -7,7 +7,7 @@ import pytest
 from sktransfer._spec import InputSpec
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _batches
-from sktransfer.runtime._batches import n_threads, read_batch, read_batches, run_batches
+from sktransfer.runtime._batches import read_batch, read_batches, run_batches
 
 SPEC = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -53,12 +53,6 @@ def test_images_are_read_in_a_bounded_window(pool, monkeypatch):
     next(batches)
     assert len(started) <= 10 * (1 + _batches._BATCHES_AHEAD)
     batches.close()
-
-
-@pytest.mark.parametrize(("n_jobs", "at_least"), [(None, 1), (3, 3), (-1, 1), (-999, 1)])
-def test_threads_follow_joblibs_meaning_of_n_jobs(n_jobs, at_least):
-    assert n_threads(n_jobs) >= at_least
-    assert n_threads(-1) == n_threads(None)
 
 
 def test_one_batch_is_read_like_many(pool):
