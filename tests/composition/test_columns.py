@@ -99,9 +99,9 @@ def test_set_output_of_a_pipeline_reaches_every_step(columns, mixed, name, table
     assert frame.shape == (len(X), 260)
 
 
-def test_a_series_keeps_its_index_in_a_table_of_rows(shapes, transformer):
+def test_a_table_keeps_its_index_as_a_table_of_rows(shapes, transformer):
     X, _ = shapes
-    labelled = pd.Series(X, index=[f"image {i}" for i in range(len(X))])
+    labelled = pd.DataFrame({"photo": X}, index=[f"image {i}" for i in range(len(X))])
     frame = transformer.set_output(transform="pandas").fit_transform(labelled)
     assert frame.index.equals(labelled.index)
 
