@@ -3,9 +3,11 @@
 from importlib.metadata import version
 
 from . import hygiene
+from ._depth_curve_display import DepthCurveDisplay
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._spec import InputSpec
+from ._training_curve_display import TrainingCurveDisplay
 from .backbones._catalogue import backbone_info, list_backbones
 from .backbones._registered import register_backbone
 from .images._folder import load_image_folder
@@ -15,9 +17,11 @@ from .runtime._store import clear_feature_cache, feature_cache_info
 __version__ = version("sktransfer")
 
 __all__ = [
+    "DepthCurveDisplay",
     "FineTunedClassifier",
     "InputSpec",
     "PretrainedFeatureTransformer",
+    "TrainingCurveDisplay",
     "backbone_info",
     "clear_feature_cache",
     "count_passes",

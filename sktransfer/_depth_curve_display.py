@@ -1,0 +1,246 @@
+"""How the score depends on the depth of the cut, read from a search."""
+
+import numpy as np
+
+from ._depth_scores import depth_scores
+from ._matplotlib import axes_or_new, style
+
+# What becomes of stages towards the right end of the axis
+_FEWER = {"freeze_depth": "fewer stages frozen", "depth": "fewer stages used"}
+_STYLES = ("errorbar", "fill_between", None)
+
+
+class DepthCurveDisplay:
+    """Score over the depth at which a backbone is cut, with its spread over folds.
+
+    Use :meth:`from_grid`. All parameters are kept as attributes.
+
+    Parameters
+    ----------
+    depths : list of int or None
+        From most stages to least, as they stood in the grid.
+    test_scores : ndarray of shape (n_depths, n_folds)
+        Score of each depth in each fold.
+    best_index : int, default=None
+        Position of the depth to mark as the best.
+    param_name : str, default="freeze_depth"
+        Name of the parameter in the grid.
+    score_name : str, default="Score"
+        What the score is, for the axis.
+    chosen_over : str, default=None
+        What the scores of a depth were chosen from, for the legend.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Where the curve is.
+    figure_ : matplotlib Figure
+        The figure that holds it.
+    lines_ : list of matplotlib Line2D
+        The line of the means.
+    errorbar_ : matplotlib ErrorbarContainer or None
+        The spread, with ``std_display_style="errorbar"``.
+    fill_between_ : matplotlib PolyCollection or None
+        The spread, with ``std_display_style="fill_between"``.
+    best_ : matplotlib Line2D or None
+        The mark of the best depth.
+
+    See Also
+    --------
+    TrainingCurveDisplay : How the training of one estimator went.
+    sklearn.model_selection.ValidationCurveDisplay : The same for numbers on a scale.
+
+    Notes
+    -----
+    The spread is the standard deviation over the folds. Folds share most of their
+    training images, so it is no confidence interval, and the best of many
+    candidates looks better than it is: score it on images that the search has not
+    seen.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sktransfer import DepthCurveDisplay, FineTunedClassifier
+    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> classifier = FineTunedClassifier(
+    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=2, feature_cache=None
+    ... )
+    >>> search = GridSearchCV(classifier, {"freeze_depth": [-2, -1, None]}, cv=2)
+    >>> display = DepthCurveDisplay.from_grid(search.fit(X[:60], y[:60]))
+    >>> display.depths
+    [None, -1, -2]
+    >>> display.test_scores.shape
+    (3, 2)
+    """
+
+    def __init__(
+        self,
+        depths,
+        test_scores,
+        *,
+        best_index=None,
+        param_name="freeze_depth",
+        score_name="Score",
+        chosen_over=None,
+    ):
+        self.depths = depths
+        self.test_scores = test_scores
+        self.best_index = best_index
+        self.param_name = param_name
+        self.score_name = score_name
+        self.chosen_over = chosen_over
+
+    @classmethod
+    def from_grid(
+        cls,
+        search,
+        *,
+        param=None,
+        metric=None,
+        score_name=None,
+        std_display_style="errorbar",
+        ax=None,
+        line_kw=None,
+        errorbar_kw=None,
+        fill_between_kw=None,
+    ):
+        """Draw the scores of a fitted search.
+
+        Where other parameters were searched as well, a depth is shown with the
+        candidate that has the best mean score at that depth; the legend says so. Of
+        successive halving the last round is shown in which every depth takes part,
+        for scores on more and on fewer images don't compare.
+
+        Parameters
+        ----------
+        search : GridSearchCV, RandomizedSearchCV or their halving kin
+            Fitted. Its grid has a ``freeze_depth``, or the ``depth`` of a
+            PretrainedFeatureTransformer.
+        param : str, default=None
+            Which parameter of the grid, where there are several depths in it; for
+            example ``"pretrainedfeaturetransformer__depth"``.
+        metric : str, default=None
+            Which of several metrics. None is the one of ``refit=``.
+        score_name : str, default=None
+            What the score is, for the axis. None takes the name of the scoring.
+        std_display_style : {"errorbar", "fill_between"} or None, default="errorbar"
+            How the standard deviation over the folds is drawn.
+        ax : matplotlib Axes, default=None
+            Where to draw. None is a new figure.
+        line_kw : dict, default=None
+            Arguments of matplotlib's ``plot`` for the line.
+        errorbar_kw : dict, default=None
+            Arguments of matplotlib's ``errorbar``.
+        fill_between_kw : dict, default=None
+            Arguments of matplotlib's ``fill_between``.
+
+        Returns
+        -------
+        display : DepthCurveDisplay
+
+        Raises
+        ------
+        NotFittedError
+            When the search is not fitted.
+        TypeError
+            When `search` is no search.
+        ValueError
+            When the grid has no depth, several and none is named, or a single value
+            of it; when every fit failed; when `metric` is unknown.
+        ImportError
+            When matplotlib is not installed.
+        """
+        found = vars(depth_scores(search, param, metric))
+        if score_name is not None:
+            found = {**found, "score_name": score_name}
+        return cls(**found).plot(
+            ax,
+            std_display_style=std_display_style,
+            line_kw=line_kw,
+            errorbar_kw=errorbar_kw,
+            fill_between_kw=fill_between_kw,
+        )
+
+    def plot(
+        self,
+        ax=None,
+        *,
+        std_display_style="errorbar",
+        line_kw=None,
+        errorbar_kw=None,
+        fill_between_kw=None,
+    ):
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None is a new figure.
+        std_display_style : {"errorbar", "fill_between"} or None, default="errorbar"
+            How the standard deviation over the folds is drawn.
+        line_kw : dict, default=None
+            Arguments of matplotlib's ``plot`` for the line.
+        errorbar_kw : dict, default=None
+            Arguments of matplotlib's ``errorbar``.
+        fill_between_kw : dict, default=None
+            Arguments of matplotlib's ``fill_between``.
+
+        Returns
+        -------
+        display : DepthCurveDisplay
+            This one.
+
+        Raises
+        ------
+        ValueError
+            When `std_display_style` is unknown.
+        ImportError
+            When matplotlib is not installed.
+        """
+        if std_display_style not in _STYLES:
+            raise ValueError(
+                "std_display_style must be 'errorbar', 'fill_between' or None, got "
+                f"{std_display_style!r}"
+            )
+        ax = axes_or_new(ax, "DepthCurveDisplay")
+        scores = np.asarray(self.test_scores)
+        x, mean, std = np.arange(len(scores)), scores.mean(axis=1), scores.std(axis=1)
+        label = self.chosen_over or "_mean"  # with an underscore it is not in the legend
+        self.lines_ = ax.plot(x, mean, **style(line_kw, marker="o", label=label))
+        colour = self.lines_[0].get_color()
+        self.errorbar_ = self.fill_between_ = self.best_ = None
+        if std_display_style == "errorbar":
+            self.errorbar_ = ax.errorbar(
+                x, mean, std, **style(errorbar_kw, fmt="none", color=colour, capsize=4)
+            )
+        elif std_display_style == "fill_between":
+            self.fill_between_ = ax.fill_between(
+                x,
+                mean - std,
+                mean + std,
+                **style(fill_between_kw, color=colour, alpha=0.25, linewidth=0),
+            )
+        if self.best_index is not None:
+            # hollow and around the point, so that colour is not what tells it
+            (self.best_,) = ax.plot(
+                x[self.best_index],
+                mean[self.best_index],
+                linestyle="none",
+                marker="o",
+                markersize=14,
+                markerfacecolor="none",
+                markeredgecolor="black",
+                label=f"best: {self.depths[self.best_index]}",
+            )
+        name = self.param_name.rpartition("__")[2]
+        fewer = f"  ({_FEWER[name]} →)" if name in _FEWER else ""
+        spread = f"mean ± std of {scores.shape[1]} folds" if std_display_style else "mean of folds"
+        ax.set_xticks(x, [str(depth) for depth in self.depths])
+        ax.set(xlabel=f"{name}{fewer}", ylabel=f"{self.score_name}\n{spread}")
+        ax.margins(x=0.1)
+        ax.grid(axis="y", alpha=0.3)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
