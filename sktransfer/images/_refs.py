@@ -14,7 +14,7 @@ from PIL import Image
 from ._decode import decode_array, decode_bytes, decode_pil
 from ._errors import DecodeError
 from ._files import read_file
-from ._fingerprint import digest_bytes, digest_file, digest_pixels
+from ._fingerprint import digest_bytes, digest_file, digest_pixels, file_version
 from ._values import PixelRange
 
 
@@ -26,6 +26,9 @@ class ImageRef(Protocol):
 
     def digest(self) -> bytes:
         """Return the digest of the content; raise DecodeError when it can't be read."""
+
+    def version(self) -> bytes | None:
+        """Return what the digest may be kept by; None if the content must be looked at."""
 
     def read(self) -> np.ndarray:
         """Return uint8 pixels (H, W, 3), not to be written to; or raise DecodeError."""
@@ -42,6 +45,9 @@ class FileImage:
     def digest(self) -> bytes:
         return digest_file(self.path, self.pixel_range)
 
+    def version(self) -> bytes | None:
+        return file_version(self.path, self.pixel_range)
+
     def read(self) -> np.ndarray:
         return decode_bytes(read_file(self.path), self.pixel_range)
 
@@ -57,6 +63,9 @@ class EncodedImage:
 
     def digest(self) -> bytes:
         return digest_bytes(self.data, self.pixel_range)
+
+    def version(self) -> None:
+        return None
 
     def read(self) -> np.ndarray:
         return decode_bytes(self.data, self.pixel_range)
@@ -75,6 +84,9 @@ class PillowImage:
         # of the pixels as they are read: how they came to be so does not matter
         return digest_pixels(self.read(), "pil")
 
+    def version(self) -> None:
+        return None
+
     def read(self) -> np.ndarray:
         return decode_pil(self.image, self.pixel_range)
 
@@ -89,6 +101,9 @@ class ArrayImage:
 
     def digest(self) -> bytes:
         return digest_pixels(self.pixels, str(self.pixel_range))
+
+    def version(self) -> None:
+        return None
 
     def read(self) -> np.ndarray:
         return decode_array(self.pixels, self.pixel_range)
@@ -106,6 +121,9 @@ class NoImage:
 
     def digest(self) -> bytes:
         raise DecodeError(self.reason)
+
+    def version(self) -> None:
+        return None
 
     def read(self) -> np.ndarray:
         raise DecodeError(self.reason)

@@ -1,14 +1,27 @@
 import os
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sktransfer.images import _fingerprint
 from sktransfer.images._collection import PixelRange, as_images
 
 
 def _digests(X, **options):
     return [image.digest() for image in as_images(X, **options)]
+
+
+def _versions(X, **options):
+    return [image.version() for image in as_images(X, **options)]
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Let a minute pass at once."""
+    time_ns = time.time_ns
+    monkeypatch.setattr(_fingerprint.time, "time_ns", lambda: time_ns() + 60 * 10**9)
 
 
 @pytest.fixture
@@ -55,10 +68,16 @@ def test_the_range_of_values_is_part_of_the_digest(kind, path, picture):
     assert len({_digests([image], pixel_range=wanted)[0] for wanted in ranges}) == len(ranges)
 
 
-def test_a_file_is_read_once_while_it_stays_the_same(path, monkeypatch):
+def test_a_file_is_read_once_while_it_stays_the_same(path, monkeypatch, later):
     (first,) = _digests([path])
-    monkeypatch.setattr("sktransfer.images._fingerprint.read_file", lambda path: b"other")
+    monkeypatch.setattr(_fingerprint, "read_file", lambda path: b"other")
     assert _digests([path]) == [first]
+
+
+def test_a_file_changed_a_moment_ago_is_read_again(path, monkeypatch):
+    (first,) = _digests([path])
+    monkeypatch.setattr(_fingerprint, "read_file", lambda path: b"other")
+    assert _digests([path]) != [first]
 
 
 def test_a_changed_file_has_another_digest_even_with_the_old_size_and_time(path):
@@ -82,3 +101,45 @@ def test_a_relative_path_is_not_mixed_up_after_a_change_of_folder(tmp_path, monk
         monkeypatch.chdir(tmp_path / name)
         digests += _digests(["a.bmp"])
     assert digests[0] != digests[1]
+
+
+def test_a_file_has_one_version_while_it_stays_the_same(path, later, monkeypatch):
+    (version,) = _versions([path])
+    assert len(version) == 16
+    monkeypatch.chdir(path.parent)
+    assert _versions([str(path), path.name]) == [version] * 2
+
+
+@pytest.mark.parametrize("change", ["content", "time", "another file"])
+def test_a_changed_file_has_another_version(change, path, later):
+    (before,) = _versions([path])
+    if change == "content":  # of the same size, with the old time
+        status, data = path.stat(), bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif change == "time":
+        os.utime(path, (1, 1))
+    else:
+        other = path.with_name("other.png")
+        other.write_bytes(path.read_bytes())
+        other.replace(path)
+    assert _versions([path]) != [before]
+
+
+def test_a_range_of_values_and_a_name_give_other_versions(path, later, tmp_path):
+    link = tmp_path / "link.png"
+    link.symlink_to(path)
+    (in_range,) = _versions([path], pixel_range=PixelRange(0, 4095))
+    assert len({*_versions([path, link]), in_range}) == 3
+
+
+def test_a_file_changed_a_moment_ago_or_in_the_future_has_no_version(path):
+    assert _versions([path]) == [None]
+    os.utime(path, (2**33, 2**33))
+    assert _versions([path]) == [None]
+
+
+def test_only_files_have_a_version(picture, path):
+    images = [picture, path.read_bytes(), Image.fromarray(picture), None]
+    assert _versions(images) == [None] * 4
