@@ -18,19 +18,28 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
 
     On 8-bit data with antialiasing, as torchvision's presets do it.
     """
-    image = torch.from_numpy(np.array(pixels, copy=not pixels.flags.writeable))
-    image = image.permute(2, 0, 1)
+    image = as_tensor(pixels)
     height, width = image.shape[1:]
     interpolation = InterpolationMode(spec.interpolation)
-    if spec.crop == "squash":
-        shape = [spec.resize, spec.resize]
-    elif max(height, width) > MAX_ASPECT * min(height, width):
-        shape = [spec.size, spec.size]
-    elif height <= width:
-        shape = [spec.resize, max(spec.size, int(spec.resize * width / height))]
-    else:
-        shape = [max(spec.size, int(spec.resize * height / width)), spec.resize]
+    shape = resized_shape(height, width, spec)
     resized = F.resize(image, shape, interpolation=interpolation, antialias=True)
     cropped = F.center_crop(resized, [spec.size, spec.size])
     # an image of the right size is not resampled, and would still be the user's array
     return cropped.clone() if resized is image or shape == [height, width] else cropped
+
+
+def resized_shape(height: int, width: int, spec: InputSpec) -> list[int]:
+    """Return height and width of the picture that the middle square is taken from."""
+    if spec.crop == "squash":
+        return [spec.resize, spec.resize]
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        return [spec.size, spec.size]
+    if height <= width:
+        return [spec.resize, max(spec.size, int(spec.resize * width / height))]
+    return [max(spec.size, int(spec.resize * height / width)), spec.resize]
+
+
+def as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Return uint8 (H, W, 3) as a tensor (3, H, W), without a copy where it may be written to."""
+    image = torch.from_numpy(np.array(pixels, copy=not pixels.flags.writeable))
+    return image.permute(2, 0, 1)
