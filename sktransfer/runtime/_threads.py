@@ -13,20 +13,25 @@ import torch
 
 Result = TypeVar("Result")
 
-# Read once, as torch does: a dask cluster leaves the number that is meant for its
+# Where a share of the cores is told: joblib gives the processes of loky cores / workers,
+# dask's nanny 1 for each of a worker's threads, batch systems what was allotted. joblib
+# and dask leave a variable that the user has set, and then the other one tells.
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def _allotted() -> list[int]:
+    values = [os.environ.get(name, "").split(",")[0].strip() for name in _VARIABLES]
+    return [int(value) for value in values if value.isdigit() and int(value)]
+
+
+# Read once, as torch does: a dask cluster leaves the numbers that are meant for its
 # workers in the environment of the process that starts it.
-_OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS", "")
+_ALLOTTED = _allotted()
 
 
 def n_cores() -> int:
-    """Return the cores that this process may use; in a worker, its share of them.
-
-    joblib starts the processes of loky with the share in OMP_NUM_THREADS, dask's nanny
-    with 1 for each of a worker's threads, and batch systems with what was allotted.
-    """
-    budget = _OMP_NUM_THREADS.split(",")[0].strip()  # "4,2" is 4, with 2 nested in each
-    cores = joblib.cpu_count()
-    return min(cores, int(budget)) if budget.isdigit() and int(budget) else cores
+    """Return the cores that this process may use; in a worker, its share of them."""
+    return min([joblib.cpu_count(), *_ALLOTTED])
 
 
 def n_threads(n_jobs: int | None) -> int:

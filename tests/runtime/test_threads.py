@@ -13,7 +13,7 @@ from sktransfer.runtime._threads import CorePool, n_cores, n_threads, torch_thre
 @pytest.fixture
 def four_cores(monkeypatch):
     monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
-    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", "")
+    monkeypatch.setattr(_threads, "_ALLOTTED", [])
     _threads._turns.cache_clear()
     yield
     _threads._turns.cache_clear()
@@ -36,13 +36,24 @@ def in_new_thread(ask):
 
 
 @pytest.mark.parametrize(
-    ("variable", "cores"),
-    [("", 4), ("2", 2), ("8", 4), ("3,2", 3), (" 1 ", 1), ("0", 4), ("many", 4)],
+    ("omp", "mkl", "cores"),
+    [
+        ("", "", 4),
+        ("2", "", 2),
+        ("8", "", 4),
+        ("3,2", "", 3),  # of three threads, each may start two
+        (" 1 ", "", 1),
+        ("0", "", 4),
+        ("many", "", 4),
+        ("4", "2", 2),  # a worker of joblib, where the user has set the first
+    ],
 )
 def test_cores_are_the_machines_or_those_that_are_allotted(
-    four_cores, monkeypatch, variable, cores
+    four_cores, monkeypatch, omp, mkl, cores
 ):
-    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", variable)
+    monkeypatch.setenv("OMP_NUM_THREADS", omp)
+    monkeypatch.setenv("MKL_NUM_THREADS", mkl)
+    monkeypatch.setattr(_threads, "_ALLOTTED", _threads._allotted())
     assert n_cores() == cores
 
 
@@ -52,7 +63,7 @@ def test_threads_follow_joblibs_meaning_of_n_jobs(four_cores, n_jobs, n):
 
 
 def test_a_number_of_threads_that_is_asked_for_is_obeyed_in_a_worker(four_cores, monkeypatch):
-    monkeypatch.setattr(_threads, "_OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(_threads, "_ALLOTTED", [1])
     assert n_threads(3) == 3
     assert n_threads(None) == n_threads(-1) == 1
 
@@ -60,7 +71,7 @@ def test_a_number_of_threads_that_is_asked_for_is_obeyed_in_a_worker(four_cores,
 def test_what_is_allotted_is_read_once_when_the_package_is_imported(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     imported_now = runpy.run_path(_threads.__file__)
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as a dask cluster does
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
     assert imported_now["n_cores"]() == 1
 
 
