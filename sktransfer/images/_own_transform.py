@@ -21,9 +21,11 @@ _WANTED = "an image: a tensor (3, H, W) of uint8, or of floats in [0, 1]"
 _NO_NORMALIZE = (
     "leave v2.Normalize out of augment, each backbone's own mean and std are applied after it"
 )
-# Bicubic resizing of floats goes beyond [0, 1] at edges, by up to about a fifth of a step
-# of full height in two dimensions. Normalised images go to -1 and beyond.
-_OVERSHOOT = 0.25
+# Bicubic resizing of floats goes beyond [0, 1]. torch's weights (a = -0.75) half way
+# between two pixels are -3/32, 19/32, 19/32, -3/32: where the positive ones meet white and
+# the others black, in two dimensions, (38/32)**2 + (6/32)**2 = 1.45. Normalised images go
+# to -1 and beyond.
+_OVERSHOOT = 0.5
 
 
 @dataclass(frozen=True)
