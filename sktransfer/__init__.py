@@ -6,6 +6,7 @@ from . import hygiene
 from ._depth_curve_display import DepthCurveDisplay
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
+from ._fine_tuned_regressor import FineTunedRegressor
 from ._spec import InputSpec
 from ._training_curve_display import TrainingCurveDisplay
 from .backbones._catalogue import backbone_info, list_backbones
@@ -19,6 +20,7 @@ __version__ = version("sktransfer")
 __all__ = [
     "DepthCurveDisplay",
     "FineTunedClassifier",
+    "FineTunedRegressor",
     "InputSpec",
     "PretrainedFeatureTransformer",
     "TrainingCurveDisplay",

@@ -253,8 +253,8 @@ class PretrainedFeatureTransformer(
             None if self.batch_size == "auto" else self.batch_size,
         )
         if self.on_error == "raise":
-            raise_failures(extraction)
-        warn_of_failures(extraction, "rows of NaN")
+            raise_failures(extraction.failures, len(images))
+        warn_of_failures(extraction.failures, len(images), "rows of NaN")
         return self._with_nan_rows(extraction)
 
     def _with_nan_rows(self, extraction):

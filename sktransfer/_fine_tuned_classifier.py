@@ -1,31 +1,20 @@
 """A pretrained network whose last stages are trained, as a scikit-learn classifier."""
 
-import copy
 import numbers
-import os
-from dataclasses import asdict
 
 import numpy as np
-import torch
+from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin, _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    column_or_1d,
-)
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import assert_all_finite, column_or_1d
 
-from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
-from .backbones._file import write_backbone_file
-from .runtime._device import resolve_device
-from .training._net import make_net, probabilities
-from .training._probe import pooled_rows, start_head
+from ._fine_tuning import FineTunedEstimator
+from .training._targets import ClassTargets, LabelTargets
 
 
-class FineTunedClassifier(ClassifierMixin, ImageEstimator):
+class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     """Classify images with a pretrained network whose last stages are trained.
 
     The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
@@ -59,18 +48,88 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         one linear layer, which starts from a fitted logistic regression; hidden
         layers of these widths before it; or a function
         ``(n_in, n_out) -> nn.Module``.
+    dropout : float, default=0.0
+        Share of the values that are dropped before each linear layer of the head.
+    optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
+        The optimizer; "sgd" has Nesterov's momentum of 0.9. A class of
+        ``torch.optim`` that takes groups of parameters.
+    optimizer_params : dict, default=None
+        Further arguments of the optimizer, for example ``{"betas": (0.9, 0.99)}``.
     lr : float, default=1e-3
         Largest learning rate of the head. It rises over the first tenth of the
         steps and falls to zero along half a cosine.
     backbone_lr_scale : float, default=0.1
-        Learning rate of the trained stages, as a share of `lr`.
+        Learning rate of the last stage, as a share of `lr`.
+    layer_decay : float, default=1.0
+        Learning rate of a trained stage, as a share of that of the stage after it.
     weight_decay : float, default=0.01
-        Decay of the weights of layers, decoupled as in AdamW. Biases and the
-        scales of normalisation don't decay.
-    max_epochs : int, default=20
-        Times that each image is seen.
-    batch_size : int, default=32
-        Images in a step of training.
+        Decay of the weights of layers. Biases and the scales of normalisation
+        don't decay.
+    max_epochs : int, default=None
+        Times that each image is seen. None is as many as make 300 steps, from 5 to
+        30; 30 where only a linear head trains.
+    batch_size : int or "auto", default="auto"
+        Images in a step of training. ``"auto"`` is 32, and all images at once where
+        only a linear head trains, whose optimum is unique.
+    label_smoothing : float, default=0.0
+        Share of each target that is spread over all classes.
+    max_grad_norm : float, default=None
+        Gradients are scaled down to this norm over all parameters. None leaves
+        them as they are.
+    batch_norm : {"frozen", "train"}, default="frozen"
+        Whether batch normalisation in trained stages keeps the statistics of the
+        pretrained network, or takes those of each batch and learns them. Scale and
+        shift train either way. Frozen stages keep everything.
+    unfreeze_every : int, default=None
+        Gradual unfreezing: the head trains alone for this many epochs, then the
+        last stage with it for as many, then the one before, down to the cut.
+        None trains all of them from the start.
+    training_precision : {"float32", "bfloat16"}, default="float32"
+        Arithmetic of the trained stages during training; "bfloat16" is mixed
+        precision.
+    augment : {"light", "medium", "trivial"} or callable, default=None
+        Random changes of the training images: crops and flips; colours as well;
+        TrivialAugmentWide; or a transform such as ``torchvision.transforms.v2``
+        has, which takes a uint8 tensor (3, H, W). Images to predict are not changed.
+    augment_views : int, default=None
+        Random views of each image that are kept: frozen stages cost so many passes
+        an image. None draws a new view, and passes it, in each epoch.
+    mix : {"mixup", "cutmix"}, default=None
+        Mix images of a batch, and their targets: weighted means, or a rectangle of
+        one in the other. At the cut, so activations are mixed where stages are frozen;
+        "cutmix" needs activations with height and width there.
+    mix_alpha : float, default=0.2
+        Shares are drawn from Beta(mix_alpha, mix_alpha): the larger, the more mixed.
+    tta : int, default=1
+        Test-time augmentation: predictions are means over the image itself and
+        ``tta - 1`` random views of it.
+    early_stopping : bool, default=False
+        Whether to hold images out, to stop when the loss on them gets no lower for
+        `n_iter_no_change` epochs, and to keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+        Share of the images that early stopping holds out, in the
+        proportions of the classes, unless
+        `fit` is given ``X_val`` and ``y_val``.
+    n_iter_no_change : int, default=10
+        Epochs of patience of early stopping.
+    checkpoint_dir : str or path-like, default=None
+        Folder for the state of a fit after each epoch. A `fit` that was interrupted
+        and is called again, with the same parameters, images and targets, goes on
+        from there to the same weights. The file goes when the fit is done.
+    class_weight : dict or "balanced", default=None
+        Weights of classes, by label. ``"balanced"`` gives each class the same sum,
+        computed on the images that are fitted; with multilabel targets, it balances
+        presence and absence of each label.
+    replay : int, default=0
+        Training images of which the activations are kept in the estimator, for
+        `partial_fit` to train on again beside new ones, so that what was learned is
+        not forgotten. They pickle with it.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights of the last fit.
+    callbacks : list, default=None
+        Callbacks of skorch, instances or pairs of name and instance.
+    net_params : dict, default=None
+        Further arguments of ``skorch.NeuralNet``, for example ``{"compile": True}``.
     image_size : int, default=None
         Side of the square that the network sees, in pixels. None is what the
         weights were trained with.
@@ -91,7 +150,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
         has it and the network bears it: on a few drawn images its rows keep a cosine
-        of 0.999 with those in float32. Training is in float32.
+        of 0.999 with those in float32.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
     feature_cache : str, path-like or None, default="auto"
@@ -99,23 +158,27 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         folder in the environment variable ``SKTRANSFER_CACHE``; a path is that
         folder; None keeps nothing beyond one `fit`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the order of the images, of dropout, and of the head where it
-        starts at random.
+        Seed of the order of the images, of views, of dropout and mixing, of what is
+        held out, and of the head where it starts at random.
     verbose : int, default=0
-        1 shows progress and a line for each epoch; 0 shows progress only when it
-        takes long.
+        1 shows progress; 0 shows it only when it takes long; 2 prints a line for
+        each epoch.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted.
+        Labels, sorted; with multilabel targets, the columns' numbers.
     net_ : skorch.NeuralNet
         The fitted net of the trained stages and the head. Its input is the
         activations at the cut.
-    history_ : skorch.history.History
-        One record an epoch.
+    history_ : list of dict
+        One record an epoch: ``epoch``, ``train_loss``, ``lr`` of the head, ``dur`` in
+        seconds, and ``valid_loss`` and ``valid_score`` where images were held out.
+        ``pandas.DataFrame(history_)`` is a table.
     n_iter_ : int
         Epochs that were trained.
+    best_epoch_ : int
+        The epoch, from 1, whose weights were kept; only with `early_stopping`.
     backbone_spec_ : BackboneSpec
         What training started from: architecture, digest of the weights, numbers
         of the input, names of the stages, source and licence.
@@ -132,14 +195,15 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
     --------
     PretrainedFeatureTransformer : Rows of features for any scikit-learn model. Try
         that first: with few images a class it is hard to beat, and takes seconds.
+    FineTunedRegressor : The same for numbers.
 
     Notes
     -----
     A fitted classifier holds its whole network and pickles with it. A `fit` that
-    fails or is interrupted leaves it not fitted. `fit` takes no ``sample_weight``.
+    fails or is interrupted leaves it not fitted.
 
-    Batch normalisation in trained stages keeps the statistics of the pretrained
-    network; its scale and shift train.
+    Where only a linear head trains (``freeze_depth=None``), an image of weight 2 is
+    the same as two images. Where stages train, in batches, it is so on average.
 
     References
     ----------
@@ -148,6 +212,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
 
     I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
     arXiv 1711.05101.
+
+    J. Howard, S. Ruder, "Universal language model fine-tuning for text
+    classification", ACL 2018, arXiv 1801.06146: `layer_decay`, `unfreeze_every`.
 
     Examples
     --------
@@ -164,16 +231,9 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
     """
 
     _parameter_constraints: dict = {
-        **ImageEstimator._parameter_constraints,
-        "freeze_depth": [numbers.Integral, None],
-        "head": [StrOptions({"linear"}), tuple, list, callable],
-        "lr": [Interval(numbers.Real, 0, None, closed="neither")],
-        "backbone_lr_scale": [Interval(numbers.Real, 0, None, closed="left")],
-        "weight_decay": [Interval(numbers.Real, 0, None, closed="left")],
-        "max_epochs": [Interval(numbers.Integral, 1, None, closed="left")],
-        "batch_size": [Interval(numbers.Integral, 1, None, closed="left")],
-        "on_error": [StrOptions({"raise", "skip"})],
-        "random_state": ["random_state"],
+        **FineTunedEstimator._parameter_constraints,
+        "label_smoothing": [Interval(numbers.Real, 0, 1, closed="left")],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
     def __init__(
@@ -184,11 +244,34 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         weights="default",
         freeze_depth=-1,
         head="linear",
+        dropout=0.0,
+        optimizer="adamw",
+        optimizer_params=None,
         lr=1e-3,
         backbone_lr_scale=0.1,
+        layer_decay=1.0,
         weight_decay=0.01,
-        max_epochs=20,
-        batch_size=32,
+        max_epochs=None,
+        batch_size="auto",
+        label_smoothing=0.0,
+        max_grad_norm=None,
+        batch_norm="frozen",
+        unfreeze_every=None,
+        training_precision="float32",
+        augment=None,
+        augment_views=None,
+        mix=None,
+        mix_alpha=0.2,
+        tta=1,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        checkpoint_dir=None,
+        class_weight=None,
+        replay=0,
+        warm_start=False,
+        callbacks=None,
+        net_params=None,
         image_size=None,
         image_shape=None,
         pixel_range=None,
@@ -205,11 +288,34 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         self.weights = weights
         self.freeze_depth = freeze_depth
         self.head = head
+        self.dropout = dropout
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
         self.lr = lr
         self.backbone_lr_scale = backbone_lr_scale
+        self.layer_decay = layer_decay
         self.weight_decay = weight_decay
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.label_smoothing = label_smoothing
+        self.max_grad_norm = max_grad_norm
+        self.batch_norm = batch_norm
+        self.unfreeze_every = unfreeze_every
+        self.training_precision = training_precision
+        self.augment = augment
+        self.augment_views = augment_views
+        self.mix = mix
+        self.mix_alpha = mix_alpha
+        self.tta = tta
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
+        self.class_weight = class_weight
+        self.replay = replay
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.net_params = net_params
         self.image_size = image_size
         self.image_shape = image_shape
         self.pixel_range = pixel_range
@@ -222,7 +328,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
         """Train the stages after the cut and a new head.
 
         Parameters
@@ -233,8 +339,14 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
             ``(H, W)`` or ``(H, W, 3)``; an array ``(n, H, W, C)`` or ``(n, H, W)``; a
             torch tensor ``(n, C, H, W)``; or, with `image_shape`, a 2-D array of
             flattened rows.
-        y : array-like of shape (n_images,)
-            Labels: strings, integers or booleans.
+        y : array-like of shape (n_images,) or (n_images, n_labels)
+            Labels: strings, integers or booleans. A matrix of 0 and 1 is multilabel.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images. An image of weight 0 is left out.
+        X_val : sequence of images, default=None
+            Images that `early_stopping` validates on, instead of a held-out share.
+        y_val : array-like, default=None
+            Their labels.
 
         Returns
         -------
@@ -244,58 +356,54 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         TypeError, ValueError
-            When a parameter is not what it can be, `X` and `y` differ in length,
-            or `y` has one class only.
+            When a parameter is not what it can be, or not together with another one;
+            `X` and `y` differ in length, or `y` has one class only.
         WeightsError
             When the weights don't fit, are damaged or can't be had.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        _validate_head(self.head)
-        images = self._validate_images(X, reset=True)
-        labels = self._validate_labels(images, y)
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        goes_on = self.warm_start and self.__sklearn_is_fitted__()
+        if goes_on:
+            self._check_that_it_can_go_on()
+        return self._fit(X, y, sample_weight, X_val, y_val, goes_on=goes_on)
 
-        pristine, input_spec = self._load_backbone()
-        self.backbone_spec_ = pristine.spec
-        self.image_size_ = input_spec.size
-        self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
-        pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
-        self._backbone = pristine.fresh(self.freeze_depth_)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Go on training with new images, beside `replay` old ones.
 
-        extraction = self._extract_at_cut(images)
-        if self.on_error == "raise":
-            raise_failures(extraction)
-        warn_of_failures(extraction, "left out of fit")
-        activations, labels = self._without_failures(extraction, labels)
-        device = resolve_device(self.device)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            # a copy, which may live on a GPU; the backbone stays on the CPU
-            stages = copy.deepcopy(self._trained_stages())
-            rows = pooled_rows(stages, activations, device)
-            net = make_net(
-                stages,
-                start_head(self.head, rows, labels, len(self.classes_)),
-                n_samples=len(labels),
-                lr=self.lr,
-                backbone_lr_scale=self.backbone_lr_scale,
-                weight_decay=self.weight_decay,
-                max_epochs=self.max_epochs,
-                batch_size=self.batch_size,
-                seed=seed,
-                device=device,
-                verbose=self.verbose,
-            )
-            net.fit(activations, labels)
-        self._trained_stages().load_state_dict(net.module_.stages.state_dict())
-        self.net_ = net
-        self.history_ = net.history
-        self.n_iter_ = len(self.history_)
-        return self
+        The first call trains a new network. Each call trains for `max_epochs`, with a
+        schedule of its own. One that fails leaves the network as it was.
+
+        Parameters
+        ----------
+        X : sequence of images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_labels)
+            Labels, of classes that the first call named.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come; in the first call, where `y` has not all of
+            them.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+
+        Returns
+        -------
+        self : FineTunedClassifier
+            The classifier.
+
+        Raises
+        ------
+        ValueError
+            When `y` has a class that the classifier was not told of; else as `fit`.
+        """
+        goes_on = self.__sklearn_is_fitted__()
+        if goes_on:
+            self._check_that_it_can_go_on()
+        return self._fit(X, y, sample_weight, goes_on=goes_on, classes=classes)
 
     def predict_proba(self, X):
-        """Return the probability of each class.
+        """Return the probability of each class, or of each label.
 
         Parameters
         ----------
@@ -312,14 +420,11 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        check_is_fitted(self)
-        images = self._validate_images(X, reset=False)
-        extraction = self._extract_at_cut(images)
-        raise_failures(extraction)
-        return probabilities(self.net_, extraction.values)
+        views = [self._targets.probabilities(logits) for logits in self._outputs_of_views(X)]
+        return np.mean(views, axis=0)
 
     def predict(self, X):
-        """Return the most probable label of each image.
+        """Return the most probable label of each image, or all labels more likely than not.
 
         Parameters
         ----------
@@ -328,7 +433,7 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
 
         Returns
         -------
-        labels : ndarray of shape (n_images,)
+        labels : ndarray of shape (n_images,) or (n_images, n_labels)
             Of the kind that `fit` was given.
 
         Raises
@@ -337,98 +442,94 @@ class FineTunedClassifier(ClassifierMixin, ImageEstimator):
             Lists every image that can't be read, with position, path and cause.
         """
         probabilities = self.predict_proba(X)
+        if self._is_multilabel:
+            return (probabilities > 0.5).astype(np.intp)
         return self.classes_[np.argmax(probabilities, axis=1)]
 
-    def save_backbone(self, path):
-        """Write the tuned network, without its head, as a self-describing file.
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
-        The file works as ``backbone=`` of either estimator: what was tuned on one
-        task is the backbone of the next.
+    # targets
 
-        Parameters
-        ----------
-        path : str or path-like
-            Where the file goes; its name must end in ``.safetensors``.
-
-        Raises
-        ------
-        ValueError
-            When the name has another ending.
-        OSError
-            When the file can't be written.
-        """
-        check_is_fitted(self)
-        if not os.fspath(path).endswith(".safetensors"):
-            raise ValueError(f"path must end in '.safetensors', got {os.fspath(path)!r}")
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"path={os.fspath(path)!r}: there is no folder {folder}")
-        spec = self.backbone_spec_
-        write_backbone_file(
-            path,
-            self._backbone.model.state_dict(),
-            {
-                "architecture": spec.architecture,
-                "params": dict(spec.params),
-                "input": asdict(spec.input.at(self.image_size_)),
-                "head": False,
-                "source": f"fine-tuned with sktransfer from {spec.name}: {spec.source}",
-                "licence": spec.licence,
-            },
-        )
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "n_iter_")  # what `fit` sets last
-
-    def _validate_labels(self, images, y):
+    def _check_targets(self, y, *, reset, classes=None):
         if y is None:
             raise ValueError(
                 "FineTunedClassifier requires y to be passed, but the target y is None"
             )
-        y = column_or_1d(y, warn=True)
+        if issparse(y):
+            y = y.toarray()
+        is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
+        y = np.asarray(y) if is_multilabel else column_or_1d(y, warn=True)
         assert_all_finite(y, input_name="y")
-        check_consistent_length(images, y)
         check_classification_targets(y)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        if reset:
+            self._is_multilabel = is_multilabel
+            self.classes_ = self._learn_classes(y, classes)
+        if is_multilabel != self._is_multilabel:
             raise ValueError(
-                f"y has one class only, {self.classes_.tolist()[0]!r}; FineTunedClassifier needs "
-                "at least 2 classes"
+                "y must be of the kind that the classifier was fitted with: "
+                + ("a matrix of 0 and 1" if self._is_multilabel else "one label an image")
             )
-        return labels.astype(np.int64)
+        return self._positions(y)
 
-    def _without_failures(self, extraction, labels):
-        """Return activations and labels of what could be read: some of each class."""
-        bad = [failure.position for failure in extraction.failures]
-        left = np.delete(labels, bad)
-        gone = np.setdiff1d(labels, left)
+    def _learn_classes(self, y, classes):
+        if self._is_multilabel:
+            return np.arange(y.shape[1])
+        classes = np.unique(y if classes is None else classes)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y has one class only, {classes.tolist()[0]!r}; FineTunedClassifier needs at "
+                "least 2 classes"
+            )
+        return classes
+
+    def _positions(self, y):
+        """Return the positions of labels among the classes."""
+        if self._is_multilabel:
+            if y.shape[1] != len(self.classes_):
+                raise ValueError(
+                    f"y has {y.shape[1]} labels, the classifier was fitted with "
+                    f"{len(self.classes_)}"
+                )
+            return y
+        unknown = np.setdiff1d(y, self.classes_)
+        if unknown.size:
+            names = ", ".join(repr(name) for name in unknown.tolist())
+            raise ValueError(
+                f"y has classes that the classifier does not know: {names}; it was fitted with "
+                f"{self.classes_.tolist()}. Name all of them in the first call of partial_fit with "
+                "classes=, or fit anew"
+            )
+        return np.searchsorted(self.classes_, y)
+
+    def _fit_targets(self, y, weights):
+        if self._is_multilabel:
+            if isinstance(self.class_weight, dict):
+                raise ValueError(
+                    f"class_weight={self.class_weight!r} has no meaning for multilabel targets; "
+                    "use 'balanced', None, or sample_weight"
+                )
+            return LabelTargets.of(y, weights, balanced=self.class_weight is not None)
+        return ClassTargets(len(self.classes_))
+
+    def _weigh(self, y, weights):
+        if self.class_weight is None or self._is_multilabel:
+            return weights
+        labels = self.classes_[y]
+        return weights * compute_sample_weight(self.class_weight, labels)
+
+    def _check_left_over(self, y, left):
+        if self._is_multilabel:
+            return
+        gone = np.setdiff1d(y, y[left])
         if gone.size:
             names = ", ".join(repr(name) for name in self.classes_[gone].tolist())
             raise ValueError(
-                f"no image of the classes {names} can be read; see the warning before for each "
-                "image and its cause"
+                f"no image of the classes {names} is left to train on; see the warning before for "
+                "each image that can't be read, and its cause"
             )
-        return (np.delete(extraction.values, bad, axis=0) if bad else extraction.values), left
 
-    def _extract_at_cut(self, images):
-        """Return what the trained stages read; with all stages frozen, pooled rows."""
-        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
-        return self._extract(
-            images,
-            self._backbone,
-            self.backbone_spec_.input.at(self.image_size_),
-            self.freeze_depth_,
-            self._backbone.pooling("auto") if all_frozen else None,
-        )
-
-    def _trained_stages(self):
-        if self.freeze_depth_ == len(self._backbone.stages):
-            return torch.nn.Identity()
-        return self._backbone.rest(self.freeze_depth_, self._backbone.pooling("auto"))
-
-
-def _validate_head(head):
-    if isinstance(head, (tuple, list)) and not all(
-        isinstance(width, numbers.Integral) and width > 0 for width in head
-    ):
-        raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
+    def _strata(self, y):
+        return None if self._is_multilabel else y

@@ -17,7 +17,8 @@ from ._spec import InputSpec
 from ._stage_table import StageDiagramMixin
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
-from .exceptions import ImageReadError, UnreadableImageWarning
+from .exceptions import ImageFailure, ImageReadError, UnreadableImageWarning
+from .images._augment import View
 from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
 from .runtime._device import resolve_device
 from .runtime._extract import Extraction, FrozenPart, extract
@@ -26,10 +27,6 @@ from .runtime._store import open_store
 
 # The smallest side that every supported network can halve five times.
 _SMALLEST_IMAGE_SIZE = 32
-
-
-# what is learned under names that are not public
-_LEARNED = ("_pixel_range", "_backbone")
 
 
 class ImageEstimator(StageDiagramMixin, BaseEstimator):
@@ -52,6 +49,9 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         "feature_cache": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
+
+    # what `fit` learns under names that are not public
+    _learned: tuple[str, ...] = ("_pixel_range",)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -95,7 +95,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         Where this fit fails or is interrupted, the estimator is not fitted; it is not
         half of the one and half of the other.
         """
-        for name in [name for name in vars(self) if name.endswith("_") or name in _LEARNED]:
+        for name in [name for name in vars(self) if name.endswith("_") or name in self._learned]:
             delattr(self, name)
 
     def _is_rows_of_numbers(self, X) -> bool:
@@ -151,8 +151,13 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         n_stages: int,
         pooling: str | None,
         batch_size: int | None = None,
+        view: View | None = None,
+        keep: bool = True,
     ) -> Extraction:
-        """Return the activations of all images, and what could not be read."""
+        """Return the activations of all images, and what could not be read.
+
+        With `keep` false nothing is looked up in the store or put into it.
+        """
         device = resolve_device(self.device)
         frozen = FrozenPart(
             module=backbone.frozen(n_stages, pooling),
@@ -162,28 +167,31 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             pooling=pooling,
             precision=self._resolve_precision(backbone, input_spec, device),
             device=device,
+            view=view,
         )
         return extract(
             images,
             frozen,
-            open_store(self.feature_cache),
+            open_store(self.feature_cache) if keep else None,
             batch_size=batch_size,
             n_jobs=self.n_jobs,
             verbose=self.verbose,
         )
 
 
-def raise_failures(extraction: Extraction) -> None:
+def raise_failures(failures: list[ImageFailure], n_images: int) -> None:
     """Raise the error that lists all images that can't be read, if there are any."""
-    if extraction.failures:
-        raise ImageReadError(extraction.failures, len(extraction.values))
+    if failures:
+        raise ImageReadError(failures, n_images)
 
 
-def warn_of_failures(extraction: Extraction, what_becomes_of_them: str) -> None:
+def warn_of_failures(
+    failures: list[ImageFailure], n_images: int, what_becomes_of_them: str
+) -> None:
     """Warn once of all images that can't be read, if there are any."""
-    if extraction.failures:
-        error = ImageReadError(extraction.failures, len(extraction.values))
-        warnings.warn(f"{what_becomes_of_them}: {error}", UnreadableImageWarning, stacklevel=4)
+    if failures:
+        error = ImageReadError(failures, n_images)
+        warnings.warn(f"{what_becomes_of_them}: {error}", UnreadableImageWarning, stacklevel=5)
 
 
 def _is_image(value) -> bool:

@@ -43,6 +43,24 @@ class ImageCollection(Sequence):
     def __getitem__(self, index: int) -> ImageRef:
         return _make_ref(self._items[index], self._image_shape, self._pixel_range)
 
+    def take(self, positions: Sequence[int]) -> "ChosenImages":
+        """Return the images at these positions, in this order; none is read or copied."""
+        return ChosenImages(self, positions)
+
+
+class ChosenImages(Sequence):
+    """Some images of a collection."""
+
+    def __init__(self, images: ImageCollection, positions: Sequence[int]):
+        self._images = images
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> ImageRef:
+        return self._images[self._positions[index]]
+
 
 def as_images(
     X: Any,

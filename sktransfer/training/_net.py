@@ -1,58 +1,67 @@
 """The skorch net that trains the stages after the cut. Only this file imports skorch."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import EpochTimer, LRScheduler, PassthroughScoring, PrintLog
-from skorch.dataset import Dataset
+from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from tqdm.auto import tqdm
 
+from ._best_epoch import BestEpoch
+from ._checkpoint import Checkpoint
 from ._freeze import TrainablePart
+from ._loss import WeightedLoss
+from ._mix import mix_batch
+from ._optimizers import make_optimizer
 from ._param_groups import parameter_groups
+from ._recipe import Recipe
 from ._schedule import WarmUpAndCosine
+from ._score import score_outputs
+from ._training_set import Batches, TrainingSet, seed_of
 
-# Small, so that one image alone costs little more than it must
-_PREDICTION_BATCH = 4
+# On a CPU small, so that one image alone costs little more than it must
+_PREDICTION_BATCH = {"cpu": 4}
+_PREDICTION_BATCH_ON_GPU = 64
+
+# What `net_params` may not hold, since the estimator's own parameters decide it
+RESERVED_NET_PARAMS = (
+    "module",
+    "criterion",
+    "optimizer",
+    "lr",
+    "max_epochs",
+    "batch_size",
+    "iterator_train",
+    "iterator_valid",
+    "dataset",
+    "train_split",
+    "callbacks",
+    "device",
+    "verbose",
+    "recipe",
+    "n_epochs",
+    "seed",
+    "checkpoint",
+)
+_SECONDS_BEFORE_PROGRESS = 10
 
 
-class ActivationBatches:
-    """Iterates over a skorch data set batch by batch; shuffles when given a generator.
-
-    A batch is one indexing of an array, where a DataLoader would fetch and stack
-    image by image; with a linear head that would be most of the time.
-    """
-
-    def __init__(self, dataset: Dataset, batch_size: int, generator: torch.Generator | None = None):
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.generator = generator
-
-    def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        X, y = self.dataset.X, self.dataset.y
-        n = len(self.dataset)
-        if self.generator is None:
-            order = np.arange(n)
-        else:
-            order = torch.randperm(n, generator=self.generator).numpy()
-        for start in range(0, n, self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            # skorch's data sets hold no targets at prediction and want a placeholder
-            targets = torch.zeros(len(chosen)) if y is None else torch.from_numpy(y[chosen])
-            yield torch.from_numpy(X[chosen]), targets
+class _EndOfTraining(Exception):
+    """Raised between epochs by early stopping; never seen outside this file."""
 
 
 class TransferNet(NeuralNet):
-    """A skorch net whose learning rates and weight decay differ by part."""
+    """A skorch net that trains by a `Recipe`: rates by part, by step and by epoch."""
 
-    def __init__(self, *args, backbone_lr_scale=1.0, weight_decay=0.0, **kwargs):
-        self.backbone_lr_scale = backbone_lr_scale
-        self.weight_decay = weight_decay
+    def __init__(self, *args, recipe=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
+        self.recipe = recipe
+        self.n_epochs = n_epochs
+        self.seed = seed
+        self.checkpoint = checkpoint
         super().__init__(*args, **kwargs)
 
     @property
@@ -60,84 +69,276 @@ class TransferNet(NeuralNet):
         return [
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
-            ("print_log", PrintLog()),  # silent unless verbose
+            ("valid_loss", PassthroughScoring(name="valid_loss")),
+            ("print_log", PrintLog(sink=print if self.verbose > 1 else _silent)),
         ]
 
     def initialize_optimizer(self, triggered_directly=None):
         groups = parameter_groups(
             self.module_,
-            lr=self.lr,
-            backbone_lr_scale=self.backbone_lr_scale,
-            weight_decay=self.weight_decay,
+            lr=self.recipe.lr,
+            backbone_lr_scale=self.recipe.backbone_lr_scale,
+            layer_decay=self.recipe.layer_decay,
+            weight_decay=self.recipe.weight_decay,
         )
-        self.optimizer_ = self.optimizer(groups)
+        self.optimizer_ = make_optimizer(self.recipe, groups)
+        self.n_steps_done_ = 0
         return self
 
+    # one step
+
+    def _set_training(self, training=True):
+        # a walk over all modules for every step is more than a step of a linear head
+        if self.module_.training != training:
+            super()._set_training(training)
+
+    def train_step(self, batch, **fit_params):
+        """Train on a batch; without skorch's closure, which no optimizer here asks for."""
+        factor = self.schedule_(self.n_steps_done_)
+        for group in self.optimizer_.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self.optimizer_.zero_grad(set_to_none=True)
+        step = self.train_step_single(self._mixed(batch), **fit_params)
+        if self.recipe.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.module_.parameters(), self.recipe.max_grad_norm)
+        self.notify(
+            "on_grad_computed",
+            named_parameters=list(self.get_all_learnable_params()),
+            batch=batch,
+            training=True,
+        )
+        self.optimizer_.step()
+        self.n_steps_done_ += 1
+        return step
+
+    def _mixed(self, batch):
+        if self.recipe.mix is None:
+            return batch
+        activations, (targets, weights) = batch
+        activations, targets, weights = mix_batch(
+            activations, targets, weights, self.recipe.mix, self.recipe.mix_alpha
+        )
+        return activations, [targets, weights]
+
+    def infer(self, x, **fit_params):
+        is_bfloat16 = self.recipe.training_precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=is_bfloat16):
+            outputs = super().infer(x, **fit_params)
+        return outputs.float() if is_bfloat16 else outputs
+
+    # a whole fit
+
+    def get_iterator(self, dataset, training=False):
+        if training:
+            return Batches(dataset, self.batch_size, self.seed, lambda: len(self.history) - 1)
+        return Batches(dataset, self.batch_size)
+
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """Train as skorch does, but an interrupt raises.
+        """Train as skorch does, but an interrupt raises, and a kept state is continued.
 
         skorch's own takes Ctrl-C for the wish to stop training early and returns a
         net that is half trained, and a grid search would score it.
         """
         if not self.initialized_:
             self.initialize()
+        steps_per_epoch = -(-len(X) // self.batch_size)
+        self.schedule_ = WarmUpAndCosine(self.n_epochs * steps_per_epoch)
+        self._continue_from_checkpoint()
+        super()._set_training(False)  # one mode throughout, for `_set_training` to change
         self.notify("on_train_begin", X=X, y=y)
-        self.fit_loop(X, y, **fit_params)
+        n_left = self.n_epochs - len(self.history)
+        with self._progress() as self.bar_:
+            try:
+                self.fit_loop(X, y, epochs=n_left, **fit_params)
+            except _EndOfTraining:
+                pass
+            except KeyboardInterrupt:
+                if not self._was_stopped_by_skorch():
+                    raise
+        del self.bar_
         self.notify("on_train_end", X=X, y=y)
+        if self.checkpoint is not None:
+            self.checkpoint.delete()
+        return self
+
+    def _progress(self) -> tqdm:
+        return tqdm(
+            total=self.n_epochs,
+            initial=len(self.history),
+            desc="training",
+            unit="epoch",
+            delay=0 if self.verbose == 1 else _SECONDS_BEFORE_PROGRESS,
+            leave=self.verbose == 1,
+            disable=self.verbose > 1,  # skorch prints a line for each epoch
+        )
+
+    def _was_stopped_by_skorch(self) -> bool:
+        """Tell skorch's early stopping, which raises KeyboardInterrupt, from the user's Ctrl-C."""
+        return any(
+            isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
+            for _, callback in self.callbacks_
+        )
+
+    def _continue_from_checkpoint(self) -> None:
+        state = None if self.checkpoint is None else self.checkpoint.load()
+        if state is None:
+            return
+        self.module_.load_state_dict(state["module"])
+        self.optimizer_.load_state_dict(state["optimizer"])
+        self.n_steps_done_ = state["n_steps_done"]
+        for record in state["history"]:
+            self.history.new_epoch()
+            for name, value in record.items():
+                self.history.record(name, value)
+        if state["best"] is not None:
+            self.best_.load_state_dict(state["best"])
+
+    def save_checkpoint(self) -> None:
+        """Keep what the next epoch starts from."""
+        if self.checkpoint is not None:
+            self.checkpoint.save(
+                {
+                    "module": self.module_.state_dict(),
+                    "optimizer": self.optimizer_.state_dict(),
+                    "n_steps_done": self.n_steps_done_,
+                    "history": records(self),
+                    "best": None if self.best_ is None else self.best_.state_dict(),
+                }
+            )
+
+    def __getstate__(self):
+        """Leave out what only training needs, and the device it ran on."""
+        state = self.__dict__
+        bare = object.__new__(type(self))
+        bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
+        for name in ("optimizer_", "callbacks_", "best_", "bar_"):
+            bare.__dict__.pop(name, None)
+        module = copy.deepcopy(self.module_).cpu()
+        bare.__dict__.update(module=TrainablePart, module_=module, device="cpu")
+        return super(TransferNet, bare).__getstate__()
+
+    def initialize_history(self):
+        super().initialize_history()
+        patience = self.recipe.n_iter_no_change
+        self.best_ = None if patience is None else BestEpoch(patience)
         return self
 
 
+class _Epochs(Callback):
+    """What happens between epochs, after skorch's and the user's callbacks."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        epoch = len(net.history) - 1
+        # for dropout and mixing; the caller restores torch's state after the fit
+        torch.manual_seed(seed_of(net.seed, epoch))
+        if net.recipe.unfreeze_every is not None:
+            net.module_.let_train(epoch // net.recipe.unfreeze_every)
+        self.validated_ = []
+
+    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+        if not training:
+            _, (targets, weights) = batch
+            self.validated_.append([part.cpu().numpy() for part in (y_pred, targets, weights)])
+
+    def on_epoch_end(self, net, **kwargs):
+        epoch = len(net.history)
+        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
+        if self.validated_:
+            parts = [np.concatenate(part) for part in zip(*self.validated_, strict=True)]
+            net.history.record("valid_score", score_outputs(net.criterion_.kind, *parts))
+        stop = net.best_ is not None and net.best_.update(
+            epoch, net.history[-1, "valid_loss"], net.module_
+        )
+        net.save_checkpoint()
+        net.bar_.set_postfix_str(f"train loss {net.history[-1, 'train_loss']:.4f}", refresh=False)
+        net.bar_.update()
+        if stop:
+            raise _EndOfTraining
+
+    def on_train_end(self, net, **kwargs):
+        net.module_.let_train(None)
+        if net.best_ is not None:
+            net.best_.restore(net.module_)
+            net.best_.state = None  # the module has it
+
+
 def make_net(
-    stages: nn.Module,
-    head: nn.Module,
+    module: TrainablePart,
+    loss: WeightedLoss,
+    recipe: Recipe,
     *,
-    n_samples: int,
-    lr: float,
-    backbone_lr_scale: float,
-    weight_decay: float,
-    max_epochs: int,
+    n_epochs: int,
     batch_size: int,
+    validation: TrainingSet | None = None,
+    checkpoint: Checkpoint | None = None,
     seed: int,
     device: torch.device,
-    verbose: int,
+    callbacks: Sequence[Any] = (),
+    net_params: dict[str, Any] | None = None,
+    verbose: int = 0,
 ) -> TransferNet:
-    """Return a net that is ready for ``fit(activations, labels)``.
+    """Return a net that is ready for ``fit(training_set)``.
 
-    ``fit`` trains for exactly `max_epochs` on all samples: nothing is held out.
+    It trains for `n_epochs` on all samples, or until `validation` gets no better.
     """
-    n_steps = max_epochs * -(-n_samples // batch_size)
-    schedule = LRScheduler(policy=LambdaLR, lr_lambda=WarmUpAndCosine(n_steps), step_every="batch")
     return TransferNet(
-        TrainablePart(stages, head),
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.AdamW,
-        lr=lr,
-        backbone_lr_scale=backbone_lr_scale,
-        weight_decay=weight_decay,
-        max_epochs=max_epochs,
+        module,
+        criterion=loss,
+        recipe=recipe,
+        n_epochs=n_epochs,
+        max_epochs=n_epochs,
         batch_size=batch_size,
-        iterator_train=ActivationBatches,
-        iterator_train__generator=torch.Generator().manual_seed(seed),
-        iterator_valid=ActivationBatches,
-        train_split=None,
-        callbacks=[("schedule", schedule)],
+        seed=seed,
+        checkpoint=checkpoint,
+        train_split=None if validation is None else _Validation(validation),
+        callbacks=[*callbacks, ("epochs", _Epochs())],
         device=device,
         verbose=verbose,
+        **(net_params or {}),
     )
 
 
+class _Validation:
+    """A train_split that keeps all samples for training and validates on others."""
+
+    def __init__(self, validation: TrainingSet):
+        self.validation = validation
+
+    def __call__(self, dataset, y=None, **fit_params):
+        return dataset, self.validation
+
+
+def records(net: TransferNet) -> list[dict[str, Any]]:
+    """Return one dict of plain values an epoch, without what skorch notes for itself."""
+    return [
+        {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in epoch.items()
+            if isinstance(value, (int, float, str)) and not name.endswith(("_best", "_batch_count"))
+        }
+        for epoch in net.history
+    ]
+
+
+def _silent(*args, **kwargs):
+    pass
+
+
 @torch.inference_mode()
-def probabilities(net: TransferNet, activations: np.ndarray) -> np.ndarray:
-    """Return class probabilities (n, n_classes), float64.
+def outputs(net: TransferNet, activations: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return what the net says of each image, (n, n_outputs), float64.
 
     Every batch has the same size, the last one filled up: another size is another
     order of summation, and a prediction would depend on its neighbours in the last
     digits.
     """
-    module, logits = net.module_.eval(), []
-    for start in range(0, len(activations), _PREDICTION_BATCH):
-        batch = torch.from_numpy(activations[start : start + _PREDICTION_BATCH])
-        n_missing = _PREDICTION_BATCH - len(batch)
+    if next(net.module_.parameters()).dtype == torch.float64:
+        device = torch.device("cpu")  # where it was trained; not every GPU has float64
+    size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
+    module, parts = net.module_.to(device).eval(), []
+    for start in range(0, len(activations), size):
+        batch = torch.from_numpy(activations[start : start + size])
+        n_missing = size - len(batch)
         filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
-        logits.append(module(filled.to(net.device))[: len(batch)].double().cpu())
-    return torch.softmax(torch.cat(logits), dim=1).numpy()
+        parts.append(module(filled.to(device))[: len(batch)].cpu().double())
+    return torch.cat(parts).numpy()

@@ -7,7 +7,7 @@ from sktransfer.training._heads import make_head
 
 def test_a_linear_head_is_one_layer():
     head = make_head("linear", 5, 3)
-    assert isinstance(head, nn.Linear)
+    assert [type(module) for module in head] == [nn.Linear]
     assert head(torch.rand(2, 5)).shape == (2, 3)
 
 
@@ -15,6 +15,11 @@ def test_widths_are_those_of_the_hidden_layers():
     head = make_head((7, 6), 5, 3)
     linears = [module for module in head if isinstance(module, nn.Linear)]
     assert [(m.in_features, m.out_features) for m in linears] == [(5, 7), (7, 6), (6, 3)]
+
+
+def test_dropout_comes_before_each_linear_layer():
+    kinds = [type(module) for module in make_head((7,), 5, 3, dropout=0.2)]
+    assert kinds == [nn.Dropout, nn.Linear, nn.ReLU, nn.Dropout, nn.Linear]
 
 
 def test_a_callable_makes_the_head():

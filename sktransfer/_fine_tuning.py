@@ -1,0 +1,447 @@
+"""What the fine-tuned estimators share: from images and targets to a trained network."""
+
+import copy
+import numbers
+import os
+from dataclasses import asdict, fields
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _num_samples,
+    check_consistent_length,
+    check_is_fitted,
+)
+
+from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from .backbones._file import write_backbone_file
+from .images._augment import View, make_augmentation
+from .runtime._device import resolve_device
+from .training._fit import Examples, Surroundings, fit_net
+from .training._mix import MIXES
+from .training._net import RESERVED_NET_PARAMS, outputs, records
+from .training._optimizers import OPTIMIZERS
+from .training._recipe import Recipe
+from .training._replay import Replay
+from .training._training_set import Views
+
+# Views that are kept are the same in all fits, so that folds and candidates share them.
+_SEED_OF_KEPT_VIEWS = 0
+
+_COUNT = Interval(numbers.Integral, 1, None, closed="left")
+_POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
+_NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
+
+# What a fit that goes on from another one can't change.
+_STRUCTURE = ("backbone", "backbone_params", "weights", "freeze_depth", "head", "image_size")
+
+
+class FineTunedEstimator(ImageEstimator):
+    """Base of the estimators that train the last stages of a network, and a head.
+
+    A subclass says what targets are: `_check_targets` and `_fit_targets`.
+    """
+
+    _parameter_constraints: dict = {
+        **ImageEstimator._parameter_constraints,
+        "freeze_depth": [numbers.Integral, None],
+        "head": [StrOptions({"linear"}), tuple, list, callable],
+        "dropout": [Interval(numbers.Real, 0, 1, closed="left")],
+        "optimizer": [StrOptions(set(OPTIMIZERS)), type],
+        "optimizer_params": [dict, None],
+        "lr": [_POSITIVE],
+        "backbone_lr_scale": [_NOT_NEGATIVE],
+        "layer_decay": [Interval(numbers.Real, 0, 1, closed="right")],
+        "weight_decay": [_NOT_NEGATIVE],
+        "max_epochs": [_COUNT, None],
+        "batch_size": [_COUNT, StrOptions({"auto"})],
+        "max_grad_norm": [_POSITIVE, None],
+        "batch_norm": [StrOptions({"frozen", "train"})],
+        "unfreeze_every": [_COUNT, None],
+        "training_precision": [StrOptions({"float32", "bfloat16"})],
+        "augment": [str, callable, None],
+        "augment_views": [_COUNT, None],
+        "mix": [StrOptions(set(MIXES)), None],
+        "mix_alpha": [_POSITIVE],
+        "tta": [_COUNT],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [_COUNT],
+        "checkpoint_dir": [str, os.PathLike, None],
+        "replay": [Interval(numbers.Integral, 0, None, closed="left")],
+        "warm_start": ["boolean"],
+        "callbacks": [list, tuple, None],
+        "net_params": [dict, None],
+        "on_error": [StrOptions({"raise", "skip"})],
+        "random_state": ["random_state"],
+    }
+
+    _learned = (
+        *ImageEstimator._learned,
+        "_backbone",
+        "_structure",
+        "_targets",
+        "_replay",
+        "_is_multilabel",
+        "_is_one_number",
+        "_n_outputs",
+    )
+
+    def save_backbone(self, path):
+        """Write the tuned network, without its head, as a self-describing file.
+
+        The file works as ``backbone=`` of either estimator: what was tuned on one
+        task is the backbone of the next.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to; the name ends in ``.safetensors``. A file of that name is
+            replaced.
+
+        Raises
+        ------
+        ValueError
+            When the name has another ending.
+        FileNotFoundError
+            When there is no such folder.
+        """
+        check_is_fitted(self)
+        path = os.path.abspath(path)
+        if not path.endswith(".safetensors"):
+            raise ValueError(
+                "path must end in '.safetensors', so that backbone= takes the file, got "
+                f"{os.path.basename(path)!r}"
+            )
+        folder = os.path.dirname(path)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f"no folder {folder}")
+        spec = self.backbone_spec_
+        write_backbone_file(
+            path,
+            self._backbone.model.state_dict(),
+            {
+                "architecture": spec.architecture,
+                "params": dict(spec.params),
+                "input": asdict(spec.input.at(self.image_size_)),
+                "head": False,
+                "source": f"fine-tuned with sktransfer from {spec.name}: {spec.source}",
+                "licence": spec.licence,
+            },
+        )
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "n_iter_")  # what `fit` sets last
+
+    # what a subclass says of its targets
+
+    def _check_targets(self, y, *, reset, classes=None):
+        """Return checked targets (n,) or (n, n_outputs); with `reset`, learn what they are."""
+        raise NotImplementedError
+
+    def _fit_targets(self, y, weights):
+        """Return what turns checked targets into rows of numbers for the network."""
+        raise NotImplementedError
+
+    def _weigh(self, y, weights):
+        """Return the weights of the images that are fitted."""
+        return weights
+
+    def _check_left_over(self, y, left):
+        """Raise when too little is left of `y` for a fit; `left` are positions."""
+
+    def _strata(self, y):
+        """Return what a held-out share has in the proportions of the rest, or None."""
+        return None
+
+    # fit
+
+    def _fit(self, X, y, sample_weight=None, X_val=None, y_val=None, *, goes_on, classes=None):
+        recipe = self._recipe()
+        self._check_combinations(recipe, X_val, y_val)
+        n_given = _num_samples(X)
+        kept, weights = _weights(X, y, sample_weight)
+        if len(kept) < n_given:  # of no influence, on the range of pixels either
+            X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
+        images = self._validate_images(X, reset=not goes_on)
+        y = self._check_targets(y, reset=not goes_on, classes=classes)
+        check_consistent_length(images, y)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if not goes_on:
+            self._find_network()
+
+        train, held_out = self._hold_out(y, seed, X_val is not None)
+        activations, train, held_activations, held_out = self._read(
+            images, train, held_out, self._view(0, seed), kept, n_given
+        )
+        self._check_left_over(y, train)
+        weights_of_fit = self._weigh(y[train], weights[train])
+        if not goes_on:
+            self._targets = self._fit_targets(y[train], weights_of_fit)
+        training = Examples(
+            self._views(images.take(train), activations, seed),
+            self._targets.encode(y[train]),
+            weights_of_fit,
+        )
+        validation = None
+        if held_activations is not None:
+            validation = Examples(
+                Views.fixed(held_activations),
+                self._targets.encode(y[held_out]),
+                weights[held_out],
+            )
+        elif X_val is not None:
+            validation = self._given_validation(X_val, y_val)
+
+        # Of a fit that goes on, too, nothing is changed until it is done.
+        start = copy.deepcopy(self.net_.module_ if goes_on else self._trained_stages())
+        fresh = Replay(activations, training.encoded, training.weights)
+        old = getattr(self, "_replay", None)
+        if goes_on and old is not None:
+            training = _with_old(training, old)
+        net = fit_net(start, recipe, self._targets, training, validation, self._around(seed))
+        self._replay = None
+        if self.replay:
+            seen = fresh if old is None else old.followed_by(fresh)
+            self._replay = seen.sample(self.replay, np.random.RandomState(seed))
+        trained = net.module_.stages.state_dict()
+        if trained:
+            self._trained_stages().load_state_dict(trained)
+        self.net_ = net
+        self.history_ = records(net)
+        if validation is not None:
+            self.best_epoch_ = net.best_.number
+        self.n_iter_ = len(self.history_)
+        return self
+
+    def _recipe(self):
+        """Return the parameters that say how to train."""
+        choices = {
+            field.name: getattr(self, field.name)
+            for field in fields(Recipe)
+            if hasattr(self, field.name)
+        }
+        if not self.early_stopping:
+            choices["n_iter_no_change"] = None
+        return Recipe(**choices)
+
+    def _check_combinations(self, recipe, X_val, y_val):
+        """Raise for parameters that can't be together."""
+        head = self.head
+        if isinstance(head, (tuple, list)) and not all(
+            isinstance(width, numbers.Integral) and width > 0 for width in head
+        ):
+            raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
+        if callable(head) and self.dropout:
+            raise ValueError(
+                f"dropout={self.dropout} has no place in a head that a callable makes; set "
+                "dropout=0 and put dropout into the module"
+            )
+        if (X_val is None) != (y_val is None):
+            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+            raise ValueError(f"{given} is given without {missing}; pass both to fit")
+        if X_val is not None and not self.early_stopping:
+            raise ValueError(
+                "X_val and y_val are used by early stopping only; set early_stopping=True"
+            )
+        make_augmentation(self.augment)  # an error here, not after the images are read
+        for name, value, default in (
+            ("augment_views", self.augment_views, None),
+            ("tta", self.tta, 1),
+        ):
+            if self.augment is None and value != default:
+                raise ValueError(
+                    f"{name}={value} needs random views of images; set augment='light' or another "
+                    f"augmentation, or {name}={default}"
+                )
+        for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
+            if name in (self.optimizer_params or {}):
+                raise ValueError(
+                    f"optimizer_params must not hold {name!r}; set the parameter {own}= of "
+                    f"{type(self).__name__}"
+                )
+        for name in self.net_params or {}:
+            if name.split("__")[0] in RESERVED_NET_PARAMS and not name.startswith("callbacks__"):
+                raise ValueError(
+                    f"net_params must not hold {name!r}, which follows from the parameters of "
+                    f"{type(self).__name__}"
+                )
+
+    def _find_network(self):
+        pristine, input_spec = self._load_backbone()
+        self.backbone_spec_ = pristine.spec
+        self.image_size_ = input_spec.size
+        self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
+        pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
+        self._backbone = pristine.fresh(self.freeze_depth_)
+        self._structure = {name: getattr(self, name) for name in _STRUCTURE}
+
+    def _check_that_it_can_go_on(self):
+        """Raise when parameters that shape the network were set since the last fit."""
+        for name, before in self._structure.items():
+            if getattr(self, name) != before:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} was {before!r} when training began, and "
+                    "training can't go on with another network; set it back, or fit a clone with "
+                    "warm_start=False"
+                )
+
+    def _hold_out(self, y, seed, is_given):
+        """Return positions to train on, and positions to validate on or None."""
+        everything = np.arange(len(y))
+        if not self.early_stopping or is_given:
+            return everything, None
+        try:
+            train, held_out = train_test_split(
+                everything,
+                test_size=self.validation_fraction,
+                random_state=seed,
+                stratify=self._strata(y),
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"early_stopping=True can't hold out validation_fraction="
+                f"{self.validation_fraction} of {len(y)} images: {error}; set another fraction, "
+                "pass X_val and y_val to fit, or early_stopping=False"
+            ) from None
+        return np.sort(train), np.sort(held_out)
+
+    def _read(self, images, train, held_out, view, kept, n_given):
+        """Return activations and positions of what can be read, to train and to validate on.
+
+        `kept` are the positions that `images` had among the `n_given` of ``X``.
+        """
+        sides = [(self._extract_at_cut(images.take(train), view), train)]
+        if held_out is not None:
+            sides.append((self._extract_at_cut(images.take(held_out)), held_out))
+        failures = sorted(
+            failure._replace(position=int(kept[positions[failure.position]]))
+            for extraction, positions in sides
+            for failure in extraction.failures
+        )
+        if self.on_error == "raise":
+            raise_failures(failures, n_given)
+        warn_of_failures(failures, n_given, "left out of fit")
+        read = []
+        for extraction, positions in sides:
+            bad = [failure.position for failure in extraction.failures]
+            values = np.delete(extraction.values, bad, axis=0) if bad else extraction.values
+            read += [values, np.delete(positions, bad)]
+        return read if held_out is not None else [*read, None, None]
+
+    def _given_validation(self, X_val, y_val):
+        images = self._validate_images(X_val, reset=False)
+        y_val = self._check_targets(y_val, reset=False)
+        check_consistent_length(images, y_val)
+        extraction = self._extract_at_cut(images)
+        raise_failures(extraction.failures, len(images))
+        encoded = self._targets.encode(y_val)
+        return Examples(Views.fixed(extraction.values), encoded, np.ones(len(encoded)))
+
+    def _around(self, seed):
+        """Return what a fit has to do with beside the recipe and the images."""
+        # without a seed of its own, a fit that is tried again is the same fit
+        seed_name = "None" if self.random_state is None else seed
+        name = (self.backbone_spec_.digest, self.freeze_depth_, seed_name, self._view_name())
+        return Surroundings(
+            device=resolve_device(self.device),
+            seed=seed,
+            checkpoint_dir=self.checkpoint_dir,
+            checkpoint_name=repr(name),
+            callbacks=list(self.callbacks or ()),
+            net_params=self.net_params,
+            verbose=self.verbose,
+        )
+
+    # views
+
+    def _view(self, number, seed):
+        """Return a random view of the images; None where they are not augmented."""
+        augmentation = make_augmentation(self.augment)
+        if augmentation is None:
+            return None
+        if self.augment_views is not None:
+            seed = _SEED_OF_KEPT_VIEWS
+        return View(augmentation, number, seed)
+
+    def _view_name(self):
+        view = self._view(0, 0)
+        return None if view is None else (view.augmentation.name, self.augment_views)
+
+    def _views(self, images, first, seed):
+        """Return the views of images that can be read, of which `first` is there already."""
+        if self.augment is None:
+            return Views.fixed(first)
+
+        def extract(number):
+            if number == 0:
+                return first
+            extraction = self._extract_at_cut(images, self._view(number, seed))
+            raise_failures(extraction.failures, len(images))  # could be read a moment ago
+            return extraction.values
+
+        return Views(extract, self.augment_views)
+
+    # the network
+
+    def _extract_at_cut(self, images, view=None):
+        """Return what the trained stages read; with all stages frozen, pooled rows."""
+        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
+        return self._extract(
+            images,
+            self._backbone,
+            self.backbone_spec_.input.at(self.image_size_),
+            self.freeze_depth_,
+            self._backbone.pooling("auto") if all_frozen else None,
+            view=view,
+            # a view that is seen once is not worth the disk
+            keep=view is None or self.augment_views is not None,
+        )
+
+    def _trained_stages(self):
+        if self.freeze_depth_ == len(self._backbone.stages):
+            return torch.nn.Identity()
+        return self._backbone.rest(self.freeze_depth_, self._backbone.pooling("auto"))
+
+    def _outputs_of_views(self, X):
+        """Yield the network's outputs (n, n_outputs) for the images and their random views."""
+        check_is_fitted(self)
+        images = self._validate_images(X, reset=False)
+        for number in range(self.tta):
+            # the first is the image itself, as `fit` without augmentation sees it
+            view = self._view(number, _SEED_OF_KEPT_VIEWS) if number else None
+            extraction = self._extract_at_cut(images, view)
+            raise_failures(extraction.failures, len(images))
+            yield outputs(self.net_, extraction.values, resolve_device(self.device))
+
+
+def _weights(X, y, sample_weight):
+    """Return the positions of images whose weight is not zero, and their weights."""
+    n = _num_samples(X)
+    if sample_weight is None:
+        return np.arange(n), np.ones(n)
+    if y is not None:
+        check_consistent_length(X, y)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if np.any(weights < 0):
+        raise ValueError(
+            f"sample_weight must not be negative, got {weights.min()} for "
+            f"X[{int(weights.argmin())}]"
+        )
+    kept = np.flatnonzero(weights)
+    if not kept.size:
+        raise ValueError("sample_weight is zero for every image; one at least must weigh more")
+    return kept, weights[kept]
+
+
+def _with_old(training, old):
+    """Return new examples followed by old ones, which are not augmented again."""
+    return Examples(
+        training.views.followed_by(old.activations),
+        np.concatenate([training.encoded, old.targets]),
+        np.concatenate([training.weights, old.weights]),
+    )

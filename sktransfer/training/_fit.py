@@ -1,0 +1,111 @@
+"""From activations and targets to a trained net."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ._checkpoint import Checkpoint
+from ._freeze import TrainablePart
+from ._loss import WeightedLoss
+from ._net import TransferNet, make_net
+from ._probe import only_a_linear_head, pooled_rows, start_head
+from ._recipe import Recipe
+from ._targets import Targets
+from ._training_set import TrainingSet, Views
+
+
+@dataclass
+class Examples:
+    """Views of images with their encoded targets (n, n_outputs) and weights (n,)."""
+
+    views: Views
+    encoded: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass
+class Surroundings:
+    """What a fit has to do with beside the recipe and the images."""
+
+    device: torch.device
+    seed: int
+    checkpoint_dir: str | None = None
+    checkpoint_name: str = ""
+    callbacks: Sequence[Any] = ()
+    net_params: dict[str, Any] | None = None
+    verbose: int = 0
+
+
+def fit_net(
+    start: nn.Module,
+    recipe: Recipe,
+    targets: Targets,
+    training: Examples,
+    validation: Examples | None,
+    around: Surroundings,
+) -> TransferNet:
+    """Return a trained net.
+
+    `start` is the stages after the cut, which get a new head, or a `TrainablePart`
+    that training goes on with. It is trained in place. Torch's global random state is
+    left as it was.
+    """
+    weights = training.weights / training.weights.mean()
+    devices = [around.device] if around.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(around.seed)
+        part = start
+        if not isinstance(start, TrainablePart):
+            views = training.views.to_start_from()
+            rows = np.concatenate([pooled_rows(start, view, around.device) for view in views])
+            repeated = (
+                np.tile(training.encoded, (len(views), 1)),
+                np.tile(training.weights / len(views), len(views)),
+            )
+            head = start_head(recipe, rows, *repeated, targets)
+            part = TrainablePart(start, head, recipe.batch_norm)
+        device, dtype = around.device, torch.float32
+        is_probe = only_a_linear_head(recipe, part.stages)
+        if is_probe:
+            # A problem as small as scikit-learn's own linear models, with one solution:
+            # in their precision, and where it costs no transfers.
+            device, dtype = torch.device("cpu"), torch.float64
+        n = len(weights)
+        net = make_net(
+            part.to(dtype=dtype),
+            WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
+            recipe,
+            n_epochs=recipe.epochs_of(n, is_probe),
+            batch_size=recipe.batch_size_of(n, is_probe),
+            validation=validation and _set(validation, validation.weights, dtype),
+            checkpoint=_checkpoint(recipe, training, around),
+            seed=around.seed,
+            device=device,
+            callbacks=around.callbacks,
+            net_params=around.net_params,
+            verbose=around.verbose,
+        )
+        return net.fit(_set(training, weights, dtype))
+
+
+def _set(examples: Examples, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:
+    return TrainingSet(examples.views, examples.encoded, weights, dtype)
+
+
+def _checkpoint(recipe: Recipe, training: Examples, around: Surroundings) -> Checkpoint | None:
+    if around.checkpoint_dir is None:
+        return None
+    choices = [(field.name, _name(getattr(recipe, field.name))) for field in fields(recipe)]
+    arrays = (training.views.of_epoch(0), training.encoded, training.weights)
+    return Checkpoint(around.checkpoint_dir, f"{around.checkpoint_name} {choices}", arrays)
+
+
+def _name(value: Any) -> str:
+    """Return what names a choice in any process; the repr of a function holds an address."""
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)

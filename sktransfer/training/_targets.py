@@ -1,0 +1,93 @@
+"""What ``y`` is to the network: a row of numbers for each image, and back again.
+
+Every kind of target is a row of floats, so that one training set, one mixing of images
+and one place for weights serve all of them.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.preprocessing import StandardScaler
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """One class of several for each image; rows are one-hot."""
+
+    n_outputs: int
+    loss: str = field(default="softmax", init=False)
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return rows (n, n_outputs), float32, for positions among the classes."""
+        return np.eye(self.n_outputs, dtype=np.float32)[labels]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each class; those of an image sum to 1."""
+        return softmax(logits, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTargets:
+    """Any number of labels for each image; rows are 0 or 1.
+
+    `balance` (2, n_outputs) holds the weights of a label's absence and its presence.
+    """
+
+    balance: np.ndarray
+    loss: str = field(default="sigmoid", init=False)
+
+    @classmethod
+    def of(cls, labels: np.ndarray, weights: np.ndarray, balanced: bool) -> "LabelTargets":
+        """Return targets in which, if `balanced`, absence and presence weigh the same."""
+        if not balanced:
+            return cls(np.ones((2, labels.shape[1])))
+        present = np.average(labels, axis=0, weights=weights)
+        shares = np.clip(np.stack([1 - present, present]), 1 / len(labels), 1)
+        return cls(0.5 / shares)
+
+    @property
+    def n_outputs(self) -> int:
+        return self.balance.shape[1]
+
+    def encode(self, labels: np.ndarray) -> np.ndarray:
+        """Return rows (n, n_outputs), float32."""
+        return np.ascontiguousarray(labels, dtype=np.float32)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return the probability of each label."""
+        return expit(logits)
+
+
+@dataclass(frozen=True, eq=False)
+class NumberTargets:
+    """One or more numbers for each image; rows are standardised by the training images.
+
+    A network learns targets of mean 0 and deviation 1 at the rate that suits its head,
+    whatever their unit.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    loss: str = field(default="squared", init=False)
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, weights: np.ndarray) -> "NumberTargets":
+        """Return the targets whose unit is that of `numbers` (n, n_outputs)."""
+        scaler = StandardScaler().fit(numbers, sample_weight=weights)
+        return cls(scaler.mean_, scaler.scale_)
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.mean)
+
+    def encode(self, numbers: np.ndarray) -> np.ndarray:
+        """Return rows (n, n_outputs), float64."""
+        return (numbers - self.mean) / self.scale
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Return numbers (n, n_outputs), float64, in the unit of the training images."""
+        return outputs * self.scale + self.mean
+
+
+Targets = ClassTargets | LabelTargets | NumberTargets

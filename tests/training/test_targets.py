@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
+
+
+def test_classes_are_rows_with_a_one():
+    np.testing.assert_array_equal(ClassTargets(3).encode(np.array([2, 0])), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_probabilities_of_classes_sum_to_one_and_those_of_labels_are_apart():
+    logits = np.array([[0.0, 0.0], [100.0, -100.0]])
+    np.testing.assert_allclose(
+        ClassTargets(2).probabilities(logits), [[0.5, 0.5], [1, 0]], atol=1e-9
+    )
+    labels = LabelTargets.of(np.eye(2), np.ones(2), balanced=False)
+    np.testing.assert_allclose(labels.probabilities(np.zeros((1, 2))), [[0.5, 0.5]])
+
+
+def test_balanced_labels_weigh_presence_and_absence_the_same():
+    labels = np.array([[1, 0], [0, 0], [0, 0], [0, 1]])
+    absence, presence = LabelTargets.of(labels, np.ones(4), balanced=True).balance
+    np.testing.assert_allclose(absence * 3, presence * 1)
+
+
+def test_numbers_have_mean_zero_and_deviation_one_by_their_weights_and_come_back():
+    numbers = np.array([[1.0, 10.0], [3.0, 10.0], [100.0, 10.0]])
+    targets = NumberTargets.of(numbers, np.array([1.0, 1.0, 0.0]))
+    np.testing.assert_allclose(targets.mean, [2, 10])
+    np.testing.assert_allclose(targets.scale, [1, 1])  # a constant keeps its unit
+    np.testing.assert_allclose(targets.decode(targets.encode(numbers)), numbers)
+
+
+@pytest.mark.parametrize("n_outputs", [2, 5])
+def test_every_kind_tells_its_number_of_outputs(n_outputs):
+    rows = np.eye(n_outputs)
+    assert ClassTargets(n_outputs).n_outputs == n_outputs
+    assert LabelTargets.of(rows, np.ones(n_outputs), False).n_outputs == n_outputs
+    assert NumberTargets.of(rows, np.ones(n_outputs)).n_outputs == n_outputs
