@@ -184,6 +184,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         of the input, names of the stages, source and licence.
     freeze_depth_ : int
         Number of stages in ``stages[:freeze_depth]``.
+    stages_ : tuple of (name, role, n_params)
+        Each stage and the head, "frozen" or "trained", and its number of parameters.
+        It prints as a table, and stands below the diagram in a notebook.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_in_ : int

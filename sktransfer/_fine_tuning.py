@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._stage_table import stage_table
 from .backbones._file import write_backbone_file
 from .images._augment import View, make_augmentation
 from .runtime._device import resolve_device
@@ -212,6 +213,7 @@ class FineTunedEstimator(ImageEstimator):
         if trained:
             self._trained_stages().load_state_dict(trained)
         self.net_ = net
+        self.stages_ = stage_table(self._backbone, self.freeze_depth_, head=net.module_.head)
         self.history_ = records(net)
         if validation is not None:
             self.best_epoch_ = net.best_.number

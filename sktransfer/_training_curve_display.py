@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from ._image_estimator import ImageEstimator
+from ._fine_tuning import FineTunedEstimator
 from ._matplotlib import axes_or_new, style
 
 _CURVES = ("loss", "score", "lr")
@@ -208,7 +208,7 @@ def _trained_part(estimator):
         part = part.best_estimator_
     while isinstance(part, Pipeline):
         part = part.steps[-1][1]
-    if not isinstance(part, ImageEstimator) or not hasattr(part, "freeze_depth"):
+    if not isinstance(part, FineTunedEstimator):
         inside = "" if part is estimator else f", whose last step is {_name(part)}"
         raise TypeError(
             "TrainingCurveDisplay.from_estimator takes a FineTunedClassifier, a "

@@ -8,7 +8,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sktransfer import PretrainedFeatureTransformer
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureTransformer
 from sktransfer._stage_table import StageRow, StageTable, stage_table
 from sktransfer.backbones import _registry
 from sktransfer.backbones._registry import load_backbone
@@ -97,6 +97,17 @@ def test_a_notebook_shows_scikit_learns_diagram_and_each_stage(fitted, of):
     assert [row[:2] for row in rows[1:]] == [[row.name, row.role] for row in fitted.stages_]
     assert rows[-1][1] == "unused"
     assert fitted.stages_.summary() in page
+
+
+@pytest.mark.parametrize("estimator", [FineTunedClassifier, FineTunedRegressor])
+def test_a_fine_tuned_estimator_shows_its_trained_stages_and_head(shapes, estimator):
+    X, y = shapes
+    fitted = estimator("mini", image_size=32, freeze_depth=-1, max_epochs=1)
+    fitted.fit(X, y if estimator is FineTunedClassifier else (y == "disc").astype(float))
+    assert [row.role for row in fitted.stages_] == ["frozen"] * 4 + ["trained"] * 2
+    in_net = sum(parameter.numel() for parameter in fitted.net_.module_.parameters())
+    assert fitted.stages_.total("trained") == in_net
+    assert Cells(fitted._repr_html_()).rows[-1][:2] == ["(head)", "trained"]
 
 
 def test_before_fit_there_is_the_diagram_alone():

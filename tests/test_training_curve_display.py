@@ -62,6 +62,16 @@ def test_the_record_of_a_real_training_is_drawn(fitted):
     assert display.best_line_ is None
 
 
+def test_early_stopping_fills_every_curve(shapes):
+    params = {**FAST, "early_stopping": True, "validation_fraction": 0.25, "random_state": 0}
+    stopped = FineTunedClassifier(**params).fit(*shapes)
+    display = TrainingCurveDisplay.from_estimator(stopped)
+    assert display.best_epoch == stopped.best_epoch_
+    for values in (display.valid_loss, display.valid_score, display.lr):
+        assert np.isfinite(values).all()
+        assert len(values) == stopped.n_iter_
+
+
 def test_the_best_epoch_is_marked(held_out):
     display = TrainingCurveDisplay.from_estimator(held_out)
     assert set(display.best_line_.get_xdata()) == {2}
