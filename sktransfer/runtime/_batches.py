@@ -1,20 +1,19 @@
 """Read images in threads ahead of the network, in a bounded window."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 import torch
 
-from .._spec import InputSpec
-from ..images._collection import ImageCollection
 from ..images._decode import DecodeError
-from ..images._preprocess import preprocess
 
 _BATCHES_AHEAD = 2
 
 Result = TypeVar("Result")
+# position of an image -> what the network reads of it, or DecodeError
+Read = Callable[[int], torch.Tensor]
 
 
 class Batch(NamedTuple):
@@ -25,32 +24,29 @@ class Batch(NamedTuple):
     failures: dict[int, str]
 
 
-def read_batch(images: ImageCollection, positions: Sequence[int], spec: InputSpec) -> Batch:
-    """Return one batch of preprocessed images, read one after the other."""
-    return _gather(positions, [_read(images, position, spec) for position in positions])
+def read_batch(read: Read, positions: Sequence[int]) -> Batch:
+    """Return one batch of images, read one after the other."""
+    return _gather(positions, [_outcome(read, position) for position in positions])
 
 
 def read_batches(
-    images: ImageCollection,
-    batches: Sequence[Sequence[int]],
-    spec: InputSpec,
-    pool: ThreadPoolExecutor,
+    read: Read, batches: Iterable[Sequence[int]], pool: ThreadPoolExecutor
 ) -> Iterator[Batch]:
-    """Yield batches of preprocessed images in order; a few batches are read ahead.
+    """Yield batches of images in order; a few batches are read ahead.
 
     The images of a batch are read side by side. Memory is bounded by the window,
     however many images there are.
     """
 
     def submit(positions: Sequence[int]) -> list[Future]:
-        return [pool.submit(_read, images, position, spec) for position in positions]
+        return [pool.submit(_outcome, read, position) for position in positions]
 
     for positions, futures in _ahead(batches, submit, _BATCHES_AHEAD):
         yield _gather(positions, [future.result() for future in futures])
 
 
 def run_batches(
-    batches: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
     work: Callable[[Sequence[int]], Result],
     pool: ThreadPoolExecutor,
     n_workers: int,
@@ -65,7 +61,7 @@ def run_batches(
 
 
 def _ahead(
-    batches: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
     submit: Callable[[Sequence[int]], list[Future]],
     n_ahead: int,
 ) -> Iterator[tuple[Sequence[int], list[Future]]]:
@@ -95,8 +91,8 @@ def _gather(positions: Sequence[int], outcomes: Sequence[torch.Tensor | DecodeEr
     return Batch(good, torch.stack(tensors) if tensors else None, failures)
 
 
-def _read(images: ImageCollection, position: int, spec: InputSpec) -> torch.Tensor | DecodeError:
+def _outcome(read: Read, position: int) -> torch.Tensor | DecodeError:
     try:
-        return preprocess(images[position].read(), spec)
+        return read(position)
     except DecodeError as error:
         return error

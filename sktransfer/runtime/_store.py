@@ -26,6 +26,7 @@ import numpy as np
 import platformdirs
 
 from ..exceptions import FeatureCacheWarning
+from ._claims import Claims
 from ._store_file import DAMAGE, StoreFile
 from ._store_fork import ForkGate
 
@@ -144,8 +145,8 @@ class ActivationStore:
 
     A key is 32 bytes that name everything its row depends on, so a key has one
     row for good, and of two processes that put it the first one is kept. Two
-    that start on an empty store share the work by asking before each batch, not
-    once for all: `get_many` costs microseconds a key and nothing is held open.
+    that start on an empty store share the work: each takes a claim on a key and
+    then asks for it once more, before it computes the row.
 
     Made by `open_store`. Pickles as its path.
     """
@@ -162,6 +163,7 @@ class ActivationStore:
         self._n_restarts = 0
         self._unreadable: set[bytes] = set()  # to be replaced by the next put
         self._default_limit: int | None = None
+        self.claims = Claims(os.path.join(self._folder, "claims"))
 
     def __reduce__(self):
         return open_store, (self.path,)
@@ -210,6 +212,15 @@ class ActivationStore:
         """
         if items:
             self._try(lambda file: self._put(file, items), None, create=True)
+
+    def get_digests(self, versions: Sequence[bytes]) -> list[bytes | None]:
+        """Return the digest of each version of a file, or None where it is not known."""
+        return self._try(lambda file: file.get_digests(versions), [None] * len(versions))
+
+    def put_digests(self, items: Mapping[bytes, bytes]) -> None:
+        """Keep the digests of files by their versions."""
+        if items:
+            self._try(lambda file: file.put_digests(items, self.limit), None, create=True)
 
     def _put(self, file: StoreFile, items: Mapping[bytes, np.ndarray]) -> None:
         limit = self.limit

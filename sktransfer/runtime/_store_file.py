@@ -2,7 +2,8 @@
 
 Three tables: `rows` (key of a row -> its block and position), `blocks` (id ->
 bytes of the block) and `uses` (id -> minute of last use, size). Ids grow, so
-blocks are appended and the tree stays full and flat.
+blocks are appended and the tree stays full and flat. A fourth, `digests`, keeps
+what files held that may not have to be read again (version of a file -> digest).
 
 What holds when things break:
 
@@ -20,6 +21,7 @@ What holds when things break:
 import os
 import struct
 import time
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import lmdb
@@ -30,6 +32,7 @@ from ._store_block import KEY_SIZE, Block, check_item, pack, unpack
 _PLACE = struct.Struct(">QI")  # of a row: id of its block, position in it
 _ID = struct.Struct(">Q")  # big-endian: LMDB's order of bytes is that of the numbers
 _USE = struct.Struct("<IQ")  # minute of last use, size in bytes
+_CHECK = struct.Struct("<I")  # crc32 of a file's version and digest, after the digest
 
 # Address space, not disk or memory. The same in every process, so that none
 # outgrows the map of another; the limit is kept by eviction.
@@ -43,6 +46,11 @@ _TOUCH_MINUTES = 10  # a use is written down only if the last one is older
 # but not yet reusable: those of the last two transactions and gaps.
 _FILL = 0.75
 _EVICT_TO = 0.9  # of that part, so that one search for the oldest serves many puts
+
+# Digests of files are few bytes and soon had again, so when they fill this they are
+# dropped all at once. 128 MiB is about a million files.
+_DIGEST_BYTES = 2**27
+_DIGEST_PART = 1 / 16  # of the limit, if that is less
 
 # What LMDB raises when the file is not, or no longer, what it wrote.
 DAMAGE = (
@@ -64,7 +72,7 @@ class StoreFile:
         self._env = lmdb.open(
             folder,
             map_size=_MAP_SIZE,
-            max_dbs=3,
+            max_dbs=4,
             max_readers=1024,  # a read at the same time each; 64 bytes a slot
             metasync=False,
             readahead=False,  # rows are read at random; don't drag in their neighbours
@@ -77,8 +85,8 @@ class StoreFile:
         if os.stat(self._data).st_size < self.file_bytes:
             # reading beyond the end would be SIGBUS, not an error
             raise lmdb.CorruptedError(f"{self._data} is shorter than its pages")
-        self._rows, self._blocks, self._uses = (
-            self._env.open_db(name) for name in (b"rows", b"blocks", b"uses")
+        self._rows, self._blocks, self._uses, self._digests = (
+            self._env.open_db(name) for name in (b"rows", b"blocks", b"uses", b"digests")
         )
         self._verified: set[int] = set()  # blocks whose checksum held in this process
         self._touched: dict[int, int] = {}  # block -> minute, not yet written
@@ -106,9 +114,12 @@ class StoreFile:
             return txn.stat(self._rows)["entries"], self._used(txn)
 
     def _used(self, txn: lmdb.Transaction) -> int:
-        tables = [txn.stat(table) for table in (self._rows, self._blocks, self._uses)]
+        return self._size(txn, self._rows, self._blocks, self._uses, self._digests)
+
+    def _size(self, txn: lmdb.Transaction, *tables) -> int:
+        stats = [txn.stat(table) for table in tables]
         parts = ("branch_pages", "leaf_pages", "overflow_pages")
-        return self._page * sum(table[part] for table in tables for part in parts)
+        return self._page * sum(stat[part] for stat in stats for part in parts)
 
     # reading
 
@@ -250,6 +261,34 @@ class StoreFile:
                 txn.delete(key, db=self._rows)
         txn.delete(name, db=self._blocks)
         txn.delete(name, db=self._uses)
+
+    # digests of files
+
+    def get_digests(self, versions: Sequence[bytes]) -> list[bytes | None]:
+        """Return the digest of each version of a file; None if unknown or damaged."""
+        with self._env.begin() as txn:
+            kept = [txn.get(version, db=self._digests) for version in versions]
+        return [
+            _unseal(version, value) if value is not None else None
+            for version, value in zip(versions, kept, strict=True)
+        ]
+
+    def put_digests(self, items: Mapping[bytes, bytes], limit: int) -> None:
+        """Keep digests by the version of the file; drop all others when they are many."""
+        with self._env.begin(write=True) as txn:
+            if self._size(txn, self._digests) > min(_DIGEST_BYTES, limit * _DIGEST_PART):
+                txn.drop(self._digests, delete=False)
+            for version, digest in items.items():
+                txn.put(version, _seal(version, digest), db=self._digests)
+
+
+def _seal(version: bytes, digest: bytes) -> bytes:
+    return digest + _CHECK.pack(zlib.crc32(version + digest))
+
+
+def _unseal(version: bytes, value: bytes) -> bytes | None:
+    digest = value[: -_CHECK.size]
+    return digest if value == _seal(version, digest) else None
 
 
 def _minute() -> int:

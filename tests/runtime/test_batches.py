@@ -1,15 +1,18 @@
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
-from sktransfer._spec import InputSpec
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _batches
 from sktransfer.runtime._batches import read_batch, read_batches, run_batches
 
-SPEC = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+
+def reading(*cells):
+    """Return what reads the images that were passed."""
+    images = as_images(list(cells))
+    return lambda position: torch.from_numpy(images[position].read()).permute(2, 0, 1)
 
 
 @pytest.fixture
@@ -23,42 +26,43 @@ def grey(value):
 
 
 def test_batches_come_in_order_with_their_images(pool):
-    images = as_images([grey(value) for value in range(7)])
-    batches = list(read_batches(images, [[4, 5], [0, 1], [6]], SPEC, pool))
+    read = reading(*(grey(value) for value in range(7)))
+    batches = list(read_batches(read, [[4, 5], [0, 1], [6]], pool))
     assert [batch.positions for batch in batches] == [[4, 5], [0, 1], [6]]
     values = [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
     assert values == [4, 5, 0, 1, 6]
 
 
 def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_there(pool):
-    images = as_images([grey(1), b"no image", grey(3)])
-    (batch,) = read_batches(images, [[0, 1, 2]], SPEC, pool)
+    (batch,) = read_batches(reading(grey(1), b"no image", grey(3)), [[0, 1, 2]], pool)
     assert batch.positions == [0, 2]
     assert list(batch.failures) == [1]
     assert len(batch.pixels) == 2
 
 
-def test_images_are_read_in_a_bounded_window(pool, monkeypatch):
-    images = as_images([grey(0)] * 100)
-    started, lock = [], threading.Lock()
-    read = _batches._read
+def test_images_are_read_in_a_bounded_window(pool):
+    started, begun, read = [], [], reading(grey(0))
 
-    def counted(*arguments):
-        with lock:
-            started.append(1)
-        return read(*arguments)
+    def counted(position):
+        started.append(position)
+        return read(0)
 
-    monkeypatch.setattr(_batches, "_read", counted)
-    batches = read_batches(images, [range(i, i + 10) for i in range(0, 100, 10)], SPEC, pool)
-    next(batches)
+    def batches():
+        for i in range(0, 100, 10):
+            begun.append(i)
+            yield range(i, i + 10)
+
+    results = read_batches(counted, batches(), pool)
+    next(results)
     assert len(started) <= 10 * (1 + _batches._BATCHES_AHEAD)
-    batches.close()
+    assert len(begun) == 1 + _batches._BATCHES_AHEAD  # nor is more of the plan looked at
+    results.close()
 
 
 def test_one_batch_is_read_like_many(pool):
-    images = as_images([grey(1), b"no image", grey(3)])
-    (expected,) = read_batches(images, [[2, 0, 1]], SPEC, pool)
-    batch = read_batch(images, [2, 0, 1], SPEC)
+    read = reading(grey(1), b"no image", grey(3))
+    (expected,) = read_batches(read, [[2, 0, 1]], pool)
+    batch = read_batch(read, [2, 0, 1])
     assert batch.positions == expected.positions == [2, 0]
     assert batch.failures == expected.failures
     assert batch.pixels.equal(expected.pixels)

@@ -1,4 +1,7 @@
+import re
 import threading
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.images._collection import as_images
-from sktransfer.runtime import _extract
+from sktransfer.runtime import _extract, _progress, _result_array
 from sktransfer.runtime._extract import FrozenPart, extract
 from sktransfer.runtime._passes import count_passes
 from sktransfer.runtime._store import open_store
@@ -16,17 +19,9 @@ INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 class Mean(nn.Module):
-    """A "network": the mean of each channel. Remembers the sizes of its batches."""
-
-    def __init__(self, largest=None):
-        super().__init__()
-        self.batches = []
-        self.largest = largest
+    """A "network": the mean of each channel."""
 
     def forward(self, images):
-        if self.largest is not None and len(images) > self.largest:
-            raise torch.OutOfMemoryError("out of memory")
-        self.batches.append(len(images))
         return images.float().mean((2, 3))
 
 
@@ -65,39 +60,6 @@ def test_only_what_the_store_lacks_passes(cache):
     assert (counter.passed, counter.kept) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"n_stages": 2},
-        {"pooling": "max"},
-        {"precision": "bfloat16"},
-        {"input": INPUT.at(16)},
-        {"spec": BackboneSpec("name", "mean", (), None, "other", INPUT, ("one",), "", "")},
-    ],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_everything_that_changes_a_row_changes_its_key(changes):
-    assert frozen_part(**changes).key_of_all() != frozen_part().key_of_all()
-
-
-def test_a_name_and_a_device_change_no_key():
-    renamed = BackboneSpec("other", "mean", (), "x", "digest", INPUT, ("one",), "there", "")
-    same = frozen_part(spec=renamed, device=torch.device("meta"))
-    assert same.key_of_all() == frozen_part().key_of_all()
-
-
-def test_a_batch_is_halved_while_memory_runs_out():
-    module = Mean(largest=3)
-    extraction = extract(greys(*range(10)), frozen_part(module), None, batch_size=8)
-    np.testing.assert_array_equal(extraction.values[:, 0], range(10))
-    assert max(module.batches) <= 3
-
-
-def test_one_image_too_large_for_memory_is_an_error():
-    with pytest.raises(torch.OutOfMemoryError):
-        extract(greys(1, 2), frozen_part(Mean(largest=0)), None)
-
-
 def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
     good = np.full((8, 8, 3), 7, dtype=np.uint8)
     images = as_images([b"broken", good, b"broken", None])
@@ -129,18 +91,12 @@ def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
 
 def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeypatch):
     store = open_store(cache)
-    # this "process" looks before the other has put anything
-    look_up, calls = _extract._look_up, []
-
-    def late(store, keys):
-        calls.append(keys)
-        return {} if len(calls) == 1 else look_up(store, keys)
-
     extract(greys(1, 2, 3, 4), frozen_part(), store)
-    monkeypatch.setattr(_extract, "_look_up", late)
+    # this "process" looked before the other had put anything
+    monkeypatch.setattr(_extract, "_look_up", lambda *arguments: [])
     with count_passes() as counter:
         extraction = extract(greys(1, 2, 3, 4), frozen_part(), store, batch_size=2)
-    assert counter.passed == 0
+    assert (counter.passed, counter.kept) == (0, 4)
     np.testing.assert_array_equal(extraction.values[:, 0], [1, 2, 3, 4])
 
 
@@ -164,8 +120,124 @@ def test_workers_are_cores_and_use_one_thread_each():
     assert {count for _, count in seen} == {1}
 
 
-def test_batches_are_the_same_whichever_comes_first(cache):
+@dataclass(frozen=True)
+class Brighter:
+    """A view: each pixel plus a number, and what it was told of the image."""
+
+    by: int
+    name: str | None = "brighter"
+    seen: dict = field(default_factory=dict, compare=False)
+
+    def key(self):
+        return None if self.name is None else f"{self.name} {self.by}"
+
+    def pixels(self, pixels, spec, digest):
+        self.seen.setdefault(digest, []).append(pixels.shape)
+        size = (3, spec.size, spec.size)
+        return torch.full(size, int(pixels[0, 0, 0]) + self.by, dtype=torch.uint8)
+
+
+def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
+    store, images = open_store(cache), greys(1, 2, 1)
+    plain = extract(images, frozen_part(), store)
+    for by in (10, 20):
+        view = Brighter(by)
+        with count_passes() as counter:
+            first = extract(images, frozen_part(view=view), store)
+            again = extract(images, frozen_part(view=Brighter(by)), store)
+        assert (counter.passed, counter.kept) == (2, 2)
+        np.testing.assert_array_equal(first.values, plain.values + by)
+        np.testing.assert_array_equal(again.values, first.values)
+        assert set(view.seen) == {image.digest() for image in images}
+
+
+def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
+    store, images = open_store(cache), greys(1, 2, 1)
+    for by in (10, 20):
+        view = Brighter(by, name=None)
+        with count_passes() as counter:
+            values = extract(images, frozen_part(view=view), store).values
+        np.testing.assert_array_equal(values[:, 0], [1 + by, 2 + by, 1 + by])
+        assert (counter.passed, counter.kept) == (2, 0)
+        assert all(len(shapes) == 1 for shapes in view.seen.values())
+    assert len(store) == 0
+
+
+def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
+    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, view=Brighter(5))
+    for _ in range(2):
+        with count_passes() as counter:
+            values = extract(greys(1, 2), part, open_store(cache)).values
+        assert values.dtype == np.uint8
+        assert values.shape == (2, 3, 8, 8)
+        np.testing.assert_array_equal(values[:, 0, 0, 0], [6, 7])
+        assert counter.passed == 0
+
+
+def test_a_large_result_is_in_a_file_and_the_same(cache, monkeypatch):
+    values = [*range(50), *range(10)]
+    expected = extract(greys(*values), frozen_part(), None).values
+    monkeypatch.setattr(_result_array, "result_budget", lambda: 100)
+    for _ in range(2):  # computed, and from the store
+        extraction = extract(greys(*values), frozen_part(), open_store(cache), batch_size=4)
+        assert isinstance(extraction.values, np.memmap)
+        np.testing.assert_array_equal(extraction.values, expected)
+        chosen = extraction.values[[3, 55, 1]]
+        assert type(chosen) is np.ndarray
+        np.testing.assert_array_equal(chosen[:, 0], [3, 5, 1])
+
+
+def test_rows_are_asked_of_the_store_in_bounded_parts(cache, monkeypatch):
+    store, asked = open_store(cache), []
+    extract(greys(*range(100)), frozen_part(), store)
+    get_many = store.get_many
+
+    def counted(keys):
+        asked.append(len(keys))
+        return get_many(keys)
+
+    monkeypatch.setattr(store, "get_many", counted)
+    monkeypatch.setattr(_extract, "_BYTES_AT_ONCE", 20 * 3 * 4)  # 20 rows
+    extraction = extract(greys(*range(100)), frozen_part(), store)
+    assert max(asked) == 20
+    np.testing.assert_array_equal(extraction.values[:, 0], range(100))
+
+
+def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
+    class Interrupted(Mean):
+        n_calls = 0
+
+        def forward(self, images):
+            Interrupted.n_calls += 1
+            if Interrupted.n_calls == 4:
+                raise KeyboardInterrupt
+            return super().forward(images)
+
     store = open_store(cache)
-    seen = [_extract._batches(list(range(50)), 8, store) for _ in range(20)]
-    assert len({str(batches) for batches in seen}) > 1
-    assert len({str(sorted(batches)) for batches in seen}) == 1
+    with pytest.raises(KeyboardInterrupt), count_passes() as counter:
+        extract(greys(*range(40)), frozen_part(Interrupted()), store, batch_size=4, n_jobs=2)
+    assert len(store) == counter.passed >= 3 * 4
+    with count_passes() as counter:
+        extract(greys(*range(40)), frozen_part(), store, batch_size=4)
+    assert counter.passed == 40 - counter.kept <= 40 - 3 * 4
+
+
+def test_progress_is_shown_when_asked_also_when_all_was_kept(cache, capsys):
+    store = open_store(cache)
+    extract(greys(1, 2), frozen_part(), store)
+    assert capsys.readouterr() == ("", "")
+    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*2 kept", capsys.readouterr().err)
+    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*3 kept", capsys.readouterr().err)
+
+
+def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
+    class Slow(Mean):
+        def forward(self, images):
+            time.sleep(0.02)
+            return super().forward(images)
+
+    monkeypatch.setattr(_progress, "_SECONDS_BEFORE_PROGRESS", 0.1)
+    extract(greys(*range(30)), frozen_part(Slow()), None, batch_size=1, n_jobs=1)
+    assert "backbone" in capsys.readouterr().err

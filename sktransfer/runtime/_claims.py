@@ -1,0 +1,73 @@
+"""Who computes what: processes that share a store don't begin the same image twice.
+
+A claim is a lock on one byte of a file, at a place that the key says. The system
+gives it back when its process ends, however it ends, and nothing is written. Where
+there are no such locks (Windows, some network file systems) every claim is granted:
+then work may be done twice, and never wrongly.
+"""
+
+import os
+import threading
+from collections.abc import Iterable, Sequence
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+_N_PLACES = 2**62  # as far as a file's offsets go; two keys on one place only wait
+
+
+class Claims:
+    """The claims of this process on keys, in the file `path`.
+
+    Locks are the process's; which of its threads asked first is known here. Closing
+    any descriptor of the file gives all locks back, so it is opened once.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self._lock = threading.Lock()
+        self._held: dict[int, bool] = {}  # place -> whether the system holds it too
+        self._file: int | None = None
+
+    def take(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Claim the keys; return those that were free and are now this caller's."""
+        with self._lock:
+            return [key for key in keys if self._take(_place(key))]
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            for key in keys:
+                if self._held.pop(_place(key)):
+                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(key))
+            if not self._held and self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _take(self, place: int) -> bool:
+        if place in self._held:
+            return False
+        self._held[place] = False
+        if fcntl is None:
+            return True
+        try:
+            if self._file is None:
+                os.makedirs(os.path.dirname(self._path), exist_ok=True)
+                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # a folder that can't be written to: there is no store either
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+            self._held[place] = True
+        except (BlockingIOError, PermissionError):  # another process's: EAGAIN or EACCES
+            del self._held[place]
+            return False
+        except OSError:  # no locks on this file system, or no more of them
+            pass
+        return True
+
+
+def _place(key: bytes) -> int:
+    return int.from_bytes(key[-8:], "little") % _N_PLACES

@@ -1,0 +1,107 @@
+"""Fold batch norms into the convolutions before them.
+
+In evaluation mode a batch norm multiplies and adds constants per channel, and the
+convolution before it can do both. That saves a pass over the activation. Eager code
+stays eager: nothing is traced or compiled.
+"""
+
+import copy
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+# Of the largest value. Rounding in float32 differs by 1e-6 from layer to layer; a
+# convolution folded wrongly gives another activation.
+_TOLERANCE = 1e-3
+
+
+class _Output(NamedTuple):
+    conv: nn.Module
+    value: torch.Tensor  # held, so that its id is not given to another
+    version: int
+
+
+def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
+    """Return a copy of `network` with batch norms folded; itself where none can be.
+
+    The copy shares all that is not folded; `network` stays as it is. Which batch norm
+    follows which convolution is seen in a pass of one image of `size` pixels, so how
+    the network's code calls them does not matter.
+    """
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        pairs = _pairs(network, probe)
+        if not pairs:
+            return network
+        folded = _fold(network, pairs)
+        # what can't be seen: a convolution whose output is used a second time
+        return folded if _agree(network(probe), folded(probe)) else network
+
+
+def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Module, nn.Module]]:
+    """Return the convolutions whose output goes to a batch norm as it is."""
+    outputs: dict[int, _Output] = {}
+    calls: Counter[nn.Module] = Counter()
+    pairs = []
+
+    def after_conv(module, args, output):
+        calls[module] += 1
+        outputs[id(output)] = _Output(module, output, output._version)
+
+    def before_norm(module, args):
+        calls[module] += 1
+        made = outputs.get(id(args[0]))
+        # a new version is another operation, done in place
+        if made is not None and made.version == args[0]._version:
+            pairs.append((made.conv, module))
+
+    hooks = []
+    for module in network.modules():
+        if type(module) is nn.Conv2d:
+            hooks.append(module.register_forward_hook(after_conv))
+        elif _is_foldable(module):
+            hooks.append(module.register_forward_pre_hook(before_norm))
+    try:
+        network(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
+
+
+def _is_foldable(module: nn.Module) -> bool:
+    # timm's batch norm with an activation is known by what it is called: timm may be absent
+    is_norm = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
+    return is_norm and not module.training and module.running_mean is not None
+
+
+def _fold(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> nn.Module:
+    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
+    folded = copy.deepcopy(network, dict(shared))
+    names = {module: name for name, module in network.named_modules()}
+    for conv, norm in pairs:
+        twin = folded.get_submodule(names[conv])
+        twin.weight, twin.bias = fuse_conv_bn_weights(
+            conv.weight,
+            conv.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        rest = nn.Identity()
+        if type(norm) is not nn.BatchNorm2d:
+            rest = nn.Sequential(norm.drop, norm.act)
+        folded.set_submodule(names[norm], rest)
+    return folded.requires_grad_(False).eval()
+
+
+def _agree(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    largest = float(expected.abs().max())
+    return math.isfinite(largest) and bool((expected - actual).abs().max() <= _TOLERANCE * largest)

@@ -1,0 +1,126 @@
+"""Run a frozen part on batches: on its device, in its precision, as large as memory lets."""
+
+import copy
+import threading
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import nn
+
+from ._fold import fold_batch_norms
+from ._frozen_part import FrozenPart
+
+# What says that memory ran out where torch has no class for it: the CPU, Apple's MPS.
+_OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
+
+# The batch that memory is known to be too small for is not tried again: by backbone,
+# depth, precision, size and device, the images that it had room for.
+_largest: dict[tuple, int] = {}
+
+# The folded network used last, or None where there was nothing to fold, by the first
+# batch norm of the backbone, which lives as long as it does. Without it every call of a
+# search would fold once more.
+_folded: WeakKeyDictionary[nn.Module, tuple[tuple, nn.Module | None]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+class FrozenNetwork:
+    """Maps uint8 (n, 3, size, size) to activations: evaluation mode, no gradients.
+
+    The network is not compiled: torch.compile takes minutes for the first batch, and
+    what it brings here was not measured.
+    """
+
+    def __init__(self, frozen: FrozenPart):
+        self._device = frozen.device
+        self._is_bfloat16 = frozen.precision == "bfloat16"
+        self._kind = (
+            frozen.spec.digest,
+            frozen.n_stages,
+            frozen.precision,
+            frozen.input.size,
+            str(frozen.device),
+        )
+        module = _fold(frozen)
+        if frozen.device.type != "cpu":
+            module = copy.deepcopy(module)  # the network itself stays where it is
+        self._module = module.to(frozen.device, memory_format=torch.channels_last)
+
+    def __call__(self, pixels: torch.Tensor) -> np.ndarray:
+        """Return the activations of a batch."""
+        return self.launch(pixels)()
+
+    def launch(self, pixels: torch.Tensor) -> Callable[[], np.ndarray]:
+        """Start a batch, and return what waits for its activations.
+
+        On CUDA the computer goes on meanwhile; elsewhere the batch is done at once.
+        """
+        if self._device.type == "cuda":
+            # only from pinned memory does a copy run beside the computer's work
+            pixels = pixels.pin_memory()
+        parts, start = [], 0
+        while start < len(pixels):
+            n = min(_largest.get(self._kind, len(pixels)), len(pixels) - start)
+            values = self._pass(pixels[start : start + n])
+            if values is None:
+                _largest[self._kind] = n // 2
+            else:
+                parts.append(values)
+                start += n
+        return self._copy_back(torch.cat(parts) if len(parts) > 1 else parts[0])
+
+    @torch.inference_mode()
+    def _pass(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """Return the activations, on the device; None where memory ran out."""
+        try:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16):
+                values = self._module(pixels.to(self._device, non_blocking=True))
+            return values.float() if values.is_floating_point() else values
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            if len(pixels) == 1 or not _says_out_of_memory(error):
+                raise
+        # after the error, whose traceback held what had filled the memory
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    @torch.inference_mode()
+    def _copy_back(self, values: torch.Tensor) -> Callable[[], np.ndarray]:
+        if self._device.type != "cuda":
+            return lambda: values.cpu().contiguous().numpy()
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        # of this batch alone: the next may be on its way when this one is waited for
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self._device))
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            return np.array(host)  # a copy: pinned memory is scarce
+
+        return wait
+
+
+def _says_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in _OUT_OF_MEMORY
+    )
+
+
+def _fold(frozen: FrozenPart) -> nn.Module:
+    """Return the network with its batch norms folded, once for calls with one backbone."""
+    module = frozen.module.eval()
+    norm = next((part for part in module.modules() if isinstance(part, nn.BatchNorm2d)), None)
+    if norm is None:
+        return module
+    what = (frozen.n_stages, frozen.pooling, frozen.input.size)
+    with _lock:
+        known, folded = _folded.get(norm, (None, None))
+        if known != what:
+            folded = fold_batch_norms(module, frozen.input.size)
+            if folded is module:  # which would keep its own key alive
+                folded = None
+            _folded[norm] = what, folded
+    return module if folded is None else folded

@@ -1,0 +1,193 @@
+"""Compute the activations that are not in the store, once among all who share it."""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ..images._collection import ImageCollection
+from . import _passes
+from ._batches import Batch, read_batch, read_batches, run_batches
+from ._frozen_network import FrozenNetwork
+from ._frozen_part import FrozenPart
+from ._image_keys import digest_in
+from ._store import ActivationStore
+from ._threads import CorePool
+
+# Images a batch. On a CPU larger batches fall out of the caches, on a GPU smaller
+# ones leave it idle.
+_BATCH_SIZE = {"cpu": 16, "cuda": 128, "mps": 32}
+
+# Another process's claim is waited for: this long between looks, and so long in vain
+# before its images are computed here as well. A claim is of one batch, and a stopped
+# process keeps its.
+_BETWEEN_LOOKS = 0.02  # s
+_PATIENCE = 60.0  # s
+
+
+class Computed(NamedTuple):
+    """What became of some images: rows by position, how many were found, why there is none."""
+
+    rows: dict[int, np.ndarray]
+    n_kept: int
+    failures: dict[int, str]
+
+    @property
+    def n_images(self) -> int:
+        return len(self.rows) + len(self.failures)
+
+
+class Misses:
+    """Computes rows batch by batch, and puts each batch into the store.
+
+    Parameters
+    ----------
+    images : ImageCollection
+    key_of : dict
+        Position of each image to be computed -> its key.
+    frozen : FrozenPart
+    store : ActivationStore or None
+    batch_size : int or None
+    """
+
+    def __init__(
+        self,
+        images: ImageCollection,
+        key_of: dict[int, bytes],
+        frozen: FrozenPart,
+        store: ActivationStore | None,
+        batch_size: int | None,
+    ):
+        self._images = images
+        self._key_of = key_of
+        self._frozen = frozen
+        self._on_cpu = frozen.device.type == "cpu"
+        self._batch_size = batch_size or _BATCH_SIZE[frozen.device.type]
+        self._store = store
+        self._claims = None if store is None else store.claims
+        self._network = FrozenNetwork(frozen)
+        self._claimed: set[bytes] = set()  # now
+        self._elsewhere: list[int] = []  # claimed by another when it was their turn
+        self._is_patient = True
+
+    def compute(self, pool: CorePool) -> Iterator[Computed]:
+        """Yield what becomes of the images, in no order, each once."""
+        try:
+            yield from self._compute(self._batches(list(self._key_of)), pool)
+            yield from self._wait_for_others(pool)
+        finally:
+            self._release(list(self._claimed))
+
+    def _wait_for_others(self, pool: CorePool) -> Iterator[Computed]:
+        waiting_since = time.monotonic()
+        while self._elsewhere:
+            positions, self._elsewhere = self._elsewhere, []
+            self._is_patient = time.monotonic() - waiting_since < _PATIENCE
+            n_done = 0
+            for computed in self._compute(self._batches(positions), pool):
+                n_done += computed.n_images
+                yield computed
+            if n_done:
+                waiting_since = time.monotonic()
+            else:
+                time.sleep(_BETWEEN_LOOKS)
+
+    def _batches(self, positions: list[int]) -> list[list[int]]:
+        """Divide positions into batches, always the same, in an order that is not.
+
+        Where there are no claims, processes that start at once and go in one order
+        would be at the same batch all the way.
+        """
+        n = self._batch_size
+        batches = [positions[i : i + n] for i in range(0, len(positions), n)]
+        if self._store is not None:
+            random.SystemRandom().shuffle(batches)  # a seed is the user's, and may be equal
+        return batches
+
+    def _compute(self, batches: Sequence[Sequence[int]], pool: CorePool) -> Iterator[Computed]:
+        if self._on_cpu and len(batches) >= pool.n_threads:
+            # A batch for each core, from file to row. Cores that share one batch wait
+            # for each other after every layer, and on a busy machine wait long.
+            yield from run_batches(batches, self._work, pool, pool.n_threads)
+        else:
+            yield from self._compute_together(batches, pool)
+
+    def _work(self, positions: Sequence[int]) -> Computed:
+        try:
+            missing, found = self._begin(positions)
+            batch = read_batch(self._read, missing)
+            return self._end(batch, self._launch(batch), found)
+        except BaseException:
+            self._release([self._key_of[position] for position in positions])
+            raise
+
+    def _compute_together(
+        self, batches: Sequence[Sequence[int]], pool: CorePool
+    ) -> Iterator[Computed]:
+        """Let all threads read one batch; on a GPU, while the last one is computed."""
+        all_found: list[dict[int, np.ndarray]] = []
+
+        def missing() -> Iterator[list[int]]:
+            for positions in batches:
+                missing, found = self._begin(positions)
+                all_found.append(found)
+                if missing:
+                    yield missing
+
+        under_way: tuple[Batch, Callable[[], np.ndarray]] | None = None
+        for batch in read_batches(self._read, missing(), pool):
+            launched = self._launch(batch)
+            if under_way is not None:
+                yield self._end(*under_way, {})
+            under_way = batch, launched
+        if under_way is not None:
+            yield self._end(*under_way, {})
+        for found in all_found:
+            yield Computed(found, len(found), {})
+
+    def _begin(self, positions: Sequence[int]) -> tuple[list[int], dict[int, np.ndarray]]:
+        """Return positions that are for this process to compute, and rows that are there now."""
+        if self._store is None:
+            return list(positions), {}
+        keys = [self._key_of[position] for position in positions]
+        if self._is_patient:
+            # before the look: else a row that is put between the two would be missed
+            mine = set(self._claims.take(keys))
+            self._claimed.update(mine)
+            self._elsewhere.extend(p for p in positions if self._key_of[p] not in mine)
+            positions = [p for p in positions if self._key_of[p] in mine]
+            keys = [self._key_of[position] for position in positions]
+        rows = zip(positions, self._store.get_many(keys), strict=True)
+        found = {position: row for position, row in rows if row is not None}
+        _passes.record(kept=len(found))
+        self._release([self._key_of[position] for position in found])
+        return [position for position in positions if position not in found], found
+
+    def _read(self, position: int) -> torch.Tensor:
+        digest = digest_in(self._key_of[position])
+        return self._frozen.prepare(self._images[position].read(), digest)
+
+    def _launch(self, batch: Batch) -> Callable[[], np.ndarray]:
+        if batch.pixels is None:
+            return lambda: np.empty((0,))
+        return self._network.launch(batch.pixels)
+
+    def _end(
+        self, batch: Batch, launched: Callable[[], np.ndarray], found: dict[int, np.ndarray]
+    ) -> Computed:
+        rows = dict(zip(batch.positions, launched(), strict=True))
+        if self._frozen.n_stages:
+            _passes.record(passed=len(rows))
+        if self._store is not None:
+            self._store.put_many({self._key_of[position]: row for position, row in rows.items()})
+        self._release([self._key_of[position] for position in (*rows, *batch.failures)])
+        return Computed({**found, **rows}, len(found), batch.failures)
+
+    def _release(self, keys: Sequence[bytes]) -> None:
+        mine = [key for key in keys if key in self._claimed]
+        if mine:
+            self._claimed.difference_update(mine)
+            self._claims.release(mine)

@@ -1,0 +1,119 @@
+"""The array of a result, written batch by batch: in memory, or in a file when it is large."""
+
+import mmap
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import prod
+
+import numpy as np
+
+from ._memory import result_budget
+
+_COPIED_AT_ONCE = 2**26  # bytes
+
+
+class ResultArray:
+    """Rows of one shape and dtype, known from the first; those not written are zeros."""
+
+    def __init__(self, n_rows: int):
+        self._n_rows = n_rows
+        self._values: np.ndarray | None = None
+
+    def write(self, rows: Mapping[int, np.ndarray]) -> None:
+        """Write rows to the positions that are their keys."""
+        for position, row in rows.items():
+            if self._values is None:
+                self._values = new_array((self._n_rows, *row.shape), row.dtype)
+            self._values[position] = row
+
+    def repeat(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Write ``sources[i]``, which is a position that was written, to ``targets[i]``."""
+        if not sources:
+            return
+        n = max(1, _COPIED_AT_ONCE // self.row_bytes)
+        for i in range(0, len(sources), n):
+            self._values[targets[i : i + n]] = self._values[sources[i : i + n]]
+
+    @property
+    def row_bytes(self) -> int | None:
+        """Bytes of one row, 1 at least; None before the first is written."""
+        if self._values is None:
+            return None
+        return max(1, prod(self._values.shape[1:]) * self._values.itemsize)
+
+    def finish(self) -> np.ndarray:
+        """Return the array; without columns, if nothing was written."""
+        if self._values is None:
+            return np.empty((self._n_rows, 0), dtype=np.float32)
+        return self._values
+
+
+def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return zeros of that shape, in a temporary file if they are beyond the memory budget.
+
+    The file goes when the array and all that look into it are gone, or at exit.
+
+    Raises
+    ------
+    MemoryError
+        When neither memory nor disk has the room.
+    """
+    n_bytes = prod(shape) * np.dtype(dtype).itemsize
+    budget = result_budget()
+    if n_bytes <= budget:
+        return np.zeros(shape, dtype)
+    folder = _folder()
+    file, path = tempfile.mkstemp(prefix="sktransfer-", suffix=".rows", dir=folder)
+    try:
+        _reserve(file, n_bytes)
+        array = np.memmap(path, dtype, mode="r+", shape=shape)
+    except OSError as error:
+        os.unlink(path)
+        raise MemoryError(
+            f"{shape[0]} activations of shape {shape[1:]} take {n_bytes / 2**30:.1f} GiB: more "
+            f"than a quarter of the memory that is available, and {folder} can't hold them "
+            f"({error.strerror}); pass fewer images at once, freeze to a greater depth, choose a "
+            "smaller image_size, or set the environment variable TMPDIR to a folder with room"
+        ) from None
+    finally:
+        os.close(file)
+    # of the map, which lives as long as any view of the array
+    weakref.finalize(_map_of(array), _remove, path, os.getpid())
+    return array
+
+
+def _folder() -> str:
+    """Return a folder for large temporary files."""
+    # /tmp is in memory on many systems; /var/tmp is on a disk (file-hierarchy(7))
+    if not any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")) and os.access(
+        "/var/tmp", os.W_OK | os.X_OK
+    ):
+        return "/var/tmp"
+    return tempfile.gettempdir()
+
+
+def _reserve(file: int, n_bytes: int) -> None:
+    """Take the disk now: a map onto a full disk would end the process without an error."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+    elif n_bytes > shutil.disk_usage(_folder()).free:
+        raise OSError(28, "No space left on device")
+    else:
+        os.ftruncate(file, n_bytes)
+
+
+def _map_of(array: np.memmap) -> mmap.mmap:
+    return array._mmap
+
+
+def _remove(path: str, owner: int) -> None:
+    if os.getpid() != owner:  # the child of a fork
+        return
+    # At exit, Windows does not remove what is still mapped; and a file that was removed
+    # by whoever cleans the folder is not missed.
+    with suppress(PermissionError, FileNotFoundError):
+        os.unlink(path)
