@@ -8,6 +8,11 @@ from ._fine_tuning import FineTunedEstimator
 from ._matplotlib import axes_or_new, style
 
 _CURVES = ("loss", "score", "lr")
+# The same in every plot; dashes tell them apart where colours don't
+_LOOKS = {
+    "training": {"color": "C0", "linestyle": "-"},
+    "validation": {"color": "C1", "linestyle": "--"},
+}
 _WITH_MARKERS = 30  # more epochs than that, and markers run into each other
 
 
@@ -157,9 +162,8 @@ class TrainingCurveDisplay:
 
         marker = "o" if len(self.epochs) <= _WITH_MARKERS else ""
         self.lines_ = []
-        # dashes tell the curves apart where colours don't
-        for dashes, (label, values) in zip(("-", "--"), chosen.items(), strict=False):
-            look = style(line_kw, label=label, linestyle=dashes, marker=marker, markersize=4)
+        for label, values in chosen.items():
+            look = style(line_kw, label=label, marker=marker, markersize=4, **_LOOKS[label])
             self.lines_ += ax.plot(self.epochs, values, **look)
         self.best_line_ = None
         if self.best_epoch is not None:
