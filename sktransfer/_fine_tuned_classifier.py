@@ -4,6 +4,7 @@ import numbers
 
 import numpy as np
 from scipy.sparse import issparse
+from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
@@ -405,6 +406,30 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             self._check_that_it_can_go_on()
         return self._fit(X, y, sample_weight, goes_on=goes_on, classes=classes)
 
+    def decision_function(self, X):
+        """Return how much speaks for each class: logarithms of odds.
+
+        Parameters
+        ----------
+        X : sequence of images
+            As in `fit`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_images,) or (n_images, n_classes), float64
+            For two classes the log-odds of the second; for more the logarithms of
+            probabilities; for labels the log-odds of each.
+
+        Raises
+        ------
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        yes, no = self._log_probabilities(X)
+        if self._is_multilabel:
+            return yes - no
+        return yes[:, 1] - yes[:, 0] if len(self.classes_) == 2 else yes
+
     def predict_proba(self, X):
         """Return the probability of each class, or of each label.
 
@@ -423,8 +448,12 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        views = [self._targets.probabilities(logits) for logits in self._outputs_of_views(X)]
-        return np.mean(views, axis=0)
+        return np.exp(self._log_probabilities(X)[0])
+
+    def _log_probabilities(self, X):
+        """Return logarithms of probabilities for and against, means over views."""
+        views = [self._targets.log_probabilities(logits) for logits in self._outputs_of_views(X)]
+        return logsumexp(views, axis=0) - np.log(len(views))
 
     def predict(self, X):
         """Return the most probable label of each image, or all labels more likely than not.
@@ -444,10 +473,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        probabilities = self.predict_proba(X)
+        yes, no = self._log_probabilities(X)
         if self._is_multilabel:
-            return (probabilities > 0.5).astype(np.intp)
-        return self.classes_[np.argmax(probabilities, axis=1)]
+            return (yes > no).astype(np.intp)
+        return self.classes_[np.argmax(yes, axis=1)]
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -463,9 +492,11 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             )
         if issparse(y):
             y = y.toarray()
-        is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
-        y = np.asarray(y) if is_multilabel else column_or_1d(y, warn=True)
+        y = np.asarray(y)
         assert_all_finite(y, input_name="y")
+        is_multilabel = type_of_target(y, input_name="y") == "multilabel-indicator"
+        if not is_multilabel:
+            y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         if reset:
             self._is_multilabel = is_multilabel

@@ -392,6 +392,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     # targets
 
     def _check_targets(self, y, *, reset, classes=None):
+        if y is None:
+            raise ValueError("FineTunedRegressor requires y to be passed, but the target y is None")
         y = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
         if reset:
             self._is_one_number = y.ndim == 1

@@ -180,13 +180,13 @@ class FineTunedEstimator(ImageEstimator):
             images, train, held_out, self._view(0, seed), kept, n_given
         )
         self._check_left_over(y, train)
-        weights_of_fit = self._weigh(y[train], weights[train])
         if not goes_on:
-            self._targets = self._fit_targets(y[train], weights_of_fit)
+            self._targets = self._fit_targets(y[train], weights[train])
         training = Examples(
             self._views(images.take(train), activations, seed),
             self._targets.encode(y[train]),
-            weights_of_fit,
+            self._weigh(y[train], weights[train]),
+            weights[train],
         )
         validation = None
         if held_activations is not None:
@@ -194,13 +194,14 @@ class FineTunedEstimator(ImageEstimator):
                 Views.fixed(held_activations),
                 self._targets.encode(y[held_out]),
                 weights[held_out],
+                weights[held_out],
             )
         elif X_val is not None:
             validation = self._given_validation(X_val, y_val)
 
         # Of a fit that goes on, too, nothing is changed until it is done.
         start = copy.deepcopy(self.net_.module_ if goes_on else self._trained_stages())
-        fresh = Replay(activations, training.encoded, training.weights)
+        fresh = Replay(activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None)
         if goes_on and old is not None:
             training = _with_old(training, old)
@@ -342,7 +343,7 @@ class FineTunedEstimator(ImageEstimator):
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))
         encoded = self._targets.encode(y_val)
-        return Examples(Views.fixed(extraction.values), encoded, np.ones(len(encoded)))
+        return Examples(Views.fixed(extraction.values), encoded, *np.ones((2, len(encoded))))
 
     def _around(self, seed):
         """Return what a fit has to do with beside the recipe and the images."""
@@ -446,4 +447,5 @@ def _with_old(training, old):
         training.views.followed_by(old.activations),
         np.concatenate([training.encoded, old.targets]),
         np.concatenate([training.weights, old.weights]),
+        np.concatenate([training.counts, old.counts]),
     )

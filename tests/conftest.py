@@ -5,6 +5,8 @@ import os
 # Before torch is imported. The suite's networks are small, and threads that wait
 # for each other cost more than they bring, above all beside pytest in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before scipy is imported: some of scikit-learn's checks are skipped without it.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
 from importlib.resources import files
 from pathlib import Path

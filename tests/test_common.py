@@ -5,23 +5,38 @@ from collections import Counter
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
+from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureTransformer
 
 # How scikit-learn's rows of numbers are read as images: one pixel high.
 ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
+# The checks fit dozens of times; they ask for the contract, not for accuracy.
+SHORT = {"max_epochs": 5, "random_state": 0}
 
 ESTIMATORS = [
     PretrainedFeatureTransformer(**ROWS),
-    FineTunedClassifier(**ROWS, freeze_depth=None, lr=0.01, random_state=0),
-    FineTunedClassifier(**ROWS, random_state=0),
+    FineTunedClassifier(**ROWS, freeze_depth=None),
+    FineTunedClassifier(**ROWS, **SHORT),
+    FineTunedRegressor(**ROWS, freeze_depth=None),
+    FineTunedRegressor(**ROWS, **SHORT),
 ]
 
-EXPECTED_FAILURES: dict[str, str] = {}
+# As scikit-learn lists it for its own estimators that train on random batches.
+IN_RANDOM_BATCHES = {
+    "check_sample_weight_equivalence_on_dense_data": (
+        "a repeated image is in other batches than a weighted one"
+    )
+}
+
+
+def expected_failures(estimator):
+    """Return what may fail: nothing where the best head is unique."""
+    return IN_RANDOM_BATCHES if getattr(estimator, "freeze_depth", None) is not None else {}
+
 
 _ran = Counter()
 
 
-@parametrize_with_checks(ESTIMATORS, expected_failed_checks=lambda estimator: EXPECTED_FAILURES)
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=expected_failures)
 def test_scikit_learn_check(estimator, check):
     _ran[type(estimator).__name__] += 1
     check(estimator)
@@ -32,6 +47,8 @@ def test_scikit_learn_checks_ran_and_which_are_expected_to_fail(closing_lines):
         pytest.skip("the checks themselves were not selected")
     for name, count in sorted(_ran.items()):
         closing_lines.append(f"scikit-learn checks run on {name}: {count}")
-    closing_lines.append(f"expected failures: {EXPECTED_FAILURES or 'none'}")
+    for estimator in ESTIMATORS:
+        expected = ", ".join(expected_failures(estimator)) or "none"
+        closing_lines.append(f"expected failures of {estimator!r}: {expected}")
     assert set(_ran) == {type(estimator).__name__ for estimator in ESTIMATORS}
     assert min(_ran.values()) > 40

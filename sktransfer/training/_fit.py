@@ -20,11 +20,17 @@ from ._training_set import TrainingSet, Views
 
 @dataclass
 class Examples:
-    """Views of images with their encoded targets (n, n_outputs) and weights (n,)."""
+    """Views of images, their encoded targets (n, n_outputs), weights and counts (n,).
+
+    `weights` are those in the loss. `counts` say how many images each one stands for,
+    which is what the spread of features is measured over: a class that weighs a thousand
+    times as much in the loss is not a thousand times as frequent.
+    """
 
     views: Views
     encoded: np.ndarray
     weights: np.ndarray
+    counts: np.ndarray
 
 
 @dataclass
@@ -62,11 +68,7 @@ def fit_net(
         if not isinstance(start, TrainablePart):
             views = training.views.to_start_from()
             rows = np.concatenate([pooled_rows(start, view, around.device) for view in views])
-            repeated = (
-                np.tile(training.encoded, (len(views), 1)),
-                np.tile(training.weights / len(views), len(views)),
-            )
-            head = start_head(recipe, rows, *repeated, targets)
+            head = start_head(recipe, rows, *_repeated(training, len(views)), targets)
             part = TrainablePart(start, head, recipe.batch_norm)
         device, dtype = around.device, torch.float32
         is_probe = only_a_linear_head(recipe, part.stages)
@@ -90,6 +92,15 @@ def fit_net(
             verbose=around.verbose,
         )
         return net.fit(_set(training, weights, dtype))
+
+
+def _repeated(training: Examples, n_views: int) -> list[np.ndarray]:
+    """Return targets, weights and counts of all views; those of an image weigh as one."""
+    return [
+        np.tile(training.encoded, (n_views, 1)),
+        np.tile(training.weights, n_views) / n_views,
+        np.tile(training.counts, n_views) / n_views,
+    ]
 
 
 def _set(examples: Examples, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:

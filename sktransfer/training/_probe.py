@@ -54,14 +54,19 @@ def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device
 
 
 def start_head(
-    recipe: Recipe, rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
+    recipe: Recipe,
+    rows: np.ndarray,
+    encoded: np.ndarray,
+    weights: np.ndarray,
+    counts: np.ndarray,
+    targets: Targets,
 ) -> nn.Sequential:
-    """Return a head for `rows`: standardised, then what the recipe says.
+    """Return a head for `rows`: standardised by `counts`, then what the recipe says.
 
     A linear head starts from a probe that is fitted here; others start as they are made.
     """
     rows = rows.astype(np.float64)
-    scaler = StandardScaler().fit(rows, sample_weight=weights)
+    scaler = StandardScaler().fit(rows, sample_weight=counts)
     module = make_head(recipe.head, rows.shape[1], targets.n_outputs, recipe.dropout)
     if recipe.head == "linear":
         _fit_probe(module[-1], scaler.transform(rows), encoded, weights, targets)

@@ -1,28 +1,26 @@
 """A share of the old images that training on new ones goes on with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Activations, targets and weights of images that were trained on before."""
+    """Activations, targets, weights and counts of images that were trained on before."""
 
     activations: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
+    counts: np.ndarray
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def followed_by(self, other: "Replay") -> "Replay":
         """Return these images and then those of `other`."""
-        return Replay(
-            np.concatenate([self.activations, other.activations]),
-            np.concatenate([self.targets, other.targets]),
-            np.concatenate([self.weights, other.weights]),
-        )
+        pairs = zip(self._columns(), other._columns(), strict=True)
+        return Replay(*(np.concatenate(pair) for pair in pairs))
 
     def sample(self, n: int, rng: np.random.RandomState) -> "Replay":
         """Return `n` images drawn at random, of each kind of target as many as there are room for.
@@ -39,4 +37,7 @@ class Replay:
             members = np.flatnonzero(kinds.ravel() == kind)
             turn[members] = np.arange(len(members))
         chosen = np.sort(order[np.argsort(turn, kind="stable")[:n]])
-        return Replay(self.activations[chosen], self.targets[chosen], self.weights[chosen])
+        return Replay(*(column[chosen] for column in self._columns()))
+
+    def _columns(self) -> list[np.ndarray]:
+        return [getattr(self, field.name) for field in fields(self)]

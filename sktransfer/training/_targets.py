@@ -7,7 +7,7 @@ and one place for weights serve all of them.
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import log_expit, log_softmax
 from sklearn.preprocessing import StandardScaler
 
 
@@ -22,9 +22,11 @@ class ClassTargets:
         """Return rows (n, n_outputs), float32, for positions among the classes."""
         return np.eye(self.n_outputs, dtype=np.float32)[labels]
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of each class; those of an image sum to 1."""
-        return softmax(logits, axis=1)
+    def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return logarithms of the probability of each class and of all others, stacked."""
+        yes = log_softmax(logits, axis=1)
+        with np.errstate(divide="ignore"):  # of a class that is certain, the others are not
+            return np.stack([yes, np.log(-np.expm1(yes))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +56,9 @@ class LabelTargets:
         """Return rows (n, n_outputs), float32."""
         return np.ascontiguousarray(labels, dtype=np.float32)
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return the probability of each label."""
-        return expit(logits)
+    def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return logarithms of the probability of each label and of its absence, stacked."""
+        return np.stack([log_expit(logits), log_expit(-logits)])
 
 
 @dataclass(frozen=True, eq=False)

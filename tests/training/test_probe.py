@@ -15,7 +15,7 @@ from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTarge
 def head_for_classes(head, rows, labels, n_classes, weights=None):
     targets = ClassTargets(n_classes)
     weights = np.ones(len(rows)) if weights is None else weights
-    return start_head(Recipe(head=head), rows, targets.encode(labels), weights, targets)
+    return start_head(Recipe(head=head), rows, targets.encode(labels), weights, weights, targets)
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def test_a_linear_head_starts_with_the_probabilities_of_a_logistic_regression(n_
     rows = rows.astype(np.float32)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PROBE_C)).fit(rows, labels)
     head = head_for_classes("linear", rows, labels, n_classes)
-    probabilities = ClassTargets(n_classes).probabilities(outputs_of(head, rows))
+    probabilities = np.exp(ClassTargets(n_classes).log_probabilities(outputs_of(head, rows))[0])
     np.testing.assert_allclose(probabilities, probe.predict_proba(rows), atol=1e-3)
 
 
@@ -80,7 +80,7 @@ def test_each_label_has_a_probe_of_its_own():
     rows, positions = make_blobs(60, n_features=4, centers=4, random_state=0)
     labels = np.stack([positions % 2, positions > 1, np.ones(60), np.zeros(60)], axis=1)
     targets = LabelTargets.of(labels, np.ones(60), balanced=True)
-    head = start_head(Recipe(), rows, targets.encode(labels), np.ones(60), targets)
+    head = start_head(Recipe(), rows, targets.encode(labels), np.ones(60), np.ones(60), targets)
     assert ((outputs_of(head, rows) > 0) == labels).mean() > 0.95
 
 
@@ -90,7 +90,7 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
     rows = rng.normal(size=(80, 5))
     numbers = rows @ rng.normal(size=(5, n_outputs)) * 100 + 7
     targets = NumberTargets.of(numbers, np.ones(80))
-    head = start_head(Recipe(), rows, targets.encode(numbers), np.ones(80), targets)
+    head = start_head(Recipe(), rows, targets.encode(numbers), np.ones(80), np.ones(80), targets)
     predicted = targets.decode(outputs_of(head, rows))
     np.testing.assert_allclose(predicted, numbers, rtol=0.05, atol=5)
 

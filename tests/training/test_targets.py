@@ -10,11 +10,19 @@ def test_classes_are_rows_with_a_one():
 
 def test_probabilities_of_classes_sum_to_one_and_those_of_labels_are_apart():
     logits = np.array([[0.0, 0.0], [100.0, -100.0]])
-    np.testing.assert_allclose(
-        ClassTargets(2).probabilities(logits), [[0.5, 0.5], [1, 0]], atol=1e-9
-    )
+    yes, no = np.exp(ClassTargets(2).log_probabilities(logits))
+    np.testing.assert_allclose(yes, [[0.5, 0.5], [1, 0]], atol=1e-9)
+    np.testing.assert_allclose(yes + no, 1)
     labels = LabelTargets.of(np.eye(2), np.ones(2), balanced=False)
-    np.testing.assert_allclose(labels.probabilities(np.zeros((1, 2))), [[0.5, 0.5]])
+    np.testing.assert_allclose(np.exp(labels.log_probabilities(np.zeros((1, 2)))), 0.5)
+
+
+def test_log_odds_stay_finite_where_probabilities_round_to_one():
+    labels = LabelTargets.of(np.eye(2), np.ones(2), balanced=False)
+    yes, no = labels.log_probabilities(np.array([[80.0, -80.0]]))
+    np.testing.assert_allclose(yes - no, [[80, -80]])
+    yes, _ = ClassTargets(2).log_probabilities(np.array([[80.0, -80.0]]))
+    np.testing.assert_allclose(yes[0, 1] - yes[0, 0], -160)
 
 
 def test_balanced_labels_weigh_presence_and_absence_the_same():
