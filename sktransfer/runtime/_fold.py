@@ -34,7 +34,8 @@ def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
     """
     generator = torch.Generator().manual_seed(0)
     probe = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=generator)
-    with torch.no_grad():
+    # not in inference mode, whatever the caller's is: there tensors have no versions
+    with torch.inference_mode(False), torch.no_grad():
         pairs = _pairs(network, probe)
         if not pairs:
             return network

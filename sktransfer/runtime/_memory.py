@@ -10,6 +10,7 @@ _SHARE = 4
 _UNKNOWN = 4 * 2**30
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def result_budget() -> int:
@@ -33,7 +34,7 @@ def _available() -> int:
 def _left_in_cgroups() -> list[int]:
     """Return what the limits of this process's control groups leave, those above included."""
     left = []
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
+    for line in _OWN_GROUPS.read_text().splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":  # version 2
             root, limit, usage = _CGROUPS, "memory.max", "memory.current"

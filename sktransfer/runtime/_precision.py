@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ._fold import fold_batch_norms
+
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Rows that turn further than this from those in float32 are other rows. Narrow layers,
@@ -50,6 +52,7 @@ def resolve_precision(
 def _bears_bfloat16(network: nn.Module, size: int) -> bool:
     # on the CPU, wherever the network will run: bfloat16 rounds alike on all hardware
     images = _draw(size)
+    network = fold_batch_norms(network, size)  # as it will run
     exact = network(images)
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(images)
