@@ -574,3 +574,56 @@ def test_killed_writers_leave_whole_batches_and_no_stale_reader(store, monkeypat
     items = make_rows(40, seed=7)
     store.put_many(items)
     assert_found(store, items)
+
+
+# digests of files
+
+
+def make_digests(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return {rng.bytes(16): rng.bytes(16) for _ in range(n)}
+
+
+def test_digests_of_files_are_found_and_are_no_rows(store, tmp_path):
+    digests = make_digests(100)
+    assert store.get_digests(list(digests)) == [None] * 100
+    store.put_digests(digests)
+    assert store.get_digests([*digests, bytes(16)]) == [*digests.values(), None]
+    assert len(store) == 0
+    assert store.size_bytes > 0
+
+
+def test_a_damaged_digest_is_not_found(store):
+    digests = make_digests(3)
+    store.put_digests(digests)
+    first, *others = digests
+    with store._file._env.begin(write=True) as txn:
+        value = bytearray(txn.get(first, db=store._file._digests))
+        value[3] ^= 1
+        txn.put(first, bytes(value), db=store._file._digests)
+    assert store.get_digests([first]) == [None]
+    assert store.get_digests(others) == [digests[version] for version in others]
+
+
+def test_digests_take_a_small_part_of_the_limit(store, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "2M")
+    rows = make_rows(100)
+    store.put_many(rows)
+    for seed in range(40):
+        store.put_digests(make_digests(500, seed))
+    assert store.size_bytes < 2**20
+    assert n_found(store, rows) == 100
+    newest = make_digests(500, 39)
+    assert store.get_digests(list(newest)) == list(newest.values())
+
+
+def test_a_disk_that_fails_finds_no_digests_and_warns_once(store, monkeypatch):
+    store.put_digests(make_digests(3))
+
+    def fail(*arguments):
+        raise lmdb.DiskError("disk full")
+
+    monkeypatch.setattr(_store_file.StoreFile, "get_digests", fail)
+    with pytest.warns(FeatureCacheWarning, match="disk full"):
+        assert store.get_digests([bytes(16)] * 2) == [None] * 2
+    assert store.get_digests([bytes(16)] * 2) == [None] * 2
