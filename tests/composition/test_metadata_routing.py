@@ -6,7 +6,9 @@ import sklearn
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, make_scorer
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from sktransfer import count_passes
 
@@ -73,3 +75,33 @@ def test_groups_reach_the_splitter_of_cross_validate(shapes, model):
     )
     for train, test in zip(*result["indices"].values(), strict=True):
         assert not set(groups[train]) & set(groups[test])
+
+
+def test_an_image_without_weight_is_not_learned_from_by_the_classifier(shapes, classifier, weights):
+    X, y = shapes
+    wrong = np.where(weights == 0, y[::-1], y)
+    classifier.set_fit_request(sample_weight=True)
+    chain = make_pipeline(FunctionTransformer(), classifier)
+    weighted = chain.fit(X, wrong, sample_weight=weights)
+    by_hand = clone(classifier).fit(X[:12], y[:12])
+    np.testing.assert_allclose(weighted.predict_proba(X), by_hand.predict_proba(X), rtol=1e-6)
+    assert weighted.score(X, y) == 1.0
+
+
+def test_a_search_weighs_training_and_scores_of_the_classifier(shapes, classifier):
+    X, y = shapes
+    weights = np.where(y == "disc", 3.0, 1.0)
+    classifier.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+    folds = list(KFold(2).split(X))
+    search = GridSearchCV(classifier, {"lr": [1e-4, 1e-2]}, cv=folds, error_score="raise")
+    with count_passes() as counter:
+        search.fit(X, y, sample_weight=weights)
+    assert counter.passed == len(X)
+    scores, unweighted = [], []
+    for train, test in folds:
+        fitted = clone(search.best_estimator_).fit(X[train], y[train], sample_weight=weights[train])
+        scores.append(fitted.score(X[test], y[test], sample_weight=weights[test]))
+        other = clone(search.best_estimator_).fit(X[train], y[train])
+        unweighted.append(np.abs(fitted.predict_proba(X) - other.predict_proba(X)).max())
+    assert search.best_score_ == pytest.approx(np.mean(scores))
+    assert min(unweighted) > 1e-4  # the weights did reach training

@@ -75,3 +75,20 @@ def test_a_study_over_the_classifier_passes_each_image_once(shapes, classifier):
     assert counter.passed == len(X)
     assert len(study.trials) == 4
     assert study.best_value >= 0.9
+
+
+# It reaches for a module of Optuna's own that Optuna 4.9 deprecated.
+@pytest.mark.filterwarnings("ignore:.*optuna.terminator.*:FutureWarning")
+# It is marked as experimental as a whole.
+@pytest.mark.filterwarnings("ignore:.*OptunaSearchCV is experimental:Warning")
+def test_optunas_search_draws_candidates_and_passes_each_image_once(shapes, model):
+    integration = pytest.importorskip("optuna_integration", minversion="5")
+    X, y = shapes
+    drawn = {"linear__C": optuna.distributions.FloatDistribution(1e-3, 10, log=True)}
+    search = integration.OptunaSearchCV(model, drawn, n_trials=4, cv=3, random_state=0)
+    with count_passes() as counter:
+        search.fit(X, y)
+    assert counter.passed == len(X)
+    assert search.n_trials_ == 4
+    best = clone(model).set_params(**search.best_params_)
+    assert search.best_score_ == pytest.approx(cross_val_score(best, X, y, cv=3).mean())

@@ -11,7 +11,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sktransfer import count_passes, register_backbone
+from sktransfer import FineTunedRegressor, count_passes, register_backbone
 from sktransfer.backbones import _registered
 
 
@@ -123,3 +123,25 @@ def test_a_transformed_target_comes_back_in_its_own_unit(shapes, transformer):
     by_hand = np.exp(clone(ridge).fit(X[:16], np.log(area[:16])).predict(X[16:]))
     np.testing.assert_allclose(predicted, by_hand)
     assert np.abs(np.log10(predicted) - np.log10(area[16:])).max() < 1.5  # on the right side
+
+
+def test_a_transformed_target_goes_round_a_fine_tuned_regressor(shapes, cache):
+    X, y = shapes
+    area = np.where(y == "disc", 10.0, 10_000.0)
+    regressor = FineTunedRegressor(
+        "mini",
+        freeze_depth=None,
+        image_size=32,
+        max_epochs=4,
+        batch_size=8,
+        precision="float32",
+        feature_cache=str(cache),
+        random_state=0,
+    )
+    model = TransformedTargetRegressor(regressor, func=np.log, inverse_func=np.exp)
+    with count_passes() as counter:
+        predicted = model.fit(X[:16], area[:16]).predict(X)
+        by_hand = np.exp(clone(regressor).fit(X[:16], np.log(area[:16])).predict(X))
+    assert counter.passed == len(X)
+    np.testing.assert_allclose(predicted, by_hand, rtol=1e-5)
+    assert np.abs(np.log10(predicted[16:]) - np.log10(area[16:])).max() < 1.5
