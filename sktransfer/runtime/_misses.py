@@ -2,6 +2,7 @@
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -128,25 +129,22 @@ class Misses:
         self, batches: Sequence[Sequence[int]], pool: CorePool
     ) -> Iterator[Computed]:
         """Let all threads read one batch; on a GPU, while the last one is computed."""
-        all_found: list[dict[int, np.ndarray]] = []
+        found: deque[dict[int, np.ndarray]] = deque()  # of each batch that was begun
 
-        def missing() -> Iterator[list[int]]:
+        def begun() -> Iterator[list[int]]:
             for positions in batches:
-                missing, found = self._begin(positions)
-                all_found.append(found)
-                if missing:
-                    yield missing
+                missing, rows = self._begin(positions)
+                found.append(rows)
+                yield missing
 
         under_way: tuple[Batch, Callable[[], np.ndarray]] | None = None
-        for batch in read_batches(self._read, missing(), pool):
+        for batch in read_batches(self._read, begun(), pool):
             launched = self._launch(batch)
             if under_way is not None:
-                yield self._end(*under_way, {})
+                yield self._end(*under_way, found.popleft())
             under_way = batch, launched
         if under_way is not None:
-            yield self._end(*under_way, {})
-        for found in all_found:
-            yield Computed(found, len(found), {})
+            yield self._end(*under_way, found.popleft())
 
     def _begin(self, positions: Sequence[int]) -> tuple[list[int], dict[int, np.ndarray]]:
         """Return positions that are for this process to compute, and rows that are there now."""
