@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._spec import InputSpec, WeightsOffer
 from ._pooling import FEATURE_MAPS, Layout
+from ._random_state import own_random_state
 from ._stages import StageTable
 
 
@@ -98,14 +99,12 @@ class Architecture:
 
     def random(self, params: Mapping[str, Any]) -> nn.Module:
         """Return the network with random weights, the same every time."""
-        # forked, so that the user's random state stays as it was
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with own_random_state(0):
             return self._built(params)
 
     def empty(self, params: Mapping[str, Any]) -> nn.Module:
         """Return the network with parameters that hold no values and take no memory."""
-        with torch.random.fork_rng(devices=[]), _EmptyOnMeta():
+        with own_random_state(), _EmptyOnMeta():
             return self._built(params)
 
     def _built(self, params: Mapping[str, Any]) -> nn.Module:
