@@ -81,6 +81,8 @@ def test_a_study_over_the_classifier_passes_each_image_once(shapes, classifier):
 @pytest.mark.filterwarnings("ignore:.*optuna.terminator.*:FutureWarning")
 # It is marked as experimental as a whole.
 @pytest.mark.filterwarnings("ignore:.*OptunaSearchCV is experimental:Warning")
+# It tells its tags in the way before scikit-learn 1.6, of which that version alone warns.
+@pytest.mark.filterwarnings("ignore:The OptunaSearchCV or classes from:FutureWarning")
 def test_optunas_search_draws_candidates_and_passes_each_image_once(shapes, model):
     integration = pytest.importorskip("optuna_integration", minversion="5")
     X, y = shapes
