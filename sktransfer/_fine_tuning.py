@@ -24,7 +24,7 @@ from .images._augment import View, make_augmentation
 from .runtime._device import resolve_device
 from .training._fit import Examples, Surroundings, fit_net
 from .training._mix import MIXES
-from .training._net import RESERVED_NET_PARAMS, outputs, records
+from .training._net import check_net_params, outputs, records
 from .training._optimizers import OPTIMIZERS
 from .training._recipe import Recipe
 from .training._replay import Replay
@@ -180,6 +180,12 @@ class FineTunedEstimator(ImageEstimator):
             images, train, held_out, self._view(0, seed), kept, n_given
         )
         self._check_left_over(y, train)
+        if self.mix == "cutmix" and activations.ndim != 4:
+            raise ValueError(
+                f"mix='cutmix' needs activations with height and width at the cut, and at "
+                f"freeze_depth={self.freeze_depth} they have the shape {activations.shape[1:]}; "
+                "freeze fewer stages, or use mix='mixup'"
+            )
         if not goes_on:
             self._targets = self._fit_targets(y[train], weights[train])
         training = Examples(
@@ -218,6 +224,8 @@ class FineTunedEstimator(ImageEstimator):
         self.history_ = records(net)
         if validation is not None:
             self.best_epoch_ = net.best_.number
+        elif goes_on:
+            vars(self).pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
 
@@ -267,12 +275,7 @@ class FineTunedEstimator(ImageEstimator):
                     f"optimizer_params must not hold {name!r}; set the parameter {own}= of "
                     f"{type(self).__name__}"
                 )
-        for name in self.net_params or {}:
-            if name.split("__")[0] in RESERVED_NET_PARAMS and not name.startswith("callbacks__"):
-                raise ValueError(
-                    f"net_params must not hold {name!r}, which follows from the parameters of "
-                    f"{type(self).__name__}"
-                )
+        check_net_params(self.net_params or {}, type(self).__name__)
 
     def _find_network(self):
         pristine, input_spec = self._load_backbone()
@@ -432,12 +435,11 @@ def _weights(X, y, sample_weight):
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if np.any(weights < 0):
         raise ValueError(
-            f"sample_weight must not be negative, got {weights.min()} for "
-            f"X[{int(weights.argmin())}]"
+            f"sample_weight must not be negative, got {weights.min()} for X[{weights.argmin()}]"
         )
     kept = np.flatnonzero(weights)
-    if not kept.size:
-        raise ValueError("sample_weight is zero for every image; one at least must weigh more")
+    if not kept.size:  # newer versions of scikit-learn say so themselves
+        raise ValueError("sample_weight must contain at least one non-zero number")
     return kept, weights[kept]
 
 

@@ -51,6 +51,8 @@ class Pool(nn.Module):
         self.n_prefix_tokens = n_prefix_tokens
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.bfloat16:
+            x = x.float()  # a mean of many rounded values need not be rounded itself
         if self.pooling == "flatten" or x.ndim == 2:
             return x.flatten(1)
         if x.ndim == 3:

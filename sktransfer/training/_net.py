@@ -1,7 +1,8 @@
 """The skorch net that trains the stages after the cut. Only this file imports skorch."""
 
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,10 @@ from ._training_set import Batches, TrainingSet, seed_of
 _PREDICTION_BATCH = {"cpu": 4}
 _PREDICTION_BATCH_ON_GPU = 64
 
-# What `net_params` may not hold, since the estimator's own parameters decide it
-RESERVED_NET_PARAMS = (
+_SECONDS_BEFORE_PROGRESS = 10
+
+# What of skorch's net follows from the recipe and the images
+_OURS = {
     "module",
     "criterion",
     "optimizer",
@@ -39,15 +42,9 @@ RESERVED_NET_PARAMS = (
     "iterator_valid",
     "dataset",
     "train_split",
-    "callbacks",
     "device",
     "verbose",
-    "recipe",
-    "n_epochs",
-    "seed",
-    "checkpoint",
-)
-_SECONDS_BEFORE_PROGRESS = 10
+}
 
 
 class _EndOfTraining(Exception):
@@ -296,6 +293,22 @@ def make_net(
         verbose=verbose,
         **(net_params or {}),
     )
+
+
+def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
+    """Raise for what is no argument of skorch's net, or follows from the recipe."""
+    known = set(inspect.signature(NeuralNet.__init__).parameters) - {"self", "kwargs"}
+    for name in net_params:
+        root = name.split("__")[0]
+        if root in _OURS or name == "callbacks":
+            raise ValueError(
+                f"net_params must not hold {name!r}, which follows from the parameters of {owner}"
+            )
+        if root not in known:
+            raise ValueError(
+                f"net_params has {name!r}, which is no argument of skorch.NeuralNet; it takes "
+                f"{', '.join(sorted(known - _OURS))}"
+            )
 
 
 class _Validation:

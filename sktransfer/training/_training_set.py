@@ -102,4 +102,4 @@ class Batches:
 
 def seed_of(seed: int, epoch: int) -> int:
     """Return the seed of one epoch of a fit."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]) >> 1

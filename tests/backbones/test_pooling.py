@@ -73,3 +73,11 @@ def test_cls_is_refused_where_there_is_no_class_token():
 def test_tokens_that_are_no_class_token_do_not_serve_as_one():
     with pytest.raises(ValueError, match="needs a network with a class token"):
         resolve_pooling("cls", Layout(n_prefix_tokens=4), "registers")
+
+
+@pytest.mark.parametrize("pooling", ["avg", "gem"])
+def test_a_mean_of_bfloat16_is_not_rounded_to_it(pooling):
+    x = torch.rand(2, 3, 5, 5).bfloat16()
+    pooled = Pool(pooling)(x)
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, Pool(pooling)(x.float()))

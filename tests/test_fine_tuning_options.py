@@ -1,0 +1,415 @@
+"""What both fine-tuned estimators do with each choice of the recipe."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torchvision.transforms import v2
+
+from sktransfer import FineTunedClassifier, FineTunedRegressor, count_passes
+from sktransfer.exceptions import ImageReadError
+
+FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
+
+
+def weights_of(fitted):
+    return torch.cat([value.flatten() for value in fitted.net_.module_.state_dict().values()])
+
+
+@pytest.fixture
+def numbers(shapes):
+    """Return the paths of the shapes and a number for each."""
+    X, y = shapes
+    return X, (y == "disc") * 50.0 + 100
+
+
+# weights
+
+
+@pytest.mark.parametrize("freeze_depth", [None, -1])
+def test_images_of_weight_zero_are_as_if_they_were_not_there(shapes, freeze_depth):
+    X, y = shapes
+    weight = np.ones(len(X))
+    weight[[0, 5, 9]] = 0
+    weighted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(X, y, weight)
+    without = FineTunedClassifier(**FAST, freeze_depth=freeze_depth).fit(
+        X[weight > 0], y[weight > 0]
+    )
+    np.testing.assert_array_equal(weighted.predict_proba(X), without.predict_proba(X))
+
+
+def test_an_unreadable_image_is_named_by_its_place_in_x_whatever_weighs_nothing(shapes, tmp_path):
+    X, _ = shapes
+    X = [*X[:6], str(tmp_path / "missing.png")]
+    weight = [0, 1, 0, 1, 1, 1, 1]
+    with pytest.raises(ImageReadError, match=r"1 of 7 .*\n.*X\[6\] .*missing"):
+        FineTunedClassifier(**FAST).fit(X, ["a", "b", "c", "a", "b", "a", "b"], weight)
+
+
+def test_an_image_of_weight_two_is_two_images_where_only_a_linear_head_trains(shapes):
+    X, y = shapes
+    weight = 1 + np.arange(len(X)) % 3
+    frozen = {**FAST, "freeze_depth": None, "batch_size": "auto"}
+    weighted = FineTunedClassifier(**frozen).fit(X, y, weight)
+    repeated = FineTunedClassifier(**frozen).fit(np.repeat(X, weight), np.repeat(y, weight))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [([-1.0, 1, 1], r"negative, got -1.0 for X\[0\]"), ([0, 0, 0], "at least one non-zero")],
+)
+def test_weights_that_make_no_sense_are_an_error(shapes, weight, message):
+    X, _ = shapes
+    with pytest.raises(ValueError, match=message):
+        FineTunedClassifier(**FAST).fit(X[:3], ["a", "b", "a"], weight)
+
+
+def test_balanced_classes_are_sample_weights_of_what_is_fitted(shapes):
+    X, y = shapes
+    chosen = np.r_[0:16, 17, 19]  # fewer discs than squares
+    X, y = X[chosen], np.where(np.isin(chosen, [1, 3, 5, 7, 9]), "square", y[chosen])
+    counts = dict(zip(*np.unique(y, return_counts=True), strict=True))
+    weight = np.array([len(y) / (2 * counts[label]) for label in y])
+    balanced = FineTunedClassifier(**FAST, class_weight="balanced").fit(X, y)
+    by_class = FineTunedClassifier(
+        **FAST, class_weight={label: len(y) / (2 * n) for label, n in counts.items()}
+    ).fit(X, y)
+    assert weights_of(balanced).equal(weights_of(by_class))
+    assert not weights_of(balanced).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
+    assert weight.sum() == pytest.approx(len(y))
+
+
+# multilabel
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("freeze_depth", [None, -1])
+def test_a_matrix_of_labels_is_multilabel(shapes, freeze_depth, class_weight):
+    X, y = shapes
+    labels = np.stack([y == "disc", y == "square", np.ones(len(y))], axis=1).astype(int)
+    options = {**FAST, "max_epochs": 15, "class_weight": class_weight}
+    fitted = FineTunedClassifier(**options, freeze_depth=freeze_depth).fit(X, labels)
+    assert fitted.classes_.tolist() == [0, 1, 2]
+    probabilities = fitted.predict_proba(X)
+    np.testing.assert_array_equal(fitted.predict(X), probabilities > 0.5)
+    np.testing.assert_array_equal(fitted.decision_function(X) > 0, probabilities > 0.5)
+    assert fitted.score(X, labels) >= 0.9
+
+
+def test_multilabel_and_classes_by_weight_do_not_go_together(shapes):
+    X, y = shapes
+    labels = np.stack([y == "disc", y == "square"], axis=1).astype(int)
+    with pytest.raises(ValueError, match=r"no meaning for multilabel.*'balanced'"):
+        FineTunedClassifier(**FAST, class_weight={0: 2}).fit(X, labels)
+
+
+# validation
+
+
+def test_early_stopping_holds_out_a_share_in_the_proportions_of_the_classes(shapes):
+    X, y = shapes
+    seen = {}
+
+    class Counting(Callback):
+        def on_train_begin(self, net, X, **kwargs):
+            seen["train"] = len(X)
+            seen["held out"] = net.train_split.validation.targets.sum(0).tolist()
+
+    options = {**FAST, "early_stopping": True, "validation_fraction": 0.25}
+    fitted = FineTunedClassifier(**options, callbacks=[Counting()]).fit(X, y)
+    assert seen == {"train": 18, "held out": [3, 3]}
+    assert 1 <= fitted.best_epoch_ <= fitted.n_iter_
+    assert {"valid_loss", "valid_score"} <= fitted.history_[0].keys()
+
+
+def test_given_images_are_validated_on_and_all_others_trained_on(shapes):
+    X, y = shapes
+    seen = {}
+
+    class Counting(Callback):
+        def on_train_begin(self, net, X, **kwargs):
+            seen["train"] = len(X)
+
+    stopping = FineTunedClassifier(**FAST, early_stopping=True, callbacks=[Counting()])
+    fitted = stopping.fit(X[:16], y[:16], X_val=X[16:], y_val=y[16:])
+    assert seen == {"train": 16}
+    best = fitted.history_[fitted.best_epoch_ - 1]
+    assert best["valid_score"] == pytest.approx(fitted.score(X[16:], y[16:]))
+
+
+def test_nothing_is_held_out_unasked(shapes):
+    fitted = FineTunedClassifier(**FAST).fit(*shapes)
+    assert not hasattr(fitted, "best_epoch_")
+    assert "valid_loss" not in fitted.history_[0]
+
+
+def test_too_few_images_to_hold_out_are_a_clear_error(shapes):
+    X, y = shapes
+    with pytest.raises(ValueError, match=r"validation_fraction=0.1 of 4 images.*X_val"):
+        FineTunedClassifier(**FAST, early_stopping=True).fit(X[:4], y[:4])
+
+
+# going on
+
+
+class InterruptAtEpoch(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("augment", [None, "light"])
+def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(shapes, tmp_path, augment):
+    X, y = shapes
+    options = {**FAST, "dropout": 0.2, "augment": augment}
+    whole = FineTunedClassifier(**options).fit(X, y)
+    keeping = FineTunedClassifier(**options, checkpoint_dir=tmp_path / "fits")
+    with pytest.raises(KeyboardInterrupt):
+        keeping.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    assert not hasattr(keeping, "n_iter_")
+    trained = []
+
+    class Counting(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            trained.append(len(net.history))
+
+    resumed = keeping.set_params(callbacks=[Counting()]).fit(X, y)
+    assert trained == [3, 4]
+    assert weights_of(resumed).equal(weights_of(whole))
+    assert [record["epoch"] for record in resumed.history_] == [1, 2, 3, 4]
+    assert list((tmp_path / "fits").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.01}, {"freeze_depth": -2}, {"random_state": 1}])
+def test_another_fit_never_resumes(shapes, tmp_path, change):
+    X, y = shapes
+    interrupted = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    other = {**FAST, **change}
+    fitted = FineTunedClassifier(**other, checkpoint_dir=tmp_path).fit(X, y)
+    assert weights_of(fitted).equal(weights_of(FineTunedClassifier(**other).fit(X, y)))
+
+
+def test_warm_start_goes_on_from_the_weights_of_the_last_fit(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST, warm_start=True).fit(X, y)
+    first, before = classifier.history_[0]["train_loss"], weights_of(classifier)
+    again = classifier.fit(X, y)
+    assert again.history_[0]["train_loss"] < first
+    assert not weights_of(again).equal(before)
+    with pytest.raises(ValueError, match=r"freeze_depth=-2 was -1 when training began"):
+        classifier.set_params(freeze_depth=-2).fit(X, y)
+    with pytest.raises(ValueError, match="classes that the classifier does not know: 'star'"):
+        classifier.set_params(freeze_depth=-1).fit(X[:2], ["disc", "star"])
+
+
+def test_partial_fit_takes_the_classes_of_its_first_call_only(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST)
+    classifier.partial_fit(X[:8], y[:8], classes=["disc", "square", "star"])
+    assert classifier.predict_proba(X[:2]).shape == (2, 3)
+    classifier.partial_fit(X[8:], np.where(y[8:] == "disc", "star", y[8:]))
+    with pytest.raises(ValueError, match=r"does not know: 'moon'.*classes="):
+        classifier.partial_fit(X[:2], ["moon", "disc"])
+
+
+def test_replay_keeps_old_classes_from_being_forgotten(shapes):
+    X, y = shapes
+    new = np.flatnonzero(y == "square")
+    options = {**FAST, "max_epochs": 8, "freeze_depth": -2, "lr": 0.01, "backbone_lr_scale": 1.0}
+
+    def recall_of_discs(replay):
+        classifier = FineTunedClassifier(**options, replay=replay).fit(X, y)
+        for _ in range(5):
+            classifier.partial_fit(X[new], y[new])
+        return np.mean(classifier.predict(X[y == "disc"]) == "disc")
+
+    assert recall_of_discs(0) < 0.5
+    assert recall_of_discs(16) >= 0.9
+
+
+def test_a_partial_fit_that_fails_leaves_what_was_learned(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**FAST).partial_fit(X, y)
+    before = classifier.predict_proba(X)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.set_params(callbacks=[InterruptAtEpoch(2)]).partial_fit(X, y)
+    np.testing.assert_array_equal(classifier.predict_proba(X), before)
+
+
+# augmentation
+
+
+def test_kept_views_cost_so_many_passes_an_image_and_serve_the_next_fit(shapes, cache):
+    X, y = shapes
+    options = {**FAST, "max_epochs": 6, "feature_cache": cache, "augment": "light"}
+    with count_passes() as counter:
+        FineTunedClassifier(**options, augment_views=2).fit(X, y)
+    assert counter.passed == 2 * len(X)
+    with count_passes() as counter:
+        FineTunedClassifier(**options, augment_views=2, lr=0.01).fit(X, y)
+    assert counter.passed == 0
+
+
+def test_without_kept_views_every_epoch_draws_its_own(shapes, cache):
+    X, y = shapes
+    options = {**FAST, "feature_cache": cache, "augment": "light"}
+    for _ in range(2):
+        with count_passes() as counter:
+            FineTunedClassifier(**options).fit(X, y)
+        assert counter.passed == FAST["max_epochs"] * len(X)
+
+
+@pytest.mark.parametrize("augment", ["light", "medium", "trivial", v2.RandomHorizontalFlip()])
+def test_augmentation_changes_training_and_not_the_images_to_predict(shapes, augment):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, augment=augment, augment_views=2).fit(X, y)
+    assert not weights_of(fitted).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
+    again = FineTunedClassifier(**FAST, augment=augment, augment_views=2).fit(X, y)
+    assert weights_of(fitted).equal(weights_of(again))
+    with count_passes() as counter:
+        fitted.predict(X)
+    assert counter.kept + counter.passed == len(X)
+
+
+def test_images_are_augmented_with_nothing_frozen(shapes):
+    X, y = shapes
+    options = {**FAST, "max_epochs": 2, "freeze_depth": 0}
+    plain = FineTunedClassifier(**options).fit(X, y)
+    augmented = FineTunedClassifier(**options, augment="light").fit(X, y)
+    assert not weights_of(augmented).equal(weights_of(plain))
+
+
+def test_test_time_augmentation_is_a_mean_over_views(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, augment="light").fit(X, y)
+    plain = fitted.predict_proba(X)
+    three = fitted.set_params(tta=3).predict_proba(X)
+    assert not np.allclose(three, plain)
+    np.testing.assert_array_equal(three, fitted.predict_proba(X))
+    np.testing.assert_allclose(three.sum(1), 1)
+    views = np.exp([fitted._targets.log_probabilities(v)[0] for v in fitted._outputs_of_views(X)])
+    np.testing.assert_allclose(views.mean(0), three)
+
+
+@pytest.mark.parametrize(("mix", "freeze_depth"), [("mixup", None), ("mixup", 0), ("cutmix", -1)])
+def test_mixing_changes_training_the_same_way_each_time(shapes, mix, freeze_depth):
+    X, y = shapes
+    options = {**FAST, "max_epochs": 2, "freeze_depth": freeze_depth}
+    one, other = (FineTunedClassifier(**options, mix=mix).fit(X, y) for _ in range(2))
+    assert weights_of(one).equal(weights_of(other))
+    assert not weights_of(one).equal(weights_of(FineTunedClassifier(**options).fit(X, y)))
+
+
+# the recipe
+
+
+def test_gradual_unfreezing_trains_one_stage_more_every_few_epochs(shapes):
+    X, y = shapes
+    training = []
+
+    class Watching(Callback):
+        def on_batch_end(self, net, **kwargs):
+            stages = net.module_.trained_stages()
+            training.append(sum(any(p.requires_grad for p in s.parameters()) for s in stages))
+
+    options = {**FAST, "max_epochs": 6, "freeze_depth": -2, "unfreeze_every": 2}
+    fitted = FineTunedClassifier(**options, callbacks=[Watching()]).fit(X, y)
+    assert training == [0] * 6 + [1] * 6 + [2] * 6
+    assert all(p.requires_grad for p in fitted.net_.module_.parameters())
+
+
+def test_the_number_of_epochs_follows_from_the_size_of_the_data(shapes):
+    X, y = shapes
+    by_size = {**FAST, "max_epochs": None, "batch_size": 1}
+    assert FineTunedClassifier(**by_size).fit(X, y).n_iter_ == round(300 / 24)
+
+
+@pytest.mark.parametrize("freeze_depth", [-1, None])
+def test_batch_size_auto_is_all_images_where_the_best_head_is_unique(shapes, freeze_depth):
+    X, y = shapes
+    seen = []
+
+    class Watching(Callback):
+        def on_batch_end(self, net, batch, **kwargs):
+            seen.append(len(batch[0]))
+
+    options = {**FAST, "batch_size": "auto", "max_epochs": 1, "freeze_depth": freeze_depth}
+    FineTunedClassifier(**options, callbacks=[Watching()]).fit(np.repeat(X, 2), np.repeat(y, 2))
+    assert seen == ([32, 16] if freeze_depth == -1 else [48])
+
+
+def test_net_params_reach_skorch(shapes):
+    class Named(Callback):
+        pass
+
+    options = {"callbacks": [("mine", Named())], "net_params": {"callbacks__mine": None}}
+    fitted = FineTunedClassifier(**FAST, **options).fit(*shapes)
+    assert "mine" not in dict(fitted.net_.callbacks_)
+
+
+def test_the_history_makes_a_table(shapes):
+    fitted = FineTunedClassifier(**FAST).fit(*shapes)
+    table = pd.DataFrame(fitted.history_)
+    assert table["epoch"].tolist() == [1, 2, 3, 4]
+    assert {"train_loss", "lr", "dur"} <= set(table.columns)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"dropout": 1}, r"'dropout' parameter.*Got 1"),
+        ({"dropout": 0.5, "head": torch.nn.Linear}, r"dropout=0.5 has no place"),
+        ({"optimizer": "lbfgs"}, r"'optimizer' parameter.*Got 'lbfgs'"),
+        ({"optimizer": torch.optim.LBFGS}, r"optimizer=.*groups of parameters"),
+        ({"optimizer_params": {"lr": 1}}, r"optimizer_params must not hold 'lr'.*lr="),
+        ({"optimizer_params": {"momentum": 1}}, r"optimizer='adamw'.*momentum"),
+        ({"layer_decay": 0}, r"'layer_decay' parameter.*Got 0"),
+        ({"max_grad_norm": 0}, r"'max_grad_norm' parameter.*Got 0"),
+        ({"batch_norm": "eval"}, r"'batch_norm' parameter.*Got 'eval'"),
+        ({"batch_size": "all"}, r"'batch_size' parameter.*Got 'all'"),
+        ({"unfreeze_every": 0}, r"'unfreeze_every' parameter.*Got 0"),
+        ({"training_precision": "float16"}, r"'training_precision' parameter.*Got 'float16'"),
+        ({"augment": "strong"}, r"augment must be.*'light'.*got 'strong'"),
+        ({"augment_views": 2}, r"augment_views=2 needs.*augment='light'"),
+        ({"tta": 2}, r"tta=2 needs.*augment='light'"),
+        ({"tta": 0}, r"'tta' parameter.*Got 0"),
+        ({"mix": "both"}, r"'mix' parameter.*Got 'both'"),
+        ({"mix_alpha": 0}, r"'mix_alpha' parameter.*Got 0"),
+        ({"mix": "cutmix", "freeze_depth": None}, r"mix='cutmix' needs.*freeze_depth=None.*mixup"),
+        ({"early_stopping": "yes"}, r"'early_stopping' parameter.*Got 'yes'"),
+        ({"validation_fraction": 1}, r"'validation_fraction' parameter.*Got 1"),
+        ({"n_iter_no_change": 0}, r"'n_iter_no_change' parameter.*Got 0"),
+        ({"checkpoint_dir": 1}, r"'checkpoint_dir' parameter.*Got 1"),
+        ({"replay": -1}, r"'replay' parameter.*Got -1"),
+        ({"warm_start": 2}, r"'warm_start' parameter.*Got 2"),
+        ({"callbacks": Callback()}, r"'callbacks' parameter"),
+        ({"net_params": {"lr": 1}}, r"net_params must not hold 'lr'"),
+        ({"net_params": {"optimizer__eps": 1}}, r"net_params must not hold 'optimizer__eps'"),
+        ({"net_params": {"no_such": 1}}, r"net_params has 'no_such'.*compile"),
+    ],
+)
+@pytest.mark.parametrize("estimator", [FineTunedClassifier, FineTunedRegressor])
+def test_a_wrong_parameter_or_combination_says_what_to_do(numbers, estimator, wrong, message):
+    X, y = numbers
+    with pytest.raises((TypeError, ValueError), match=message):
+        estimator(**{**FAST, **wrong}).fit(X, y.astype(int))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"X_val": ["a.png"]}, "X_val is given without y_val"),
+        ({"y_val": ["disc"]}, "y_val is given without X_val"),
+        ({"X_val": ["a.png"], "y_val": ["disc"]}, "set early_stopping=True"),
+    ],
+)
+def test_validation_data_that_would_not_be_used_are_an_error(shapes, given, message):
+    with pytest.raises(ValueError, match=message):
+        FineTunedClassifier(**FAST).fit(*shapes, **given)
