@@ -2,11 +2,13 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from sktransfer.runtime import _gpu_lease
+from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer.runtime import _extract, _gpu_lease
 from sktransfer.runtime._gpu_lease import Lease, gpu_lease
 
 pytestmark = [
@@ -141,3 +143,20 @@ def test_a_gpu_is_leased_by_its_own_name_and_the_cpu_not_at_all(name, monkeypatc
         assert [path.name for path in tmp_path.rglob("*.lock")] == [f"{name}-cuda:1-0.lock"]
         assert not emptied
     assert emptied
+
+
+def test_an_extraction_holds_its_device_only_where_images_pass(shapes, cache, monkeypatch):
+    held = []
+
+    @contextmanager
+    def noted(device):
+        with count_passes() as counter:
+            yield
+        held.append((device, counter.passed))
+
+    monkeypatch.setattr(_extract, "gpu_lease", noted)
+    transformer = PretrainedFeatureTransformer("mini", device="cpu", feature_cache=cache)
+    transformer.fit(shapes[0]).transform(shapes[0])
+    assert held == [(torch.device("cpu"), len(shapes[0]))]
+    transformer.transform(shapes[0])
+    assert len(held) == 1
