@@ -6,9 +6,10 @@ put. Activations go back in the order of the images.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
@@ -57,6 +58,8 @@ def extract(
     """
     if not frozen.has_name:
         store = None
+    if frozen.n_stages == 0:  # pixels, which need no network and no other device
+        frozen = replace(frozen, device=torch.device("cpu"))
     pool = CorePool(n_jobs)
     try:
         return _extract(images, frozen, store, batch_size, pool, verbose)

@@ -35,6 +35,7 @@ class FrozenNetwork:
 
     def __init__(self, frozen: FrozenPart):
         self._device = frozen.device
+        self._is_cuda = frozen.device.type == "cuda"
         self._is_bfloat16 = frozen.precision == "bfloat16"
         self._kind = (
             frozen.spec.digest,
@@ -57,7 +58,7 @@ class FrozenNetwork:
 
         On CUDA the computer goes on meanwhile; elsewhere the batch is done at once.
         """
-        if self._device.type == "cuda":
+        if self._is_cuda:
             # only from pinned memory does a copy run beside the computer's work
             pixels = pixels.pin_memory()
         parts, start = [], 0
@@ -76,19 +77,19 @@ class FrozenNetwork:
         """Return the activations, on the device; None where memory ran out."""
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16):
-                values = self._module(pixels.to(self._device, non_blocking=True))
+                values = self._module(pixels.to(self._device, non_blocking=self._is_cuda))
             return values.float() if values.is_floating_point() else values
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if len(pixels) == 1 or not _says_out_of_memory(error):
                 raise
         # after the error, whose traceback held what had filled the memory
-        if self._device.type == "cuda":
+        if self._is_cuda:
             torch.cuda.empty_cache()
         return None
 
     @torch.inference_mode()
     def _copy_back(self, values: torch.Tensor) -> Callable[[], np.ndarray]:
-        if self._device.type != "cuda":
+        if not self._is_cuda:
             return lambda: values.cpu().contiguous().numpy()
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
@@ -98,7 +99,7 @@ class FrozenNetwork:
 
         def wait() -> np.ndarray:
             done.synchronize()
-            return np.array(host)  # a copy: pinned memory is scarce
+            return host.numpy().copy()  # pinned memory is scarce
 
         return wait
 

@@ -174,6 +174,11 @@ def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
         assert counter.passed == 0
 
 
+def test_pixels_need_no_gpu():
+    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, device=torch.device("cuda"))
+    assert extract(greys(1, 2), part, None).values[:, 0, 0, 0].tolist() == [1, 2]
+
+
 def test_a_large_result_is_in_a_file_and_the_same(cache, monkeypatch):
     values = [*range(50), *range(10)]
     expected = extract(greys(*values), frozen_part(), None).values

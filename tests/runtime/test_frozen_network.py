@@ -127,3 +127,33 @@ def test_a_device_of_its_own_leaves_the_network_where_it_was():
     network = FrozenNetwork(meta)
     assert {value.device.type for value in network._module.parameters()} == {"meta"}
     assert {value.device.type for value in module.parameters()} == {"cpu"}
+
+
+def test_on_cuda_rows_are_copied_once_and_waited_for_only_when_wanted(monkeypatch):
+    # without a GPU: what CUDA does is written down, and done on the CPU
+    done, module = [], Mean()
+
+    class Event:
+        def record(self, stream):
+            done.append("record")
+
+        def synchronize(self):
+            done.append("wait")
+
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options)
+    )
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pin") or self)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    network = FrozenNetwork(frozen_part(module))
+    network._is_cuda = True  # the device stays the CPU
+    _frozen_network._largest[network._kind] = 4
+
+    first, second = network.launch(greys(6)), network.launch(greys(2))
+    assert done == ["pin", "record"] * 2
+    assert module.batches == [4, 2, 2]
+    np.testing.assert_array_equal(first()[:, 0], range(6))
+    np.testing.assert_array_equal(second()[:, 0], range(2))
+    assert done[4:] == ["wait"] * 2

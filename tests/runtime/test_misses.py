@@ -18,6 +18,7 @@ from sktransfer.runtime._extract import FrozenPart, extract
 from sktransfer.runtime._misses import Misses
 from sktransfer.runtime._passes import count_passes
 from sktransfer.runtime._store import open_store
+from sktransfer.runtime._threads import CorePool
 
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -176,6 +177,21 @@ def test_no_claim_is_held_after_an_error(n_jobs, cache):
 def replace_module(module):
     part = frozen_part()
     return FrozenPart(**{**vars(part), "module": module})
+
+
+def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
+    done, key_of = [], {position: bytes([position]) * 32 for position in range(8)}
+    misses = Misses(greys(8), key_of, frozen_part(), None, 2)
+
+    def launch(pixels):
+        done.append("launch")
+        return lambda: done.append("wait") or pixels.numpy()
+
+    monkeypatch.setattr(misses._network, "launch", launch)
+    with CorePool(99) as pool:  # more than batches: all threads read one batch, as for a GPU
+        computed = list(misses.compute(pool))
+    assert done == ["launch", *["launch", "wait"] * 3, "wait"]
+    assert sorted(position for some in computed for position in some.rows) == list(range(8))
 
 
 def test_batches_are_the_same_whichever_comes_first(cache):
