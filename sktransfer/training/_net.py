@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
+from skorch.utils import TeeGenerator
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -63,12 +64,13 @@ class TransferNet(NeuralNet):
 
     @property
     def _default_callbacks(self):
-        return [
+        callbacks = [
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
-            ("print_log", PrintLog(sink=print if self.verbose > 1 else _silent)),
         ]
+        # it makes its table whether it prints or not
+        return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
 
     def initialize_optimizer(self, triggered_directly=None):
         groups = parameter_groups(
@@ -100,7 +102,7 @@ class TransferNet(NeuralNet):
             nn.utils.clip_grad_norm_(self.module_.parameters(), self.recipe.max_grad_norm)
         self.notify(
             "on_grad_computed",
-            named_parameters=list(self.get_all_learnable_params()),
+            named_parameters=TeeGenerator(self.get_all_learnable_params()),
             batch=batch,
             training=True,
         )
@@ -118,10 +120,10 @@ class TransferNet(NeuralNet):
         return activations, [targets, weights]
 
     def infer(self, x, **fit_params):
-        is_bfloat16 = self.recipe.training_precision == "bfloat16"
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=is_bfloat16):
-            outputs = super().infer(x, **fit_params)
-        return outputs.float() if is_bfloat16 else outputs
+        if self.recipe.training_precision == "float32":
+            return super().infer(x, **fit_params)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            return super().infer(x, **fit_params).float()
 
     # a whole fit
 
@@ -226,8 +228,11 @@ class _Epochs(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         epoch = len(net.history) - 1
-        # for dropout and mixing; the caller restores torch's state after the fit
-        torch.manual_seed(seed_of(net.seed, epoch))
+        # For dropout and mixing; the caller restores torch's state after the fit. Not
+        # torch.manual_seed, which writes a traceback for each kind of device.
+        torch.default_generator.manual_seed(seed_of(net.seed, epoch))
+        if torch.device(net.device).type == "cuda":
+            torch.cuda.manual_seed(seed_of(net.seed, epoch))
         if net.recipe.unfreeze_every is not None:
             net.module_.let_train(epoch // net.recipe.unfreeze_every)
         self.validated_ = []
@@ -331,10 +336,6 @@ def records(net: TransferNet) -> list[dict[str, Any]]:
         }
         for epoch in net.history
     ]
-
-
-def _silent(*args, **kwargs):
-    pass
 
 
 @torch.inference_mode()
