@@ -399,6 +399,7 @@ def main():
         print(json.dumps(run(options.variant, *arguments)))
         return
 
+    os.environ["TQDM_DISABLE"] = "1"  # no bars between the lines of the table
     lines, failed = [], []
     least = {
         "of_loop": LEAST_OF_LOOP[device],
