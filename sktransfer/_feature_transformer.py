@@ -8,6 +8,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._pooling import POOLINGS
 from .backbones._registry import reload_backbone
@@ -110,7 +111,8 @@ class PretrainedFeatureTransformer(
     evaluation mode, batch normalisation included.
 
     A fitted transformer pickles without weights; they are loaded again where the
-    pickle is used, and must be the same.
+    pickle is used, and must be the same. See `to_onnx` for a file that needs neither
+    them nor Python.
 
     Examples
     --------
@@ -257,6 +259,47 @@ class PretrainedFeatureTransformer(
         warn_of_failures(extraction.failures, len(images), "rows of NaN")
         return self._with_nan_rows(extraction)
 
+    def to_onnx(self, path):
+        """Write the transformer as a file of ONNX, preprocessing included.
+
+        The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
+        any height and width, and gives ``features``, an array (n, n_features_out_),
+        float32. Before it is written it is run with onnxruntime on drawn images, and
+        compared with this transformer. Needs the extra ``sktransfer[onnx]``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where the file goes; its name must end in ``.onnx``.
+
+        Raises
+        ------
+        ImportError
+            When the extra is not installed.
+        ValueError
+            When the name has another ending, or the network is too large for ONNX.
+        OSError
+            When the file can't be written.
+        RuntimeError
+            When torch can't express the network in ONNX.
+        WeightsError
+            When the weights have changed since `fit`, or can't be had.
+
+        Notes
+        -----
+        The network computes in float32: rows in bfloat16 are rougher. The resizing is
+        that of `transform`, pixel by pixel. What comes before it is left to the caller:
+        reading the file, turning it upright, and `pixel_range`.
+        """
+        check_is_fitted(self)
+        write_onnx(
+            path,
+            [reload_backbone(self.backbone_spec_).frozen(self.depth_, self.pooling_)],
+            "features",
+            self.backbone_spec_,
+            self.image_size_,
+        )
+
     def _with_nan_rows(self, extraction):
         rows = extraction.values
         if len(extraction.failures) == len(rows):  # no image told the width
@@ -282,5 +325,6 @@ class PretrainedFeatureTransformer(
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
+        tags.input_tags.allow_nan = self.on_error == "nan"
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags

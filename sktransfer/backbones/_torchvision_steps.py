@@ -32,7 +32,7 @@ class VitTokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = self.conv_proj(x).flatten(2).transpose(1, 2)
-        first = self.class_token.expand(len(tokens), -1, -1)
+        first = self.class_token.expand(tokens.shape[0], -1, -1)
         return self.dropout(torch.cat([first, tokens], dim=1) + self.pos_embedding)
 
 

@@ -20,12 +20,24 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
     """
     image = as_tensor(pixels)
     height, width = image.shape[1:]
-    interpolation = InterpolationMode(spec.interpolation)
     shape = resized_shape(height, width, spec)
-    resized = F.resize(image, shape, interpolation=interpolation, antialias=True)
+    resized = _resized(image, shape, spec.interpolation)
     cropped = F.center_crop(resized, [spec.size, spec.size])
     # an image of the right size is not resampled, and would still be the user's array
     return cropped.clone() if resized is image or shape == [height, width] else cropped
+
+
+def _resized(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:
+    if interpolation not in ("bilinear", "bicubic"):
+        return F.resize(image, shape, InterpolationMode(interpolation), antialias=True)
+    if shape == list(image.shape[1:]):
+        return image
+    # torch's own, in fixed-point numbers on every machine. torchvision's takes 32-bit floats
+    # on some processors (0.21 with AVX-512), and rows would depend on where they are made.
+    # The first stride says that channels come last; by image[None]'s torch would not know,
+    # and repack.
+    batch = image.as_strided((1, *image.shape), (image.numel(), *image.stride()))
+    return torch.nn.functional.interpolate(batch, shape, mode=interpolation, antialias=True)[0]
 
 
 def resized_shape(height: int, width: int, spec: InputSpec) -> list[int]:

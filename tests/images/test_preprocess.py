@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -29,7 +30,9 @@ def test_pixels_equal_those_of_torchvision_s_preset(shape, interpolation):
     )
     result = preprocess(pixels, spec)
     assert result.dtype == torch.uint8
-    np.testing.assert_array_equal(result.numpy(), preset(pixels).numpy())
+    # torchvision 0.21 resizes in floats on processors with AVX-512, and rounds otherwise
+    most = 1 if torchvision.__version__.startswith("0.21.") else 0
+    np.testing.assert_allclose(result.numpy(), preset(pixels).numpy(), rtol=0, atol=most)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 2), (400, 90), (90, 400)])
