@@ -1,0 +1,65 @@
+"""The data sets of the benchmarks that train: images to fit and to test, and how to read them."""
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from sktransfer import load_image_folder
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Images and labels to fit and to test; `reading` are parameters of the estimators."""
+
+    X: np.ndarray
+    y: np.ndarray
+    X_test: np.ndarray
+    y_test: np.ndarray
+    reading: dict[str, Any] = field(default_factory=dict)
+
+
+def hymenoptera(folder, image_size):
+    """Return the 245 photographs of ``train`` and the 153 of ``val``, ants and bees, as paths."""
+    return DataSet(
+        *load_image_folder(Path(folder) / "train"),
+        *load_image_folder(Path(folder) / "val"),
+        {"image_size": image_size},
+    )
+
+
+def cifar10(archive, image_size, seed, n_train, n_test):
+    """Return as many images of each class as JPEG bytes, drawn from the zip's train and test."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    with zipfile.ZipFile(archive) as members:
+        names = np.array(sorted(n for n in members.namelist() if n.endswith(".jpg")))
+        splits, labels, _ = np.array([name.split("/") for name in names]).T
+        for split, n_per_class in (("train", n_train), ("test", n_test)):
+            here = np.flatnonzero(splits == split)
+            chosen = here[_draw(labels[here], n_per_class, rng).ravel()]
+            images = [members.read(name) for name in names[chosen]]
+            parts += [np.array(images, dtype=object), labels[chosen]]
+    return DataSet(*parts, {"image_size": image_size})
+
+
+def digits(image_size, seed, n_train, n_test):
+    """Return as many of scikit-learn's digits of each class, as rows of 64 numbers."""
+    X, y = load_digits(return_X_y=True)
+    chosen = _draw(y, n_train + n_test, np.random.default_rng(seed))
+    train, test = chosen[:, :n_train].ravel(), chosen[:, n_train:].ravel()
+    reading = {"image_size": image_size, "image_shape": (8, 8), "pixel_range": (0, 16)}
+    return DataSet(X[train], y[train], X[test], y[test], reading)
+
+
+def _draw(labels, n_per_class, rng):
+    """Return positions (n_classes, n_per_class), each class's drawn without repetition."""
+    return np.stack(
+        [
+            rng.choice(np.flatnonzero(labels == label), n_per_class, replace=False)
+            for label in np.unique(labels)
+        ]
+    )
