@@ -162,6 +162,8 @@ class FineTunedEstimator(ImageEstimator):
     # fit
 
     def _fit(self, X, y, sample_weight=None, X_val=None, y_val=None, *, goes_on, classes=None):
+        if not goes_on:
+            self._forget()  # also where a check fails
         recipe = self._recipe()
         self._check_combinations(recipe, X_val, y_val)
         n_given = _num_samples(X)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
@@ -55,9 +56,13 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = self.image_shape is not None
+        takes_rows = self.image_shape is not None
+        tags.input_tags.two_d_array = takes_rows
+        # Paths come either way. To scikit-learn's checks the tag means: columns only.
+        tags.input_tags.one_d_array = not takes_rows
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
+        tags.input_tags.dict = True
         return tags
 
     # pickle, joblib and skops all ask these two
@@ -76,7 +81,14 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         if reset:
             self._forget()
         if self._is_rows_of_numbers(X):
-            X = validate_data(self, X, reset=reset, dtype="numeric", ensure_min_features=1)
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype="numeric",
+                ensure_min_features=1,
+                ensure_all_finite="allow-nan" if get_tags(self).input_tags.allow_nan else True,
+            )
             X = X.reshape(len(X), *row_shape(X.shape[1], tuple(self.image_shape)))
         elif hasattr(X, "columns"):
             validate_data(self, X, reset=reset, skip_check_array=True)
