@@ -37,10 +37,10 @@ class Claims:
             return [key for key in keys if self._take(_place(key))]
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """Give back what was taken."""
+        """Give back what was taken; what is not held is passed over."""
         with self._lock:
             for key in keys:
-                if self._held.pop(_place(key)):
+                if self._held.pop(_place(key), False):
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(key))
             if not self._held and self._file is not None:
                 os.close(self._file)

@@ -155,7 +155,7 @@ class Misses:
             # before the look: else a row that is put between the two would be missed
             mine = set(self._claims.take(keys))
             self._claimed.update(mine)
-            self._elsewhere.extend(p for p in positions if self._key_of[p] not in mine)
+            self._elsewhere.extend([p for p in positions if self._key_of[p] not in mine])
             positions = [p for p in positions if self._key_of[p] in mine]
             keys = [self._key_of[position] for position in positions]
         rows = zip(positions, self._store.get_many(keys), strict=True)
