@@ -50,7 +50,8 @@ from _report import in_own_process, write_csv
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
 from sktransfer.backbones._file import read_tensors
 
-FREEZE_DEPTH = {"hymenoptera": -1, "cifar10": -2}
+# What differs from the defaults of FineTunedClassifier.
+PARAMETERS = {"hymenoptera": {"freeze_depth": -1}, "cifar10": {"freeze_depth": -2}}
 PROBE_C = 0.01
 TUTORIAL_EPOCHS, TUTORIAL_SIZE, TUTORIAL_RESIZE = 25, 225, 257
 LEAST_ON_HYMENOPTERA, LEAST_GAIN_ON_CIFAR10 = 0.91, 0.05
@@ -75,7 +76,7 @@ def run_probe(data, arguments):
 
 def run_fine_tuned(data, arguments):
     parameters = {
-        "freeze_depth": FREEZE_DEPTH[arguments.task],
+        **PARAMETERS[arguments.task],
         "feature_cache": None,
         "random_state": arguments.seed,
         **data.reading,
@@ -194,7 +195,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tutorial-seeds", type=int, default=3)
     parser.add_argument("--tutorial-epochs", type=int, default=TUTORIAL_EPOCHS)
-    parser.add_argument("--tasks", nargs="+", choices=FREEZE_DEPTH, default=list(FREEZE_DEPTH))
+    parser.add_argument("--tasks", nargs="+", choices=PARAMETERS, default=list(PARAMETERS))
     parser.add_argument(
         "--set",
         dest="settings",
@@ -206,7 +207,7 @@ def main():
     )
     parser.add_argument("--name", default="bench_fine_tuning", help="of the table in results/")
     parser.add_argument("--variant", choices=METHODS, help=argparse.SUPPRESS)
-    parser.add_argument("--task", choices=FREEZE_DEPTH, help=argparse.SUPPRESS)
+    parser.add_argument("--task", choices=PARAMETERS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variant:
