@@ -1,4 +1,3 @@
-import pickle
 from io import BytesIO
 
 import numpy as np
@@ -8,7 +7,6 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -34,16 +32,6 @@ def test_depth_is_read_as_a_slice(shapes, depth, width):
     X, _ = shapes
     rows = PretrainedFeatureTransformer(**FLOAT32, depth=depth).fit_transform(X[:2])
     assert rows.shape == (2, width)
-
-
-def test_a_row_does_not_depend_on_its_neighbours_or_the_batch_size(shapes):
-    X, _ = shapes
-    fitted = PretrainedFeatureTransformer(**FLOAT32, feature_cache=None).fit(X)
-    rows = fitted.transform(X)
-    alone = np.concatenate([fitted.transform(X[i : i + 1]) for i in range(len(X))])
-    np.testing.assert_allclose(alone, rows, rtol=1e-5, atol=1e-5)
-    in_sevens = clone(fitted).set_params(batch_size=7).fit(X).transform(X[::-1])[::-1]
-    np.testing.assert_allclose(in_sevens, rows, rtol=1e-5, atol=1e-5)
 
 
 def test_transforming_changes_no_parameter_and_no_buffer(shapes):
@@ -128,23 +116,6 @@ def test_a_grid_over_backbones_scores_different_networks(shapes, cache):
     assert not np.allclose(*rows)
 
 
-def test_what_was_fitted_stays_when_a_parameter_is_set(shapes):
-    X, _ = shapes
-    fitted = PretrainedFeatureTransformer("mini").fit(X)
-    before = fitted.transform(X)
-    fitted.set_params(depth=1, weights=None, pooling="max", image_size=32, pixel_range=(0, 7))
-    np.testing.assert_array_equal(fitted.transform(X), before)
-    assert fitted.fit(X).transform(X).shape == (len(X), 32)
-
-
-def test_a_pickle_is_small_and_gives_the_same_rows(shapes):
-    X, _ = shapes
-    fitted = PretrainedFeatureTransformer("mini").fit(X)
-    pickled = pickle.dumps(fitted)
-    assert len(pickled) < 50_000
-    np.testing.assert_array_equal(pickle.loads(pickled).transform(X), fitted.transform(X))
-
-
 def test_weights_that_changed_since_fit_are_refused(tmp_path, shapes, mini_file):
     from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
 
@@ -168,29 +139,6 @@ def test_an_image_column_stands_beside_numbers(shapes):
     assert columns.fit_transform(table, y).shape == (len(X), 257)
     frame = columns.set_output(transform="pandas").fit_transform(table, y)
     assert frame.columns[0].startswith("image__")
-
-
-def test_an_array_and_a_file_of_the_same_picture_give_the_same_row(shapes):
-    X, _ = shapes
-    pictures = [np.asarray(Image.open(path)) for path in X[:4]]
-    fitted = PretrainedFeatureTransformer(**FLOAT32).fit(X)
-    expected = fitted.transform(X[:4])
-    for same in (pictures, np.stack(pictures), np.stack(pictures).astype(np.float64) / 255):
-        np.testing.assert_allclose(fitted.transform(same), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_not_fitted_is_scikit_learns_error(shapes):
-    with pytest.raises(NotFittedError):
-        PretrainedFeatureTransformer("mini").transform(shapes[0])
-
-
-def test_a_fit_that_fails_leaves_it_not_fitted(shapes):
-    X, _ = shapes
-    transformer = PretrainedFeatureTransformer("mini").fit(X)
-    with pytest.raises(ValueError, match="depth=9"):
-        transformer.set_params(depth=9).fit(X)
-    with pytest.raises(NotFittedError):
-        transformer.transform(X)
 
 
 def test_importing_and_constructing_load_no_network():

@@ -1,9 +1,5 @@
-import pickle
-
 import numpy as np
 import pytest
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
 from sktransfer import FineTunedRegressor, count_passes
@@ -78,20 +74,6 @@ def test_partial_fit_keeps_the_unit_of_its_first_call(lengths):
     assert fitted._targets is before
     with pytest.raises(ValueError, match="y has 2 outputs, the regressor was fitted with 1"):
         fitted.partial_fit(X[:4], np.ones((4, 2)))
-
-
-def test_a_pickle_predicts_the_same(lengths):
-    X, y = lengths
-    fitted = FineTunedRegressor(**FAST).fit(X, y)
-    np.testing.assert_allclose(
-        pickle.loads(pickle.dumps(fitted)).predict(X), fitted.predict(X), rtol=1e-6
-    )
-
-
-def test_without_fit_there_is_nothing_to_predict(lengths):
-    X, _ = lengths
-    with pytest.raises(NotFittedError):
-        clone(FineTunedRegressor(**FAST)).predict(X)
 
 
 @pytest.mark.parametrize("y", [["a", "b", "c"], [1.0, np.nan, 2.0], [1.0, 2.0]])
