@@ -1,6 +1,7 @@
 """What the fine-tuned estimators share: from images and targets to a trained network."""
 
 import copy
+import json
 import numbers
 import os
 from dataclasses import asdict, fields
@@ -18,16 +19,21 @@ from sklearn.utils.validation import (
 )
 
 from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._onnx_export import write_onnx
 from ._stage_table import stage_table
+from .backbones._arrays import arrays_of
 from .backbones._file import write_backbone_file
+from .backbones._registry import rebuild_backbone
 from .images._augment import View, make_augmentation
 from .runtime._device import resolve_device
 from .training._fit import Examples, Surroundings, fit_net
 from .training._mix import MIXES
 from .training._net import check_net_params, outputs, records
 from .training._optimizers import OPTIMIZERS
+from .training._prediction import prediction_of
 from .training._recipe import Recipe
 from .training._replay import Replay
+from .training._saved_net import net_state, restored_net
 from .training._training_set import Views
 
 # Views that are kept are the same in all fits, so that folds and candidates share them.
@@ -135,8 +141,72 @@ class FineTunedEstimator(ImageEstimator):
             },
         )
 
+    def to_onnx(self, path):
+        """Write the estimator as a file of ONNX, preprocessing included.
+
+        The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
+        any height and width. It gives an array (n, n_outputs), float32: of a classifier
+        ``probabilities``, in the order of the ``classes`` in the file's metadata, and of
+        a regressor ``numbers``. Before it is written it is run with onnxruntime on drawn
+        images, and compared with this estimator. Needs the extra ``sktransfer[onnx]``.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Where to; the name ends in ``.onnx``. A file of that name is replaced.
+
+        Raises
+        ------
+        ImportError
+            When the extra is not installed.
+        ValueError
+            When the name has another ending, or the network is too large for ONNX.
+        FileNotFoundError
+            When there is no such folder.
+        RuntimeError
+            When torch can't express the network in ONNX.
+
+        Notes
+        -----
+        The frozen stages compute in float32: with `precision` "bfloat16" predictions are
+        rougher. Random views (`tta`) are not part of the file. The resizing is that of
+        `predict`, pixel by pixel. What comes before it is left to the caller: reading
+        the file, turning it upright, and `pixel_range`.
+        """
+        check_is_fitted(self)
+        frozen = self._backbone.frozen(self.freeze_depth_, self._pooling_at_cut())
+        trained = self.net_.module_
+        classes = getattr(self, "classes_", None)
+        write_onnx(
+            path,
+            [frozen, trained.stages, trained.head, prediction_of(self._targets)],
+            "numbers" if classes is None else "probabilities",
+            self.backbone_spec_,
+            self.image_size_,
+            None if classes is None else {"classes": json.dumps(classes.tolist(), default=str)},
+        )
+
     def __sklearn_is_fitted__(self):
         return hasattr(self, "n_iter_")  # what `fit` sets last
+
+    # The network as arrays and plain values: any way of saving takes them, they hold no
+    # device, and skops loads them with no type of torch to trust.
+    def __getstate__(self):
+        state = super().__getstate__()
+        backbone, net = state.pop("_backbone", None), state.pop("net_", None)
+        if net is not None:
+            state["_network"] = {"backbone": arrays_of(backbone.model), **net_state(net)}
+        return state
+
+    def __setstate__(self, state):
+        state = dict(state)
+        network = state.pop("_network", None)
+        super().__setstate__(state)
+        if network is not None:
+            rebuilt = rebuild_backbone(self.backbone_spec_, network["backbone"])
+            self._backbone = rebuilt.fresh(self.freeze_depth_)
+            stages = copy.deepcopy(self._trained_stages())
+            self.net_ = restored_net(network, stages, self._structure["head"], self._targets)
 
     # what a subclass says of its targets
 
@@ -398,17 +468,20 @@ class FineTunedEstimator(ImageEstimator):
 
     def _extract_at_cut(self, images, view=None):
         """Return what the trained stages read; with all stages frozen, pooled rows."""
-        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
         return self._extract(
             images,
             self._backbone,
             self.backbone_spec_.input.at(self.image_size_),
             self.freeze_depth_,
-            self._backbone.pooling("auto") if all_frozen else None,
+            self._pooling_at_cut(),
             view=view,
             # a view that is seen once is not worth the disk
             keep=view is None or self.augment_views is not None,
         )
+
+    def _pooling_at_cut(self):
+        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
+        return self._backbone.pooling("auto") if all_frozen else None
 
     def _trained_stages(self):
         if self.freeze_depth_ == len(self._backbone.stages):

@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from ._saved_versions import with_versions, without_versions
 from ._spec import InputSpec
-from ._stage_table import StageDiagramMixin
+from ._stage_table import StageDiagramMixin, StageTable
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
 from .exceptions import ImageFailure, ImageReadError, UnreadableImageWarning
@@ -70,7 +70,10 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         return with_versions(super().__getstate__())
 
     def __setstate__(self, state):
-        super().__setstate__(without_versions(state, type(self).__name__))
+        state = without_versions(state, type(self).__name__)
+        if "stages_" in state:  # skops makes plain tuples of all kinds of tuple
+            state["stages_"] = StageTable(state["stages_"])
+        super().__setstate__(state)
 
     def _load_backbone(self) -> tuple[Backbone, InputSpec]:
         backbone = load_backbone(self.backbone, self.backbone_params, self.weights)

@@ -1,5 +1,6 @@
 """Files of ONNX: they give what the estimator gives, for images of any size."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -10,7 +11,12 @@ from PIL import Image
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
-from sktransfer import PretrainedFeatureTransformer, _onnx_export
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    PretrainedFeatureTransformer,
+    _onnx_export,
+)
 from sktransfer.backbones._registry import load_backbone
 
 onnx = pytest.importorskip("onnx")
@@ -80,6 +86,33 @@ def test_real_weights_give_the_same_features(imagenet_weights, tmp_path):
         np.testing.assert_allclose(
             run(path, images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
         )
+
+
+@pytest.mark.parametrize("way", [{"freeze_depth": None}, {"freeze_depth": 0, "head": (8,)}])
+def test_probabilities_equal_those_of_predict_proba_for_images_of_any_size(way, shapes, tmp_path):
+    X, y = shapes
+    path = tmp_path / "probabilities.onnx"
+    fitted = FineTunedClassifier("mini", **EXACT, max_epochs=1, image_size=32, **way).fit(X, y)
+    fitted.to_onnx(path)
+    for n, (height, width) in enumerate(SIZES, start=1):
+        images = draw(n, height, width)
+        np.testing.assert_allclose(run(path, images), fitted.predict_proba(images), atol=1e-4)
+    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(told["classes"]) == fitted.classes_.tolist() == ["disc", "square"]
+
+
+def test_labels_and_numbers_are_exported_too(shapes, tmp_path):
+    X, y = shapes
+    path, images = tmp_path / "rows.onnx", draw(2, 40, 70)
+    fast = {**EXACT, "max_epochs": 1, "image_size": 32, "freeze_depth": None}
+    labels = np.stack([y == "disc", y != "disc"], axis=1).astype(int)
+    classifier = FineTunedClassifier("mini", **fast).fit(X, labels)
+    classifier.to_onnx(path)
+    np.testing.assert_allclose(run(path, images), classifier.predict_proba(images), atol=1e-4)
+    regressor = FineTunedRegressor("mini", **fast).fit(X, np.arange(len(X)) * 100.0)
+    regressor.to_onnx(path)
+    assert onnx.load(path).graph.output[0].name == "numbers"
+    np.testing.assert_allclose(run(path, images)[:, 0], regressor.predict(images), rtol=1e-4)
 
 
 def test_the_file_tells_where_it_comes_from_and_not_from_whose_computer(tmp_path):

@@ -1,6 +1,7 @@
 """Saved estimators: what is in them, what they need, and what they say when it is missing."""
 
 import copy
+import io
 import pickle
 import subprocess
 import sys
@@ -15,12 +16,27 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sktransfer import PretrainedFeatureTransformer, _saved_versions, exceptions, register_backbone
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    PretrainedFeatureTransformer,
+    _saved_versions,
+    exceptions,
+    register_backbone,
+)
 from sktransfer.backbones import _registered, _registry
 from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
 MOST_BYTES = 50_000  # of a fitted transformer
+FAST = {
+    "backbone": "mini",
+    "image_size": 32,
+    "max_epochs": 1,
+    "precision": "float32",
+    "feature_cache": None,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -161,10 +177,13 @@ def test_weights_that_need_a_network_say_so_at_the_first_use(shapes, tmp_path, m
     assert "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth" in str(caught.value)
 
 
-def test_a_saved_pipeline_works_in_a_fresh_process_without_network(shapes, tmp_path):
+def test_saved_estimators_predict_the_same_in_a_fresh_process_without_network(shapes, tmp_path):
     X, y = shapes
     transformer = PretrainedFeatureTransformer("mini", precision="float32", feature_cache=None)
-    fitted = make_pipeline(transformer, LogisticRegression()).fit(X, y)
+    fitted = [
+        make_pipeline(transformer, LogisticRegression()).fit(X, y),
+        FineTunedClassifier(**FAST).fit(X, y),
+    ]
     joblib.dump(fitted, tmp_path / "fitted.joblib")
     np.save(tmp_path / "X.npy", X)
     program = (
@@ -174,10 +193,131 @@ def test_a_saved_pipeline_works_in_a_fresh_process_without_network(shapes, tmp_p
         "import joblib, numpy as np\n"
         "folder = sys.argv[1]\n"
         "X = np.load(f'{folder}/X.npy', allow_pickle=True)\n"
-        "np.save(f'{folder}/p.npy', joblib.load(f'{folder}/fitted.joblib').predict_proba(X))\n"
+        "loaded = joblib.load(f'{folder}/fitted.joblib')\n"
+        "np.save(f'{folder}/p.npy', [each.predict_proba(X) for each in loaded])\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program, str(tmp_path)], check=True)
-    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), fitted.predict_proba(X), atol=1e-6)
+    expected = [each.predict_proba(X) for each in fitted]
+    np.testing.assert_allclose(np.load(tmp_path / "p.npy"), expected, atol=1e-6)
+
+
+def small_head(n_in, n_out):
+    return nn.Sequential(nn.Linear(n_in, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, n_out))
+
+
+WAYS_TO_TRAIN = {
+    "probe": {"freeze_depth": None},
+    "last stage": {"freeze_depth": -1},
+    "whole network": {"freeze_depth": 0, "batch_norm": "train"},
+    "hidden layer": {"head": (16,), "dropout": 0.2},
+    "own head": {"head": small_head, "freeze_depth": None},
+    "early stopping": {"early_stopping": True, "max_epochs": 2, "replay": 4},
+}
+
+
+def saved_and_loaded(estimator):
+    return pickle.loads(pickle.dumps(estimator))
+
+
+def packages_in(saved):
+    """Return the packages whose classes and functions a pickle asks for."""
+    packages = set()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            packages.add(module.partition(".")[0])
+            return super().find_class(module, name)
+
+    Unpickler(io.BytesIO(saved)).load()
+    return packages
+
+
+@pytest.mark.parametrize("way", WAYS_TO_TRAIN)
+def test_a_saved_classifier_is_the_same_classifier(way, shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**{**FAST, **WAYS_TO_TRAIN[way]}).fit(X, y)
+    loaded = saved_and_loaded(fitted)
+    np.testing.assert_allclose(loaded.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
+    assert vars(loaded).keys() == vars(fitted).keys()
+    assert loaded.stages_ == fitted.stages_
+    assert repr(loaded.stages_) == repr(fitted.stages_)
+    assert loaded.history_ == fitted.history_
+    assert loaded.net_.history[:, "train_loss"] == fitted.net_.history[:, "train_loss"]
+    of_net, of_loaded = fitted.net_.module_.state_dict(), loaded.net_.module_.state_dict()
+    assert of_net.keys() == of_loaded.keys()
+    assert all(value.equal(of_loaded[name]) for name, value in of_net.items())
+    assert all(value.dtype == of_loaded[name].dtype for name, value in of_net.items())
+
+
+def test_training_goes_on_after_loading_as_if_nothing_had_been(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=-2, replay=6).fit(X, y)
+    loaded = saved_and_loaded(fitted)
+    for classifier in (fitted, loaded):
+        classifier.partial_fit(X[:8], y[:8])
+    np.testing.assert_allclose(loaded.predict_proba(X), fitted.predict_proba(X), atol=1e-5)
+
+
+def test_a_copy_that_goes_on_training_leaves_the_other_as_it_was(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST).fit(X, y)
+    before = fitted.predict_proba(X)
+    for copied in (copy.copy(fitted), copy.deepcopy(fitted)):
+        copied.partial_fit(X[:8], y[::-1][:8])
+    np.testing.assert_array_equal(fitted.predict_proba(X), before)
+
+
+def test_saved_labels_and_numbers_are_the_same(shapes):
+    X, y = shapes
+    labels = np.stack([y == "disc", y != "disc"], axis=1).astype(int)
+    classifier = FineTunedClassifier(**FAST, class_weight="balanced").fit(X, labels)
+    np.testing.assert_allclose(
+        saved_and_loaded(classifier).predict_proba(X), classifier.predict_proba(X), atol=1e-6
+    )
+    regressor = FineTunedRegressor(**FAST).fit(X, np.arange(len(X)) * 1000.0)
+    np.testing.assert_allclose(
+        saved_and_loaded(regressor).predict(X), regressor.predict(X), rtol=1e-6
+    )
+
+
+def test_a_saved_classifier_holds_its_network_once_and_nothing_of_torch(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=0, optimizer="adamw").fit(X, y)
+    saved = pickle.dumps(fitted)
+    n_bytes = sum(value.nbytes for value in fitted.net_.module_.state_dict().values())
+    assert len(saved) < 1.05 * n_bytes  # AdamW alone has twice as much again
+    assert packages_in(saved) <= {"sktransfer", "numpy", "builtins"}
+
+
+def test_saving_and_loading_leave_the_random_state_of_torch_as_it_was(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, head=(8,)).fit(X, y)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    saved_and_loaded(fitted)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_trained_registered_backbone_must_be_registered_before_it_is_loaded(shapes):
+    X, y = shapes
+    register_own()
+    fitted = FineTunedClassifier(**{**FAST, "backbone": "own network"}).fit(X, y)
+    saved, expected = pickle.dumps(fitted), fitted.predict_proba(X)
+    _registered._registered.clear()
+    with pytest.raises(WeightsNotFoundError, match=r"'own network'.*call register_backbone"):
+        pickle.loads(saved)
+    register_own()
+    np.testing.assert_allclose(pickle.loads(saved).predict_proba(X), expected, atol=1e-6)
+
+
+def test_a_head_that_is_made_otherwise_than_it_was_is_named(shapes):
+    X, y = shapes
+    state = FineTunedClassifier(**FAST, head=small_head).fit(X, y).__getstate__()
+    state["_structure"] = {**state["_structure"], "head": nn.Linear}  # the code has changed
+    loaded = FineTunedClassifier.__new__(FineTunedClassifier)
+    with pytest.raises(WeightsError, match=r"what was saved of head=.* does not fit it"):
+        loaded.__setstate__(state)
 
 
 def test_what_is_saved_is_not_changed_by_saving_and_loading(shapes):
@@ -257,3 +397,30 @@ def test_skops_loads_a_pipeline_with_this_package_s_types_to_trust(shapes, tmp_p
     loaded = skops.load(tmp_path / "fitted.skops", trusted=types)
     assert loaded[0].backbone_spec_ == fitted[0].backbone_spec_
     np.testing.assert_allclose(loaded.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "way", [{"freeze_depth": None}, {"freeze_depth": -1, "head": (8,)}], ids=repr
+)
+def test_skops_loads_a_classifier_with_this_package_s_types_to_trust(way, shapes, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, **way).fit(X, y)
+    skops.dump(fitted, tmp_path / "fitted.skops")
+    types = skops.get_untrusted_types(file=tmp_path / "fitted.skops")
+    assert types
+    assert all(name.startswith("sktransfer.") for name in types), types
+    loaded = skops.load(tmp_path / "fitted.skops", trusted=types)
+    np.testing.assert_allclose(loaded.predict_proba(X), fitted.predict_proba(X), atol=1e-6)
+    assert repr(loaded.stages_) == repr(fitted.stages_)
+
+
+def test_skops_loads_a_regressor_with_this_package_s_types_to_trust(shapes, tmp_path):
+    skops = pytest.importorskip("skops.io")
+    X, _ = shapes
+    fitted = FineTunedRegressor(**FAST).fit(X, np.arange(len(X)))
+    skops.dump(fitted, tmp_path / "fitted.skops")
+    types = skops.get_untrusted_types(file=tmp_path / "fitted.skops")
+    assert all(name.startswith("sktransfer.") for name in types), types
+    loaded = skops.load(tmp_path / "fitted.skops", trusted=types)
+    np.testing.assert_allclose(loaded.predict(X), fitted.predict(X), rtol=1e-6)
