@@ -9,6 +9,7 @@ _SHARE = 4
 # Where the system does not say: little for a computer that trains networks
 _UNKNOWN = 4 * 2**30
 
+_MEMINFO = Path("/proc/meminfo")
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
@@ -20,9 +21,8 @@ def result_budget() -> int:
 
 def _available() -> int:
     """Return the bytes that can be had without swapping, within the limits of a container."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    if _MEMINFO.exists():
+        fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
         if "MemAvailable" in fields:
             free = int(fields["MemAvailable"].split()[0]) * 1024
             return min([free, *_left_in_cgroups()])

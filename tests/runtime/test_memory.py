@@ -9,6 +9,25 @@ def test_the_budget_is_a_part_of_what_the_machine_has():
     assert 2**20 < result_budget() < psutil.virtual_memory().total / 4
 
 
+def test_where_the_system_does_not_say_what_is_free_half_of_all_counts(tmp_path, monkeypatch):
+    psutil = pytest.importorskip("psutil")
+    monkeypatch.setattr(_memory, "_MEMINFO", tmp_path / "not there")
+    assert result_budget() == pytest.approx(psutil.virtual_memory().total / 8, rel=0.01)
+    monkeypatch.delattr(_memory.os, "sysconf_names", raising=False)
+    assert result_budget() == 2**30
+
+
+@pytest.mark.parametrize(("left", "expected"), [([], 1000), ([600], 600), ([5000, 800], 800)])
+def test_the_least_of_what_is_free_and_what_limits_leave_counts(
+    left, expected, tmp_path, monkeypatch
+):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       9000 kB\nMemAvailable:   1000 kB\n")
+    monkeypatch.setattr(_memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(_memory, "_left_in_cgroups", lambda: [1024 * value for value in left])
+    assert result_budget() == 1024 * expected // 4
+
+
 @pytest.fixture
 def cgroups(tmp_path, monkeypatch):
     monkeypatch.setattr(_memory, "_CGROUPS", tmp_path)
