@@ -67,8 +67,11 @@ ONE_PARAMETER = {
     "mix": [None, "mixup", "cutmix"],
 }
 FEWER_VIEWS, VIEWS = 4, 8  # the fewer with one trained stage only
-# Parameters that mean something only together.
+# Parameters that mean something only together. With `lr`, the rate of the stages changes
+# too; these change the balance of the two.
 TOGETHER = [
+    {"lr": 3e-4, "backbone_lr_scale": 0.3},
+    {"lr": 3e-4, "backbone_lr_scale": 1.0},
     {"augment": None, "augment_views": None, "tta": 1},
     *(
         {"augment": augment, "augment_views": n_views}
