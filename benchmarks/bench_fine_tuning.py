@@ -38,7 +38,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _data import cifar10, hymenoptera
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -46,6 +45,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import mobilenet_v2
 
+from _data import cifar10, hymenoptera
 from _report import in_own_process, write_csv
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
 from sktransfer.backbones._file import read_tensors

@@ -36,12 +36,12 @@ from itertools import product
 from math import nan, sqrt
 from pathlib import Path
 
-from _data import cifar10, digits, hymenoptera
-from bench_fine_tuning import setting
 from torch import nn
 from tqdm import tqdm
 
+from _data import cifar10, digits, hymenoptera
 from _report import write_csv
+from bench_fine_tuning import setting
 from sktransfer import FineTunedClassifier
 
 SEEDS = 3
