@@ -7,7 +7,9 @@ refit, each with a store that is empty at first. Without a folder on 160 drawn d
 squares; `folder` holds <class>/<image>.
 
 - one process: no workers; reading and torch use all cores.
-- loky, 2 workers; dask, 1 and 2 workers of one thread: each uses its share.
+- loky, 2 workers; dask, 1 and 2 workers of one thread: each uses its share. Dask's
+  workers leave memory to malloc's own rules.
+- dask, 2 trimming: with dask's own setting for memory, for comparison.
 
 Each runs in a process of its own, in turns. Workers are started, and have imported
 everything, before the clock: their start is a column of its own. Claim, on 2 cores: two
@@ -35,6 +37,7 @@ from sktransfer import FineTunedClassifier, load_image_folder
 
 GRID = {"freeze_depth": [None, -1], "lr": [3e-4, 1e-3, 3e-3]}
 FOLDS, EPOCHS, N_DRAWN, DRAWN_SIZE = 3, 6, 160, 96
+TRIMMING = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
 MOST_TIMES_ONE_PROCESS, MOST_TIMES_ONE_DASK_WORKER = 1.2, 0.9
 
 
@@ -57,10 +60,15 @@ def draw_images(folder):
 
 
 @contextmanager
-def dask_workers(n):
+def dask_workers(n, keep_trimming=False):
+    import dask
     from distributed import Client, LocalCluster
 
+    # dask lets workers give memory back to the system at once, which torch then asks for
+    # again, for every batch and layer; None leaves the system's default
+    trimming = {} if keep_trimming else {TRIMMING: None}
     with (
+        dask.config.set(trimming),
         LocalCluster(
             n_workers=n,
             threads_per_worker=1,
@@ -86,6 +94,7 @@ VARIANTS = {
     "loky, 2 workers": (lambda: joblib.parallel_config("loky"), 2),
     "dask, 1 worker": (lambda: dask_workers(1), 1),
     "dask, 2 workers": (lambda: dask_workers(2), 2),
+    "dask, 2 trimming": (lambda: dask_workers(2, keep_trimming=True), 2),
 }
 
 
