@@ -2,18 +2,20 @@
 PYTHON ?= python3
 BACKBONE ?= mini
 BIN := .venv/bin
+LOWEST := .venv-lowest/bin
 
 # Threads of torch that wait for each other sleep instead of spinning. On a machine that does other
 # work as well, spinning made training many times slower.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-lowest lint clean
 
 help:
 	@echo "make demo                     transfer learning on scikit-learn's digits, with a table and a figure"
 	@echo "make demo DATA=folder         the same on folder/<class>/<image>"
 	@echo "make demo BACKBONE=resnet18   the same with another backbone"
 	@echo "make test                     the test suite"
+	@echo "make test-lowest              the same with the lowest supported version of everything"
 	@echo "make lint                     ruff, as pre-commit runs it"
 
 demo: .venv/installed-demo
@@ -22,20 +24,33 @@ demo: .venv/installed-demo
 test: .venv/installed-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-lowest: .venv-lowest/installed
+	$(LOWEST)/python -m pytest $(PYTEST_ARGS)
+
 lint: .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv .venv-lowest out build *.egg-info
 
-.venv/bin/python:
+.venv/bin/python .venv-lowest/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "sktransfer needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
-	@$(PYTHON) -m venv .venv \
-	  || { rm -rf .venv; echo "this Python can't make virtual environments (on Debian: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv $(@:/bin/python=) \
+	  || { rm -rf $(@:/bin/python=); echo "this Python can't make virtual environments (on Debian: apt install python3-venv)"; exit 1; }
 
 # An extra a stamp: what is installed is not installed again until pyproject.toml changes.
 .venv/installed-%: pyproject.toml | .venv/bin/python
 	@echo "installing sktransfer[$*]; torch is large, this takes a few minutes the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+# The file names what the suite needs as well, so that no extra is asked for: pip could not
+# leave out the one package whose lowest version does not go with the others.
+.venv-lowest/installed: pyproject.toml tests/lowest.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "the lowest versions need the lowest Python; name it: make test-lowest PYTHON=python3.11"; exit 1; }
+	@$(MAKE) --no-print-directory .venv-lowest/bin/python
+	@echo "installing the lowest versions; torch is large, this takes a few minutes the first time"
+	@$(LOWEST)/python -m pip install --quiet --disable-pip-version-check --requirement tests/lowest.txt --editable .
 	@touch $@
