@@ -203,8 +203,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
     Notes
     -----
-    A fitted classifier holds its whole network and pickles with it. A `fit` that
-    fails or is interrupted leaves it not fitted.
+    A fitted classifier holds its whole network and pickles with it, as arrays: without
+    optimizer and device. A callable as `head` is called again where it is loaded. A
+    `fit` that fails or is interrupted leaves it not fitted.
 
     Where only a linear head trains (``freeze_depth=None``), an image of weight 2 is
     the same as two images. Where stages train, in batches, it is so on average.

@@ -186,8 +186,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
 
     Notes
     -----
-    A fitted regressor holds its whole network and pickles with it. A `fit` that
-    fails or is interrupted leaves it not fitted.
+    A fitted regressor holds its whole network and pickles with it, as arrays: without
+    optimizer and device. A callable as `head` is called again where it is loaded. A
+    `fit` that fails or is interrupted leaves it not fitted.
 
     Where only a linear head trains (``freeze_depth=None``), an image of weight 2 is
     the same as two images. Where stages train, in batches, it is so on average.

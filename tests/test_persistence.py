@@ -1,11 +1,13 @@
 """Saved estimators: what is in them, what they need, and what they say when it is missing."""
 
+import ast
 import copy
 import io
 import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -424,3 +426,18 @@ def test_skops_loads_a_regressor_with_this_package_s_types_to_trust(shapes, tmp_
     assert all(name.startswith("sktransfer.") for name in types), types
     loaded = skops.load(tmp_path / "fitted.skops", trusted=types)
     np.testing.assert_allclose(loaded.predict(X), fitted.predict(X), rtol=1e-6)
+
+
+def test_no_module_reads_a_file_in_a_way_that_could_run_code():
+    package = Path(exceptions.__file__).parent
+    calls = [
+        (module.name, ast.unparse(node.func), ast.unparse(node))
+        for module in package.rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    unsafe = {"eval", "exec", "pickle.load", "pickle.loads", "joblib.load", "np.load"}
+    assert not [call for call in calls if call[1] in unsafe]
+    of_torch = [call for call in calls if call[1] == "torch.load"]
+    assert of_torch
+    assert all("weights_only=True" in call for _, _, call in of_torch)
