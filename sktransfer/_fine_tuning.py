@@ -26,6 +26,8 @@ from .backbones._file import write_backbone_file
 from .backbones._registry import rebuild_backbone
 from .images._augment import View, make_augmentation
 from .runtime._device import resolve_device
+from .runtime._gpu_lease import gpu_lease
+from .runtime._threads import torch_threads_of_a_worker
 from .training._fit import Examples, Surroundings, fit_net
 from .training._mix import MIXES
 from .training._net import check_net_params, outputs, records
@@ -497,7 +499,10 @@ class FineTunedEstimator(ImageEstimator):
             view = self._view(number, _SEED_OF_KEPT_VIEWS) if number else None
             extraction = self._extract_at_cut(images, view)
             raise_failures(extraction.failures, len(images))
-            yield outputs(self.net_, extraction.values, resolve_device(self.device))
+            device = resolve_device(self.device)
+            with gpu_lease(device), torch_threads_of_a_worker():
+                of_view = outputs(self.net_, extraction.values, device)
+            yield of_view
 
 
 def _weights(X, y, sample_weight):

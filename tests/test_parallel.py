@@ -80,6 +80,20 @@ def test_cross_validation_in_two_workers_has_the_scores_of_one(shapes, tmp_path,
     assert np.shape(predictions) == (3, len(X))
 
 
+def test_fits_in_threads_draw_what_they_would_alone(shapes, cache):
+    classifier = FineTunedClassifier(
+        **SMALL, head=(16,), max_epochs=2, random_state=0, feature_cache=cache
+    )
+    grid = {"freeze_depth": [None, -1], "lr": [1e-3, 1e-2]}
+    search = GridSearchCV(classifier, grid, scoring="neg_log_loss", cv=3)
+    alone = split_scores(search.fit(*shapes))
+    before = torch.random.get_rng_state()
+    with joblib.parallel_config("threading"):
+        together = split_scores(search.set_params(n_jobs=4).fit(*shapes))
+    np.testing.assert_array_equal(together, alone)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_two_workers_share_the_cores():
     def numbers():
         from sktransfer.runtime._threads import n_threads

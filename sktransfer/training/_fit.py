@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..backbones._random_state import own_random_state
+from ..runtime._gpu_lease import gpu_lease
 from ._checkpoint import Checkpoint
 from ._freeze import TrainablePart
 from ._loss import WeightedLoss
@@ -61,9 +63,8 @@ def fit_net(
     left as it was.
     """
     weights = training.weights / training.weights.mean()
-    devices = [around.device] if around.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(around.seed)
+    # One training at a time in a process, with all of torch's threads, and on a GPU
+    with own_random_state(around.seed, around.device), gpu_lease(around.device):
         part = start
         if not isinstance(start, TrainablePart):
             views = training.views.to_start_from()
