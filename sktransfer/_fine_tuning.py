@@ -237,7 +237,7 @@ class FineTunedEstimator(ImageEstimator):
         if not goes_on:
             self._forget()  # also where a check fails
         recipe = self._recipe()
-        self._check_combinations(recipe, X_val, y_val)
+        self._check_combinations(X_val, y_val)
         n_given = _num_samples(X)
         kept, weights = _weights(X, y, sample_weight)
         if len(kept) < n_given:  # of no influence, on the range of pixels either
@@ -314,7 +314,7 @@ class FineTunedEstimator(ImageEstimator):
             choices["n_iter_no_change"] = None
         return Recipe(**choices)
 
-    def _check_combinations(self, recipe, X_val, y_val):
+    def _check_combinations(self, X_val, y_val):
         """Raise for parameters that can't be together."""
         head = self.head
         if isinstance(head, (tuple, list)) and not all(
