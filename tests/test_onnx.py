@@ -53,10 +53,9 @@ def test_features_equal_those_of_transform_for_images_of_any_size(depth, tmp_pat
         np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("pooling", ["max", "gem", "flatten"])
-def test_every_pooling_is_exported(pooling, tmp_path):
+def test_a_pooling_with_powers_is_exported(tmp_path):
     path = tmp_path / "features.onnx"
-    fitted = PretrainedFeatureTransformer("mini", depth=1, pooling=pooling, image_size=32, **EXACT)
+    fitted = PretrainedFeatureTransformer("mini", depth=1, pooling="gem", image_size=32, **EXACT)
     images = draw(2, 40, 50)
     expected = fitted.fit_transform(images)
     fitted.to_onnx(path)
@@ -115,10 +114,15 @@ def test_labels_and_numbers_are_exported_too(shapes, tmp_path):
     np.testing.assert_allclose(run(path, images)[:, 0], regressor.predict(images), rtol=1e-4)
 
 
-def test_the_file_tells_where_it_comes_from_and_not_from_whose_computer(tmp_path):
+def test_the_file_tells_where_it_comes_from_and_exporting_has_no_other_effect(tmp_path, capfd):
     path = tmp_path / "features.onnx"
     fitted = PretrainedFeatureTransformer("mini", depth=1, **EXACT).fit(draw(1, 64, 64))
+    network = load_backbone("mini").model
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     fitted.to_onnx(path)
+    assert capfd.readouterr() == ("", "")
+    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
     model = onnx.load(path)
     onnx.checker.check_model(model)
     told = {entry.key: entry.value for entry in model.metadata_props}
@@ -131,17 +135,7 @@ def test_the_file_tells_where_it_comes_from_and_not_from_whose_computer(tmp_path
     assert (images.name, axes) == ("images", ["n", "height", "width", 3])
     axes = [dim.dim_param or dim.dim_value for dim in features.type.tensor_type.shape.dim]
     assert (features.name, axes) == ("features", ["n", 32])
-    assert b".py" not in path.read_bytes()
-
-
-def test_exporting_prints_nothing_and_leaves_the_network_as_it_was(tmp_path, capfd):
-    fitted = PretrainedFeatureTransformer("mini", depth=1, **EXACT).fit(draw(1, 64, 64))
-    network = load_backbone("mini").model
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    fitted.to_onnx(tmp_path / "features.onnx")
-    assert capfd.readouterr() == ("", "")
-    assert all(value.equal(before[name]) for name, value in network.state_dict().items())
-    assert [file.name for file in tmp_path.iterdir()] == ["features.onnx"]
+    assert b".py" not in path.read_bytes()  # no paths of the computer that wrote it
 
 
 def test_a_transformer_that_is_not_fitted_is_scikit_learns_error(tmp_path):
