@@ -3,6 +3,7 @@
 import numbers
 import os
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -184,6 +185,12 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             device=device,
             view=view,
         )
+        if pooling is not None and 0 < n_stages < len(backbone.stages):
+            frozen = replace(
+                frozen,
+                before=replace(frozen, module=backbone.frozen(n_stages, None), pooling=None),
+                pool=backbone.pool(pooling),
+            )
         return extract(
             images,
             frozen,

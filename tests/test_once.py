@@ -12,15 +12,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer import (
+    FineTunedClassifier,
+    PretrainedFeatureTransformer,
+    count_passes,
+    feature_cache_info,
+)
 
 SMALL = {"backbone": "mini", "image_size": 32}
 SHORT = {"max_epochs": 2, "batch_size": 8, "random_state": 0}
 
 
-def search_pipeline(cache, transformer=PretrainedFeatureTransformer, **options):
+def search_pipeline(cache, transformer=PretrainedFeatureTransformer, depth=None, **options):
     pipeline = make_pipeline(
-        transformer(**SMALL, feature_cache=cache), LogisticRegression(max_iter=1000)
+        transformer(**SMALL, depth=depth, feature_cache=cache), LogisticRegression(max_iter=1000)
     )
     return GridSearchCV(pipeline, {"logisticregression__C": [0.01, 0.1]}, cv=3, **options)
 
@@ -35,12 +40,35 @@ def search_classifier(cache, classifier=FineTunedClassifier, freeze_depth=None, 
     [(search_pipeline, search_classifier), (search_classifier, search_pipeline)],
     ids=["pipeline first", "classifier first"],
 )
-def test_two_searches_one_after_the_other_pass_each_image_once(shapes, cache, searches):
+@pytest.mark.parametrize("depth", [None, -1, 1])
+def test_two_searches_at_one_depth_pass_each_image_once(shapes, cache, searches, depth):
     X, y = shapes
+    named = {search_pipeline: {"depth": depth}, search_classifier: {"freeze_depth": depth}}
     with count_passes() as counter:
         for search in searches:
-            search(cache).fit(X, y).score(X, y)
+            search(cache, **named[search]).fit(X, y).score(X, y)
     assert counter.passed == len(X)
+
+
+def test_another_pooling_at_the_same_depth_needs_no_pass(shapes, cache):
+    X, _ = shapes
+    options = {**SMALL, "depth": -1, "precision": "float32"}
+    average = PretrainedFeatureTransformer(**options, feature_cache=cache).fit_transform(X)
+    with count_passes() as counter:
+        largest = PretrainedFeatureTransformer(
+            **options, pooling="max", feature_cache=cache
+        ).fit_transform(X)
+    assert counter.passed == 0
+    for pooling, rows in (("avg", average), ("max", largest)):
+        alone = PretrainedFeatureTransformer(**options, pooling=pooling, feature_cache=None)
+        np.testing.assert_allclose(rows, alone.fit_transform(X), rtol=1e-5, atol=1e-6)
+
+
+def test_activations_that_would_fill_the_store_are_not_kept_beside_rows(shapes, cache, monkeypatch):
+    X, _ = shapes
+    monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "500K")
+    PretrainedFeatureTransformer(**SMALL, depth=1, feature_cache=cache).fit_transform(X)
+    assert feature_cache_info(cache).n_entries == len(X)
 
 
 def writing_down(estimator_class, log):

@@ -72,14 +72,14 @@ class Backbone:
             parts.append(self._normalise())
         parts += list(self.stages.values())[:n_stages]
         if pooling is not None:
-            parts.append(self._pool(pooling))
+            parts.append(self.pool(pooling))
         return nn.Sequential(*parts).eval()
 
     def rest(self, n_stages: int, pooling: str) -> nn.Sequential:
         """Return what follows `frozen`: its activations to rows."""
         parts: list[nn.Module] = [] if n_stages else [self._normalise()]
         parts += list(self.stages.values())[n_stages:]
-        parts.append(self._pool(pooling))
+        parts.append(self.pool(pooling))
         return nn.Sequential(*parts)
 
     @torch.inference_mode()
@@ -146,5 +146,6 @@ class Backbone:
     def _normalise(self) -> Normalise:
         return Normalise(self.spec.input.mean, self.spec.input.std)
 
-    def _pool(self, pooling: str) -> Pool:
+    def pool(self, pooling: str) -> Pool:
+        """Return what turns the activation of any stage into a row."""
         return Pool(pooling, self.anatomy.layout.n_prefix_tokens)

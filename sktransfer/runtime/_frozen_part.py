@@ -33,6 +33,10 @@ class FrozenPart:
     `module` maps uint8 (n, 3, size, size) to activations; the other fields are
     all that its values depend on, beside the image. With a `view` the image is
     changed first.
+
+    Rows that are pooled between two stages may name what they are pooled from:
+    `before` is the same part without the pooling, `pool` what follows it. Who kept
+    the one then need not compute the other.
     """
 
     module: nn.Module
@@ -43,6 +47,8 @@ class FrozenPart:
     precision: str
     device: torch.device
     view: View | None = None
+    before: "FrozenPart | None" = None
+    pool: nn.Module | None = None
 
     def key_of_all(self) -> bytes:
         """Return what the keys of all images have in common."""

@@ -15,6 +15,7 @@ from ._batches import Batch, read_batch, read_batches, run_batches
 from ._frozen_network import FrozenNetwork
 from ._frozen_part import FrozenPart
 from ._image_keys import digest_in
+from ._kept_activations import KeptActivations
 from ._store import ActivationStore
 from ._threads import CorePool
 
@@ -69,7 +70,8 @@ class Misses:
         self._batch_size = batch_size or _BATCH_SIZE[frozen.device.type]
         self._store = store
         self._claims = None if store is None else store.claims
-        self._network = FrozenNetwork(frozen)
+        self._kept = KeptActivations(frozen, store, len(key_of))
+        self._network = FrozenNetwork(self._kept.part)
         self._claimed: set[bytes] = set()  # now
         self._elsewhere: list[int] = []  # claimed by another when it was their turn
         self._is_patient = True
@@ -122,7 +124,7 @@ class Misses:
             batch = read_batch(self._read, missing)
             return self._end(batch, self._launch(batch), found)
         except BaseException:
-            self._release([self._key_of[position] for position in positions])
+            self._release([self._claim_of(position) for position in positions])
             raise
 
     def _compute_together(
@@ -150,19 +152,28 @@ class Misses:
         """Return positions that are for this process to compute, and rows that are there now."""
         if self._store is None:
             return list(positions), {}
-        keys = [self._key_of[position] for position in positions]
         if self._is_patient:
             # before the look: else a row that is put between the two would be missed
-            mine = set(self._claims.take(keys))
+            mine = set(self._claims.take([self._claim_of(position) for position in positions]))
             self._claimed.update(mine)
-            self._elsewhere.extend([p for p in positions if self._key_of[p] not in mine])
-            positions = [p for p in positions if self._key_of[p] in mine]
-            keys = [self._key_of[position] for position in positions]
-        rows = zip(positions, self._store.get_many(keys), strict=True)
-        found = {position: row for position, row in rows if row is not None}
+            self._elsewhere.extend([p for p in positions if self._claim_of(p) not in mine])
+            positions = [p for p in positions if self._claim_of(p) in mine]
+        rows = self._store.get_many([self._key_of[position] for position in positions])
+        found = {p: row for p, row in zip(positions, rows, strict=True) if row is not None}
+        missing = [position for position in positions if position not in found]
+        from_activations = self._kept.rows([self._key_of[position] for position in missing])
+        if from_activations:
+            self._store.put_many(from_activations)
+        for position in missing:
+            if self._key_of[position] in from_activations:
+                found[position] = from_activations[self._key_of[position]]
         _passes.record(kept=len(found))
-        self._release([self._key_of[position] for position in found])
-        return [position for position in positions if position not in found], found
+        self._release([self._claim_of(position) for position in found])
+        return [position for position in missing if position not in found], found
+
+    def _claim_of(self, position: int) -> bytes:
+        """Return the key that is claimed: one for rows and what they are pooled from."""
+        return self._kept.key(self._key_of[position])
 
     def _read(self, position: int) -> torch.Tensor:
         digest = digest_in(self._key_of[position])
@@ -176,12 +187,14 @@ class Misses:
     def _end(
         self, batch: Batch, launched: Callable[[], np.ndarray], found: dict[int, np.ndarray]
     ) -> Computed:
-        rows = dict(zip(batch.positions, launched(), strict=True))
+        activations = launched()
+        rows = dict(zip(batch.positions, self._kept.pooled(activations), strict=True))
         if self._frozen.n_stages:
             _passes.record(passed=len(rows))
         if self._store is not None:
-            self._store.put_many({self._key_of[position]: row for position, row in rows.items()})
-        self._release([self._key_of[position] for position in (*rows, *batch.failures)])
+            keyed = {self._key_of[position]: row for position, row in rows.items()}
+            self._store.put_many({**keyed, **self._kept.worth_keeping(keyed, activations)})
+        self._release([self._claim_of(position) for position in (*rows, *batch.failures)])
         return Computed({**found, **rows}, len(found), batch.failures)
 
     def _release(self, keys: Sequence[bytes]) -> None:
