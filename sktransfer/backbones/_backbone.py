@@ -35,6 +35,7 @@ class Backbone:
         self.model = model.eval().requires_grad_(False)
         self.anatomy = anatomy
         self.size_param = size_param
+        self._widths: dict[tuple[int, int, str], int] = {}
         # in evaluation mode one by one: a stage may hold modules of its own
         self.stages = {
             name: stage.eval() for name, stage in cut_into_stages(model, anatomy.stages).items()
@@ -108,8 +109,11 @@ class Backbone:
             ) from None
 
     def _width_at(self, size: int, n_stages: int, pooling: str) -> int:
-        grey = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
-        return self.frozen(n_stages, pooling)(grey).shape[1]
+        what = size, n_stages, pooling
+        if what not in self._widths:  # every fit of a search asks
+            grey = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
+            self._widths[what] = self.frozen(n_stages, pooling)(grey).shape[1]
+        return self._widths[what]
 
     def _sizes(self, size: int, n_stages: int, pooling: str) -> str:
         """Say which sizes can be had, where `size` can't."""

@@ -73,7 +73,7 @@ def fit_net(
             part = TrainablePart(start, head, recipe.batch_norm)
         device, dtype = around.device, torch.float32
         is_probe = only_a_linear_head(recipe, part.stages)
-        if is_probe:
+        if is_probe and recipe.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
             # in their precision, and where it costs no transfers.
             device, dtype = torch.device("cpu"), torch.float64

@@ -5,13 +5,17 @@ them before it has learned anything; one that starts from a fitted probe does no
 "LP-FT", Kumar et al., arXiv 2202.10054.
 """
 
+import functools
+import hashlib
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import ThreadpoolController
 from torch import nn
 
 from ._heads import make_head
@@ -25,6 +29,11 @@ _PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 _PROBE_ALPHAS = np.logspace(-1, 4, 11)
 _BATCH_SIZE = 64
+_MANY_VALUES = 2**22
+
+# The candidates of a search that differ in how they train start from one probe a fold.
+_known_probes: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+_N_KNOWN_PROBES = 16
 
 
 class Standardise(nn.Module):
@@ -65,12 +74,42 @@ def start_head(
 
     A linear head starts from a probe that is fitted here; others start as they are made.
     """
-    rows = rows.astype(np.float64)
-    scaler = StandardScaler().fit(rows, sample_weight=counts)
     module = make_head(recipe.head, rows.shape[1], targets.n_outputs, recipe.dropout)
+    scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
     if recipe.head == "linear":
-        _fit_probe(module[-1], scaler.transform(rows), encoded, weights, targets)
+        key = _digest(rows, encoded, weights, counts, targets)
+        if key not in _known_probes:
+            while len(_known_probes) >= _N_KNOWN_PROBES:
+                del _known_probes[next(iter(_known_probes))]
+            scaled = scaler.transform(rows.astype(np.float64))
+            with _threads_of_blas(scaled.size):
+                _known_probes[key] = _fit_probe(scaled, encoded, weights, targets)
+        weight, bias = _known_probes[key]
+        with torch.no_grad():
+            module[-1].weight.copy_(torch.from_numpy(weight))
+            module[-1].bias.copy_(torch.from_numpy(bias))
     return nn.Sequential(Standardise(scaler.mean_, scaler.scale_), module)
+
+
+def _digest(rows: np.ndarray, *others) -> bytes:
+    """Return what a probe depends on, in short."""
+    *arrays, targets = others
+    digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
+    for array in (rows, *arrays, getattr(targets, "balance", None)):
+        if array is not None:
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _threads_of_blas(n_values: int):
+    """Return a context in which a small problem has one thread: more only wait for each other."""
+    return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # looks for libraries, which takes longer than a probe
 
 
 def only_a_linear_head(recipe: Recipe, stages: nn.Module) -> bool:
@@ -79,8 +118,8 @@ def only_a_linear_head(recipe: Recipe, stages: nn.Module) -> bool:
     return recipe.head == "linear" and not recipe.dropout and not trains_stages
 
 
-@torch.no_grad()
-def _fit_probe(linear: nn.Linear, rows, encoded, weights, targets: Targets) -> None:
+def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (n_outputs, width) and bias (n_outputs,)."""
     if isinstance(targets, ClassTargets):
         weight, bias = _classes(rows, encoded.argmax(1), weights, encoded.shape[1])
     elif isinstance(targets, LabelTargets):
@@ -92,8 +131,7 @@ def _fit_probe(linear: nn.Linear, rows, encoded, weights, targets: Targets) -> N
     else:
         ridge = RidgeCV(_PROBE_ALPHAS).fit(rows, encoded, sample_weight=weights)
         weight, bias = np.atleast_2d(ridge.coef_), ridge.intercept_
-    linear.weight.copy_(torch.from_numpy(weight))
-    linear.bias.copy_(torch.from_numpy(np.ravel(bias)))
+    return weight, np.ravel(bias)
 
 
 def _classes(rows, labels, weights, n_classes: int):

@@ -106,3 +106,20 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
 )
 def test_the_best_head_is_unique_where_nothing_else_trains(recipe, stages, expected):
     assert only_a_linear_head(recipe, stages) == expected
+
+
+def test_a_search_fits_one_probe_for_each_fold(monkeypatch):
+    from sktransfer.training import _probe
+
+    fitted = []
+    fit_probe = _probe._fit_probe
+    monkeypatch.setattr(_probe, "_fit_probe", lambda *a: fitted.append(a) or fit_probe(*a))
+    rows, labels = make_blobs(40, n_features=4, centers=2, random_state=7)
+    for _ in range(3):
+        for fold in range(5):
+            chosen = np.arange(40) % 5 != fold
+            head_for_classes("linear", rows[chosen], labels[chosen], 2)
+    assert len(fitted) == 5
+    head_for_classes("linear", rows, labels, 2, np.arange(1.0, 41))
+    head_for_classes("linear", rows, 1 - labels, 2)
+    assert len(fitted) == 7
