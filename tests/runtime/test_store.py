@@ -557,11 +557,14 @@ def test_killed_writers_leave_whole_batches_and_no_stale_reader(store, monkeypat
         if pid == 0:
             write_until_killed(open_store(store.path), seed)
         end = time.monotonic() + chance.uniform(0.01, 0.2)
-        while time.monotonic() < end:
-            assert n_found(store, make_rows(40, seed=1000 * seed)) in (0, 40)
-            store.put_many(make_rows(20, seed=-chance.randrange(-(10**9), 0)))
-        os.kill(pid, signal.SIGKILL)
-        assert wait_for(pid) == -signal.SIGKILL
+        try:
+            while time.monotonic() < end:
+                assert n_found(store, make_rows(40, seed=1000 * seed)) in (0, 40)
+                store.put_many(make_rows(20, seed=-chance.randrange(-(10**9), 0)))
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            how_it_ended = wait_for(pid)
+        assert how_it_ended == -signal.SIGKILL
         for i in range(5):
             items = make_rows(40, seed=1000 * seed + i)
             if n_found(store, items):

@@ -84,7 +84,7 @@ def most_at_work(pools, n_tasks=6):
         with lock:
             at_work += 1
             most = max(most, at_work)
-        threading.Event().wait(0.02)
+        threading.Event().wait(0.1)  # long enough for all threads to start on a busy machine
         with lock:
             at_work -= 1
 
