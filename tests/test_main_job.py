@@ -65,8 +65,10 @@ def test_rows_agree_with_torchvision_run_by_hand(imagenet_weights, hymenoptera):
     images = torch.stack([preprocess(picture) for picture in pictures])
     with torch.inference_mode():
         expected = network.eval().features(images).mean((2, 3)).numpy()
-    # what is computed unasked agrees as well; bfloat16 must be asked for with this network
-    for precision, least in (("auto", 0.999), ("float32", 0.999), ("bfloat16", 0.98)):
+    # What is computed unasked agrees as well; bfloat16 must be asked for with this network.
+    # torchvision 0.21 resizes in floats where the processor has AVX-512, and a pixel in five
+    # is one of 255 off: 0.9986 there.
+    for precision, least in (("auto", 0.998), ("float32", 0.998), ("bfloat16", 0.98)):
         transformer = PretrainedFeatureTransformer(
             imagenet_weights, precision=precision, feature_cache=None
         )
