@@ -51,7 +51,7 @@ MOST_GAIN, MOST_STANDARD_ERRORS, MOST_SECONDS = 0.01, 2, 1.5
 ONE_PARAMETER = {
     "freeze_depth": [None],
     "head": [nn.Linear, (256,)],  # a linear layer from random numbers, not from the probe
-    "dropout": [0.2],
+    "dropout": [0.3],
     "optimizer": ["sgd"],
     "lr": [3e-4, 1e-3, 3e-3],
     "backbone_lr_scale": [0.03, 0.1, 0.3, 1.0],

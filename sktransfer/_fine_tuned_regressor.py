@@ -51,7 +51,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     lr : float, default=1e-3
         Largest learning rate of the head. It rises over the first tenth of the
         steps and falls to zero along half a cosine.
-    backbone_lr_scale : float, default=0.1
+    backbone_lr_scale : float, default=0.5
         Learning rate of the last stage, as a share of `lr`.
     layer_decay : float, default=1.0
         Learning rate of a trained stage, as a share of that of the stage after it.
@@ -59,7 +59,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Decay of the weights of layers. Biases and the scales of normalisation
         don't decay.
     max_epochs : int, default=None
-        Times that each image is seen. None is as many as make 300 steps, from 5 to
+        Times that each image is seen. None is as many as make 400 steps, from 5 to
         30; 30 where only a linear head trains.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
@@ -225,7 +225,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         optimizer="adamw",
         optimizer_params=None,
         lr=1e-3,
-        backbone_lr_scale=0.1,
+        backbone_lr_scale=0.5,
         layer_decay=1.0,
         weight_decay=0.01,
         max_epochs=None,

@@ -1,6 +1,7 @@
 """Compute the activations that are not in the store, once among all who share it."""
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,12 @@ from ._threads import CorePool
 # ones leave it idle.
 _BATCH_SIZE = {"cpu": 16, "cuda": 128, "mps": 32}
 
+# Rows are put so many at a time, or when so much time has passed: each time waits some
+# milliseconds for the disk. A kill loses what was not put yet.
+_ROWS_AT_ONCE = 256
+_BYTES_AT_ONCE = 2**24
+_BETWEEN_PUTS = 1.0  # s
+
 # Another process's claim is waited for: this long between looks, and so long in vain
 # before its images are computed here as well. A claim is of one batch, and a stopped
 # process keeps its.
@@ -43,7 +50,7 @@ class Computed(NamedTuple):
 
 
 class Misses:
-    """Computes rows batch by batch, and puts each batch into the store.
+    """Computes rows batch by batch, and puts them into the store.
 
     Parameters
     ----------
@@ -73,6 +80,11 @@ class Misses:
         self._kept = KeptActivations(frozen, store, len(key_of))
         self._network = FrozenNetwork(self._kept.part)
         self._claimed: set[bytes] = set()  # now
+        self._finished: dict[bytes, np.ndarray] = {}  # not put yet
+        self._finished_claims: list[bytes] = []
+        self._last_put = time.monotonic()
+        self._lock = threading.Lock()  # for the three before
+        self._is_closed = False
         self._elsewhere: list[int] = []  # claimed by another when it was their turn
         self._is_patient = True
 
@@ -80,8 +92,12 @@ class Misses:
         """Yield what becomes of the images, in no order, each once."""
         try:
             yield from self._compute(self._batches(list(self._key_of)), pool)
+            self._put_finished()
             yield from self._wait_for_others(pool)
         finally:
+            # after Ctrl-C, batches under way end later than this, and put for themselves
+            self._is_closed = True
+            self._put_finished()
             self._release(list(self._claimed))
 
     def _wait_for_others(self, pool: CorePool) -> Iterator[Computed]:
@@ -93,6 +109,7 @@ class Misses:
             for computed in self._compute(self._batches(positions), pool):
                 n_done += computed.n_images
                 yield computed
+            self._put_finished()
             if n_done:
                 waiting_since = time.monotonic()
             else:
@@ -193,9 +210,33 @@ class Misses:
             _passes.record(passed=len(rows))
         if self._store is not None:
             keyed = {self._key_of[position]: row for position, row in rows.items()}
-            self._store.put_many({**keyed, **self._kept.worth_keeping(keyed, activations)})
-        self._release([self._claim_of(position) for position in (*rows, *batch.failures)])
+            claims = [self._claim_of(position) for position in rows]
+            self._finish({**keyed, **self._kept.worth_keeping(keyed, activations)}, claims)
+            self._release([self._claim_of(position) for position in batch.failures])
         return Computed({**found, **rows}, len(found), batch.failures)
+
+    def _finish(self, rows: dict[bytes, np.ndarray], claims: list[bytes]) -> None:
+        """Keep rows for the next time that some are put; at once if that is now."""
+        with self._lock:
+            self._finished.update(rows)
+            self._finished_claims += claims
+            is_time = (
+                self._is_closed
+                or len(self._finished_claims) >= _ROWS_AT_ONCE
+                or sum(row.nbytes for row in self._finished.values()) >= _BYTES_AT_ONCE
+                or time.monotonic() - self._last_put >= _BETWEEN_PUTS
+            )
+        if is_time:
+            self._put_finished()
+
+    def _put_finished(self) -> None:
+        with self._lock:
+            rows, self._finished = self._finished, {}
+            claims, self._finished_claims = self._finished_claims, []
+            self._last_put = time.monotonic()
+        if rows:
+            self._store.put_many(rows)
+        self._release(claims)
 
     def _release(self, keys: Sequence[bytes]) -> None:
         mine = [key for key in keys if key in self._claimed]

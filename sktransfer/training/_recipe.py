@@ -11,7 +11,7 @@ HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
 
 # Steps of a fit when `max_epochs` is not given, and between how many epochs they may be.
 # Chosen by benchmarks/bench_recipe.py.
-_STEPS = 300
+_STEPS = 400
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 30
 
 
@@ -24,7 +24,7 @@ class Recipe:
     optimizer: str | type[Optimizer] = "adamw"
     optimizer_params: Mapping[str, Any] | None = None
     lr: float = 1e-3
-    backbone_lr_scale: float = 0.1
+    backbone_lr_scale: float = 0.5
     layer_decay: float = 1.0
     weight_decay: float = 0.01
     max_epochs: int | None = None

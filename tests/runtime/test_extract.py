@@ -10,7 +10,7 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.images._collection import as_images
-from sktransfer.runtime import _extract, _progress, _result_array
+from sktransfer.runtime import _extract, _misses, _progress, _result_array
 from sktransfer.runtime._extract import FrozenPart, extract
 from sktransfer.runtime._passes import count_passes
 from sktransfer.runtime._store import open_store
@@ -79,6 +79,7 @@ def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
         n_put.append(len(rows))
         put_many(rows)
 
+    monkeypatch.setattr(_misses, "_ROWS_AT_ONCE", 1)  # each batch is put
     monkeypatch.setattr(store, "put_many", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extract(greys(*range(20)), frozen_part(), store, batch_size=4)

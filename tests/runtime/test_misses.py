@@ -129,7 +129,8 @@ def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
 
 
 @needs_fork
-def test_ctrl_c_keeps_what_was_finished(cache):
+def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
+    monkeypatch.setattr(_misses, "_BETWEEN_PUTS", 0.05)  # s; one batch takes 0.02
     process, store = Process(cache, 200, 0.02), open_store(cache)
     wait_for(lambda: len(store) >= 12)
     os.kill(process.pid, signal.SIGINT)
@@ -200,3 +201,14 @@ def test_batches_are_the_same_whichever_comes_first(cache):
     seen = [misses._batches(list(range(50))) for _ in range(20)]
     assert len({str(batches) for batches in seen}) > 1
     assert len({str(sorted(batches)) for batches in seen}) == 1
+
+
+def test_rows_are_put_many_at_a_time_and_all_in_the_end(cache, monkeypatch):
+    monkeypatch.setattr(_misses, "_BETWEEN_PUTS", 1000)
+    store, sizes = open_store(cache), []
+    put_many = store.put_many
+    monkeypatch.setattr(store, "put_many", lambda rows: sizes.append(len(rows)) or put_many(rows))
+    monkeypatch.setattr(_misses, "_ROWS_AT_ONCE", 64)
+    extract(greys(150), frozen_part(0), store, batch_size=8)
+    assert sum(sizes) == len(store) == 150
+    assert len(sizes) <= 4  # 64, 64 and the rest, which two workers may divide
