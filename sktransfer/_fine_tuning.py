@@ -409,8 +409,8 @@ class FineTunedEstimator(ImageEstimator):
         read = []
         for extraction, positions in sides:
             bad = [failure.position for failure in extraction.failures]
-            values = np.delete(extraction.values, bad, axis=0) if bad else extraction.values
-            read += [values, np.delete(positions, bad)]
+            good = np.delete(np.arange(len(positions)), bad)
+            read += [_moved_up(extraction.values, good), positions[good]]
         return read if held_out is not None else [*read, None, None]
 
     def _given_validation(self, X_val, y_val):
@@ -521,6 +521,14 @@ def _weights(X, y, sample_weight):
     if not kept.size:  # newer versions of scikit-learn say so themselves
         raise ValueError("sample_weight must contain at least one non-zero number")
     return kept, weights[kept]
+
+
+def _moved_up(values, good):
+    """Return ``values[good]``, made in place: a large array is a file, and stays one."""
+    for new, old in enumerate(good):
+        if new != old:
+            values[new] = values[old]
+    return values[: len(good)]
 
 
 def _with_old(training, old):

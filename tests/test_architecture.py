@@ -10,7 +10,7 @@ import sktransfer
 PACKAGE = Path(sktransfer.__file__).parent
 
 # A room may import from the rooms before it in this list and from itself.
-ROOMS = ["exceptions", "_spec", "images", "backbones", "runtime", "training", "faces"]
+ROOMS = ["exceptions", "_spec", "_fork", "images", "backbones", "runtime", "training", "faces"]
 # Neighbours that share numbers, not code.
 STRANGERS = {("images", "backbones"), ("backbones", "images"), ("training", "images")}
 

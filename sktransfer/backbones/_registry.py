@@ -1,7 +1,6 @@
 """From what the user names to a backbone: architecture, weights, passport."""
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from .._fork import ForkSafeLock
 from .._spec import BackboneSpec, InputSpec
 from ..exceptions import WeightsError, WeightsNotFoundError
 from ._architecture import Architecture
@@ -25,7 +25,7 @@ _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 # network may be a gigabyte.
 _N_KEPT = 2
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 def load_backbone(

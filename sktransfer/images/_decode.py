@@ -7,11 +7,11 @@ size (`Image.draft`) gives other pixels.
 """
 
 import io
-import threading
 
 import numpy as np
 from PIL import Image, ImageFile
 
+from .._fork import ForkSafeLock
 from ._colour import fill_rgb
 from ._errors import DecodeError
 from ._formats import identify
@@ -22,7 +22,7 @@ from ._values import PixelRange, check_values, default_range, scale_to_8_bit
 
 # Loading an opened file moves its position, so two threads must not load one image.
 # Images can't be weakly keyed, so they share these by their address.
-_PIL_LOCKS = tuple(threading.Lock() for _ in range(64))
+_PIL_LOCKS = tuple(ForkSafeLock() for _ in range(64))
 # Loading these starts another program, or hands the file to the system's drawing.
 _LOADED_BY_OTHERS = frozenset(["EPS", "WMF"])
 

@@ -9,12 +9,13 @@ last to end may put back what another had set, so it is no use here. Instead one
 of our own stands in the list while any thread decodes.
 """
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_lock = threading.Lock()
+from .._fork import ForkSafeLock
+
+_lock = ForkSafeLock()
 _n_inside = 0
 _MODULE = r"PIL(\.|$)"
 

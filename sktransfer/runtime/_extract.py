@@ -95,14 +95,16 @@ def _extract(
     _passes.record(kept=n_kept)
     with passes_bar(len(first_of), n_kept, verbose) as bar:
         if key_of:
-            misses = Misses(images, key_of, frozen, store, batch_size)
+            # the network is on a GPU as long as the lease is held, and no longer
             with gpu_lease(frozen.device):
+                misses = Misses(images, key_of, frozen, store, batch_size)
                 for computed in misses.compute(pool):
                     result.write(computed.rows)
                     reasons.update(computed.failures)
                     n_kept += computed.n_kept
                     bar.set_postfix_str(f"{n_kept} kept", refresh=False)
                     bar.update(computed.n_images)
+                del misses
 
     # a copy of a failed image fails too
     reasons.update({copy: reasons[first] for first, copy in copies if first in reasons})

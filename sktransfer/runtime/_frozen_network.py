@@ -1,7 +1,6 @@
 """Run a frozen part on batches: on its device, in its precision, as large as memory lets."""
 
 import copy
-import threading
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._fork import ForkSafeLock
 from ._fold import fold_batch_norms
 from ._frozen_part import FrozenPart
 
@@ -23,7 +23,7 @@ _largest: dict[tuple, int] = {}
 # batch norm of the backbone, which lives as long as it does. Without it every call of a
 # search would fold once more.
 _folded: WeakKeyDictionary[nn.Module, tuple[tuple, nn.Module | None]] = WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 
 
 class FrozenNetwork:

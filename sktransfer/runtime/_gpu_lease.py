@@ -5,7 +5,6 @@ back when its process ends, however it ends. Processes in other containers, and
 other users', are not waited for.
 """
 
-import getpass
 import os
 import tempfile
 import threading
@@ -110,9 +109,14 @@ def _n_places() -> int:
     return int(value)
 
 
+def _user() -> str:
+    # not a name: in containers a user may have none
+    return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+
+
 def _wait_for_a_place(name: str) -> int:
     """Return the open file whose lock is the place."""
-    folder = Path(tempfile.gettempdir(), f"sktransfer-{getpass.getuser()}")
+    folder = Path(tempfile.gettempdir(), f"sktransfer-{_user()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     files = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
     while True:

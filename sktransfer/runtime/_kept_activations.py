@@ -14,9 +14,9 @@ from ._frozen_part import FrozenPart
 from ._image_keys import digest_in
 from ._store import ActivationStore
 
-# Of the store's limit, what the activations of one call may take beside its rows. With
+# Activations are kept beside rows while the store stays this empty, of its limit. With
 # more of them the rows of many images would be evicted for activations of a few.
-_SHARE_OF_THE_STORE = 0.25
+_SHARE_OF_THE_STORE = 0.5
 
 
 class KeptActivations:
@@ -36,6 +36,7 @@ class KeptActivations:
         self._pool = frozen.pool if has_before else None
         self._store = store
         self._n_images = n_images
+        self._has_room: bool | None = None  # known from the first batch
         self._common = self.part.key_of_all()
 
     def key(self, key: bytes) -> bytes:
@@ -66,9 +67,13 @@ class KeptActivations:
     def worth_keeping(
         self, rows: Mapping[bytes, np.ndarray], activations: np.ndarray
     ) -> dict[bytes, np.ndarray]:
-        """Return the activations of rows, by their own keys, if there is room for all."""
+        """Return the activations of rows, by their own keys, if the call's have room."""
         if self._pool is None or not rows:
             return {}
-        if activations[0].nbytes * self._n_images > _SHARE_OF_THE_STORE * self._store.limit:
+        if self._has_room is None:
+            all_of_them = activations[0].nbytes * self._n_images
+            room = _SHARE_OF_THE_STORE * self._store.limit
+            self._has_room = self._store.size_bytes + all_of_them <= room
+        if not self._has_room:
             return {}
         return dict(zip(map(self.key, rows), activations, strict=True))

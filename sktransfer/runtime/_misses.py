@@ -97,8 +97,10 @@ class Misses:
         finally:
             # after Ctrl-C, batches under way end later than this, and put for themselves
             self._is_closed = True
-            self._put_finished()
-            self._release(list(self._claimed))
+            try:
+                self._put_finished()
+            finally:  # after a second Ctrl-C as well
+                self._release(list(self._claimed))
 
     def _wait_for_others(self, pool: CorePool) -> Iterator[Computed]:
         waiting_since = time.monotonic()

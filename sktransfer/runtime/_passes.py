@@ -1,11 +1,12 @@
 """Count the images that pass a frozen network, so that "once" can be checked."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-_lock = threading.Lock()
+from .._fork import ForkSafeLock
+
+_lock = ForkSafeLock()
 _counters: "list[PassCounter]" = []
 
 

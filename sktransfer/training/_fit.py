@@ -93,7 +93,11 @@ def fit_net(
             net_params=around.net_params,
             verbose=around.verbose,
         )
-        return net.fit(_set(training, weights, dtype))
+        net.fit(_set(training, weights, dtype))
+        # A GPU is for others when the turn is over, and every fit has an optimizer of its own
+        net.module_.cpu()
+        net.optimizer_.state.clear()
+        return net
 
 
 def _repeated(training: Examples, n_views: int) -> list[np.ndarray]:

@@ -355,4 +355,5 @@ def outputs(net: TransferNet, activations: np.ndarray, device: torch.device) -> 
         n_missing = size - len(batch)
         filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
         parts.append(module(filled.to(device))[: len(batch)].cpu().double())
+    module.cpu()  # a GPU is for others when the turn is over
     return torch.cat(parts).numpy()

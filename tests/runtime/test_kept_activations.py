@@ -46,9 +46,11 @@ def test_activations_are_kept_by_the_key_of_the_part_before_the_pooling(rows_par
     assert [kept.key(key) for key in keys] == list(kept_by)
 
 
-def test_more_activations_than_a_share_of_the_store_are_not_kept(rows_part, cache, monkeypatch):
+def test_a_store_that_is_half_full_gets_no_further_activations(rows_part, cache, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "1M")
-    n_that_fit = 2**20 // 4 // ACTIVATIONS[0].nbytes
+    store = open_store(cache)
+    store.put_many({bytes(32): np.zeros(2**16, dtype=np.float32)})  # a quarter
+    n_that_fit = (2**19 - store.size_bytes) // ACTIVATIONS[0].nbytes
     rows = dict.fromkeys(keys_of(rows_part))
     for n, expected in ((n_that_fit, 3), (n_that_fit + 1, 0)):
         kept = KeptActivations(rows_part, open_store(cache), n)
