@@ -29,7 +29,7 @@ Beside them, in turns and in one process for each network:
 
 Claims, ratios in one run, medians over the repeats: from arrays at least 0.95 of the
 loop (0.9 on a GPU); from JPEG at least 0.9 of what decoding and network allow together;
-5 times embetter, arrays against its Pillow images. On a CPU decoding and network share the
+3 times embetter, arrays against its Pillow images. On a CPU decoding and network share the
 cores: an image costs the time of both, 1 / (1 / decoding + 1 / network) images/s, where
 the network is the faster of arrays and loop. A GPU works while the cores decode: the
 smaller of both. Eight minutes on 2 cores, at most.
@@ -62,7 +62,7 @@ CORES = len(os.sched_getaffinity(0))
 BATCH_SIZE = {"cpu": 16, "cuda": 128}
 MOST_IMAGES = 8192
 LEAST_OF_LOOP = {"cpu": 0.95, "cuda": 0.9}
-LEAST_OF_TOGETHER, LEAST_TIMES_EMBETTER = 0.9, 5
+LEAST_OF_TOGETHER, LEAST_TIMES_EMBETTER = 0.9, 3
 
 
 def without_head(name, head, **arguments):

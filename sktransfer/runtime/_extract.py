@@ -79,7 +79,8 @@ def _extract(
     reasons: dict[int, str] = {}  # position of a failure -> why
     first_of: dict[bytes, int] = {}  # key -> position of the first image with it
     copies: list[tuple[int, int]] = []  # positions of first images and their copies
-    keys = image_keys(images, frozen.key_of_all(), store, pool, reasons)
+    needs_content = store is not None or frozen.view is not None
+    keys = image_keys(images, frozen.key_of_all(), store, pool, reasons, needs_content)
     for position, key in enumerate(show_if_long(keys, len(images), "fingerprints")):
         if key is not None and first_of.setdefault(key, position) != position:
             copies.append((first_of[key], position))

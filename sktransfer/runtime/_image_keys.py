@@ -18,18 +18,23 @@ def image_keys(
     store: ActivationStore | None,
     pool: ThreadPoolExecutor,
     failures: dict[int, str],
+    needs_content: bool = True,
 ) -> Iterator[bytes | None]:
     """Yield each image's key, None where its content can't be had.
 
-    The digest of a file that the store knows costs a look at the file's status. The
-    reasons of failures are added to `failures`, by position.
+    The digest of a file that the store knows costs a look at the file's status. Where
+    the key need not be that of the content, for one call without a store, the status
+    stands for it, and the file is read once. The reasons of failures are added to
+    `failures`, by position.
     """
     starts = range(0, len(images), _IMAGES_AT_ONCE)
     ranges = [range(start, min(start + _IMAGES_AT_ONCE, len(images))) for start in starts]
     fresh: dict[bytes, bytes] = {}
     try:
         for positions, (digests, of_version) in zip(
-            ranges, pool.map(lambda some: _digests(images, some, store), ranges), strict=True
+            ranges,
+            pool.map(lambda some: _digests(images, some, store, needs_content), ranges),
+            strict=True,
         ):
             fresh.update(of_version)
             if len(fresh) >= _DIGESTS_AT_ONCE:
@@ -52,12 +57,18 @@ def digest_in(key: bytes) -> bytes:
 
 
 def _digests(
-    images: ImageCollection, positions: range, store: ActivationStore | None
+    images: ImageCollection,
+    positions: range,
+    store: ActivationStore | None,
+    needs_content: bool,
 ) -> tuple[list[bytes | str], dict[bytes, bytes]]:
     """Return digests, or why there is none, and those to be kept by the file's version."""
-    if store is None:
+    if store is None and needs_content:
         return [_outcome(images, position) for position in positions], {}
     versions = [_version(images, position) for position in positions]
+    if store is None:
+        pairs = zip(positions, versions, strict=True)
+        return [version or _outcome(images, position) for position, version in pairs], {}
     wanted = [version for version in versions if version is not None]
     known = dict(zip(wanted, store.get_digests(wanted), strict=True)) if wanted else {}
     fresh: dict[bytes, bytes] = {}

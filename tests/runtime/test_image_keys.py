@@ -96,6 +96,17 @@ def test_without_a_store_nothing_is_asked_or_kept(paths, later, monkeypatch):
     assert len(set(keys_of(paths))) == 10
 
 
+def test_for_one_call_the_status_of_a_file_stands_for_its_content(paths, later, n_read, tmp_path):
+    X, failures = as_images([*map(str, paths), str(paths[0]), str(tmp_path / "no.bmp")]), {}
+    with ThreadPoolExecutor(2) as pool:
+        *keys, again, missing = image_keys(X, COMMON, None, pool, failures, needs_content=False)
+    assert n_read() == 0
+    assert len(set(keys)) == 10
+    assert again == keys[0]
+    assert missing is None
+    assert "no such file" in failures[11]
+
+
 def test_many_images_come_in_order_and_are_kept_in_few_transactions(
     paths, cache, later, monkeypatch
 ):
