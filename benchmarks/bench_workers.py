@@ -14,8 +14,7 @@ squares; `folder` holds <class>/<image>.
 Each runs in a process of its own, in turns. Workers are started, and have imported
 everything, before the clock: their start is a column of its own. Claim, on 2 cores: two
 workers take at most 1.2 times what one process takes, which has the same cores, with
-loky and with dask; two of dask take at most 0.9 times what one does; and all find the
-same scores.
+loky and with dask; and all find the same scores.
 """
 
 import argparse
@@ -38,7 +37,7 @@ from sktransfer import FineTunedClassifier, load_image_folder
 GRID = {"freeze_depth": [None, -1], "lr": [3e-4, 1e-3, 3e-3]}
 FOLDS, EPOCHS, N_DRAWN, DRAWN_SIZE = 3, 6, 160, 96
 TRIMMING = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
-MOST_TIMES_ONE_PROCESS, MOST_TIMES_ONE_DASK_WORKER = 1.2, 0.9
+MOST_TIMES_ONE_PROCESS = 1.2
 
 
 def draw_images(folder):
@@ -159,7 +158,6 @@ def main():
         np.testing.assert_allclose(scores[variant], scores["one process"], atol=0.01)
     for variant in ("loky, 2 workers", "dask, 2 workers"):
         assert median[variant] <= MOST_TIMES_ONE_PROCESS * median["one process"], variant
-    assert median["dask, 2 workers"] <= MOST_TIMES_ONE_DASK_WORKER * median["dask, 1 worker"]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, column_or_1d
 
@@ -109,7 +108,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         `n_iter_no_change` epochs, and to keep the weights of the best epoch.
     validation_fraction : float, default=0.1
         Share of the images that early stopping holds out, in the
-        proportions of the classes, unless
+        proportions of the classes (of multilabel targets at random), unless
         `fit` is given ``X_val`` and ``y_val``.
     n_iter_no_change : int, default=10
         Epochs of patience of early stopping.
@@ -126,7 +125,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         `partial_fit` to train on again beside new ones, so that what was learned is
         not forgotten. They pickle with it.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the last fit.
+        Whether `fit` goes on from the weights of the last fit; `history_` and `n_iter_`
+        are those of the new one.
     callbacks : list, default=None
         Callbacks of skorch, instances or pairs of name and instance.
     net_params : dict, default=None
@@ -159,8 +159,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         folder in the environment variable ``SKTRANSFER_CACHE``; a path is that
         folder; None keeps nothing beyond one `fit`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the order of the images, of views, of dropout and mixing, of what is
-        held out, and of the head where it starts at random.
+        Seed of the order of the images, of views that are not kept, of dropout and
+        mixing, of what is held out, and of the head where it starts at random.
     verbose : int, default=0
         1 shows progress; 0 shows it only when it takes long; 2 prints a line for
         each epoch.
@@ -405,7 +405,12 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         goes_on = self.__sklearn_is_fitted__()
         if goes_on:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, goes_on=goes_on, classes=classes)
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' can't be computed in partial_fit, which sees some of the "
+                "images; give the weights as a dict, or sample_weight"
+            )
+        return self._fit(X, y, sample_weight, goes_on=goes_on, is_partial=True, classes=classes)
 
     def decision_function(self, X):
         """Return how much speaks for each class: logarithms of odds.
@@ -499,6 +504,20 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         if not is_multilabel:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
+        if is_multilabel and not np.isin(y, [0, 1]).all():
+            raise ValueError(
+                "y is a matrix, so multilabel, and must hold 0 and 1 only, got "
+                f"{np.unique(y)[:5].tolist()}"
+            )
+        if (
+            not reset
+            and classes is not None
+            and not np.array_equal(np.unique(classes), self.classes_)
+        ):
+            raise ValueError(
+                f"classes={np.asarray(classes).tolist()} are not those of the first call, "
+                f"{self.classes_.tolist()}; leave classes out"
+            )
         if reset:
             self._is_multilabel = is_multilabel
             self.classes_ = self._learn_classes(y, classes)
@@ -529,15 +548,17 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
                     f"{len(self.classes_)}"
                 )
             return y
-        unknown = np.setdiff1d(y, self.classes_)
-        if unknown.size:
-            names = ", ".join(repr(name) for name in unknown.tolist())
+        # by the labels themselves: to an array "2" and 2 may be the same
+        position_of = {label: position for position, label in enumerate(self.classes_.tolist())}
+        unknown = sorted({label for label in y.tolist() if label not in position_of}, key=repr)
+        if unknown:
+            names = ", ".join(repr(name) for name in unknown)
             raise ValueError(
                 f"y has classes that the classifier does not know: {names}; it was fitted with "
                 f"{self.classes_.tolist()}. Name all of them in the first call of partial_fit with "
                 "classes=, or fit anew"
             )
-        return np.searchsorted(self.classes_, y)
+        return np.array([position_of[label] for label in y.tolist()], dtype=np.intp)
 
     def _fit_targets(self, y, weights):
         if self._is_multilabel:
@@ -552,8 +573,22 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     def _weigh(self, y, weights):
         if self.class_weight is None or self._is_multilabel:
             return weights
-        labels = self.classes_[y]
-        return weights * compute_sample_weight(self.class_weight, labels)
+        if isinstance(self.class_weight, dict):
+            return weights * self._weights_of_classes()[y]
+        present = np.bincount(y, weights, minlength=len(self.classes_))
+        share = weights.sum() / (np.count_nonzero(present) * np.where(present, present, 1))
+        return weights * share[y]
+
+    def _weights_of_classes(self):
+        """Return the weights that a dict says; 1 for a class that it does not name."""
+        unknown = set(self.class_weight) - set(self.classes_.tolist())
+        values = [self.class_weight.get(label, 1) for label in self.classes_.tolist()]
+        if unknown or min(values) < 0 or max(values) <= 0:
+            raise ValueError(
+                f"class_weight={self.class_weight!r} must have the classes "
+                f"{self.classes_.tolist()} as keys, and weights of 0 or more, not all of them 0"
+            )
+        return np.array(values, dtype=np.float64)
 
     def _check_left_over(self, y, left):
         if self._is_multilabel:

@@ -111,7 +111,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         `partial_fit` to train on again beside new ones, so that what was learned is
         not forgotten. They pickle with it.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the last fit.
+        Whether `fit` goes on from the weights of the last fit; `history_` and `n_iter_`
+        are those of the new one.
     callbacks : list, default=None
         Callbacks of skorch, instances or pairs of name and instance.
     net_params : dict, default=None
@@ -144,8 +145,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         folder in the environment variable ``SKTRANSFER_CACHE``; a path is that
         folder; None keeps nothing beyond one `fit`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the order of the images, of views, of dropout and mixing, of what is
-        held out, and of the head where it starts at random.
+        Seed of the order of the images, of views that are not kept, of dropout and
+        mixing, of what is held out, and of the head where it starts at random.
     verbose : int, default=0
         1 shows progress; 0 shows it only when it takes long; 2 prints a line for
         each epoch.
@@ -366,7 +367,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         goes_on = self.__sklearn_is_fitted__()
         if goes_on:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, goes_on=goes_on)
+        return self._fit(X, y, sample_weight, goes_on=goes_on, is_partial=True)
 
     def predict(self, X):
         """Return the numbers of each image.

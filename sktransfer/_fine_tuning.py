@@ -30,7 +30,7 @@ from .runtime._gpu_lease import gpu_lease
 from .runtime._threads import torch_threads_of_a_worker
 from .training._fit import Examples, Surroundings, fit_net
 from .training._mix import MIXES
-from .training._net import check_net_params, outputs, records
+from .training._net import check_callbacks, check_net_params, outputs, records
 from .training._optimizers import OPTIMIZERS
 from .training._prediction import prediction_of
 from .training._recipe import Recipe
@@ -46,7 +46,16 @@ _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
 
 # What a fit that goes on from another one can't change.
-_STRUCTURE = ("backbone", "backbone_params", "weights", "freeze_depth", "head", "image_size")
+_STRUCTURE = (
+    "backbone",
+    "backbone_params",
+    "weights",
+    "freeze_depth",
+    "head",
+    "dropout",
+    "batch_norm",
+    "image_size",
+)
 
 
 class FineTunedEstimator(ImageEstimator):
@@ -233,7 +242,18 @@ class FineTunedEstimator(ImageEstimator):
 
     # fit
 
-    def _fit(self, X, y, sample_weight=None, X_val=None, y_val=None, *, goes_on, classes=None):
+    def _fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        X_val=None,
+        y_val=None,
+        *,
+        goes_on,
+        is_partial=False,
+        classes=None,
+    ):
         if not goes_on:
             self._forget()  # also where a check fails
         recipe = self._recipe()
@@ -282,7 +302,7 @@ class FineTunedEstimator(ImageEstimator):
         # Of a fit that goes on, too, nothing is changed until it is done.
         start = copy.deepcopy(self.net_.module_ if goes_on else self._trained_stages())
         fresh = Replay(activations, training.encoded, training.weights, training.counts)
-        old = getattr(self, "_replay", None)
+        old = getattr(self, "_replay", None) if is_partial else None
         if goes_on and old is not None:
             training = _with_old(training, old)
         net = fit_net(start, recipe, self._targets, training, validation, self._around(seed))
@@ -333,16 +353,7 @@ class FineTunedEstimator(ImageEstimator):
             raise ValueError(
                 "X_val and y_val are used by early stopping only; set early_stopping=True"
             )
-        make_augmentation(self.augment)  # an error here, not after the images are read
-        for name, value, default in (
-            ("augment_views", self.augment_views, None),
-            ("tta", self.tta, 1),
-        ):
-            if self.augment is None and value != default:
-                raise ValueError(
-                    f"{name}={value} needs random views of images; set augment='light' or another "
-                    f"augmentation, or {name}={default}"
-                )
+        self._check_views()
         for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
             if name in (self.optimizer_params or {}):
                 raise ValueError(
@@ -350,6 +361,7 @@ class FineTunedEstimator(ImageEstimator):
                     f"{type(self).__name__}"
                 )
         check_net_params(self.net_params or {}, type(self).__name__)
+        check_callbacks(self.callbacks or (), type(self).__name__)
 
     def _find_network(self):
         pristine, input_spec = self._load_backbone()
@@ -439,6 +451,17 @@ class FineTunedEstimator(ImageEstimator):
 
     # views
 
+    def _check_views(self):
+        """Raise for parameters of random views where there are none."""
+        make_augmentation(self.augment)  # an error here, not after the images are read
+        for name, default in (("augment_views", None), ("tta", 1)):
+            value = getattr(self, name)
+            if self.augment is None and value != default:
+                raise ValueError(
+                    f"{name}={value} needs random views of images; set augment='light' or another "
+                    f"augmentation, or {name}={default}"
+                )
+
     def _view(self, number, seed):
         """Return a random view of the images; None where they are not augmented."""
         augmentation = make_augmentation(self.augment)
@@ -493,6 +516,7 @@ class FineTunedEstimator(ImageEstimator):
     def _outputs_of_views(self, X):
         """Yield the network's outputs (n, n_outputs) for the images and their random views."""
         check_is_fitted(self)
+        self._check_views()
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
             # the first is the image itself, as `fit` without augmentation sees it

@@ -1,10 +1,12 @@
 """What both fine-tuned estimators do with each choice of the recipe."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_passes
@@ -413,3 +415,98 @@ def test_a_wrong_parameter_or_combination_says_what_to_do(numbers, estimator, wr
 def test_validation_data_that_would_not_be_used_are_an_error(shapes, given, message):
     with pytest.raises(ValueError, match=message):
         FineTunedClassifier(**FAST).fit(*shapes, **given)
+
+
+# what a second look found
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_a_training_that_diverges_is_an_error_and_no_estimator(numbers, early_stopping):
+    X, y = numbers
+    for estimator, target in ((FineTunedClassifier, y.astype(int)), (FineTunedRegressor, y)):
+        wild = estimator(**{**FAST, "lr": 1e9}, early_stopping=early_stopping, optimizer="sgd")
+        with pytest.raises(ValueError, match=r"training diverged.*lr=1000000000"):
+            wild.fit(X, target)
+        assert not hasattr(wild, "n_iter_")
+
+
+def test_labels_of_another_kind_are_unknown_even_if_they_read_alike(shapes):
+    X, _ = shapes
+    classifier = FineTunedClassifier(**FAST).partial_fit(X[:4], [2, 10, 2, 10])
+    with pytest.raises(ValueError, match="does not know: '10', '2'"):
+        classifier.partial_fit(X[:2], ["2", "10"])
+
+
+def test_a_matrix_with_other_values_than_0_and_1_is_no_multilabel_target(shapes):
+    X, _ = shapes
+    with pytest.raises(ValueError, match=r"must hold 0 and 1 only, got \[1, 2\]"):
+        FineTunedClassifier(**FAST).fit(X[:2], [[1, 2], [2, 1]])
+
+
+def test_a_fit_that_goes_on_never_resumes_one_that_starts(shapes, tmp_path):
+    X, y = shapes
+    warm = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path, warm_start=True).fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        warm.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    fresh = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path).fit(X, y)
+    assert weights_of(fresh).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
+
+
+def test_balanced_classes_take_weight_two_for_two_images(shapes):
+    X, y = shapes
+    weight = 1 + np.arange(len(X)) % 3
+    frozen = {**FAST, "freeze_depth": None, "batch_size": "auto", "class_weight": "balanced"}
+    weighted = FineTunedClassifier(**frozen).fit(X, y, weight)
+    repeated = FineTunedClassifier(**frozen).fit(np.repeat(X, weight), np.repeat(y, weight))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("class_weight", [{"disc": -1}, {"star": 2}, {"disc": 0, "square": 0}])
+def test_class_weights_that_make_no_sense_are_an_error(shapes, class_weight):
+    with pytest.raises(ValueError, match=r"class_weight=.*must have the classes"):
+        FineTunedClassifier(**FAST, class_weight=class_weight).fit(*shapes)
+
+
+def test_what_partial_fit_can_not_do_it_refuses(shapes):
+    X, y = shapes
+    with pytest.raises(ValueError, match="can't be computed in partial_fit"):
+        FineTunedClassifier(**FAST, class_weight="balanced").partial_fit(X, y)
+    classifier = FineTunedClassifier(**FAST).partial_fit(X, y)
+    with pytest.raises(ValueError, match="are not those of the first call"):
+        classifier.partial_fit(X, y, classes=["disc", "star"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"callbacks": [LRScheduler()]}, "must not hold skorch's LRScheduler"),
+        ({"callbacks": [("rates", LRScheduler())]}, "must not hold skorch's LRScheduler"),
+        ({"unfreeze_every": 4}, "unfreeze_every=4 leaves no epoch of 4"),
+    ],
+)
+def test_what_would_have_no_effect_is_an_error(shapes, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        FineTunedClassifier(**{**FAST, **wrong}).fit(*shapes)
+
+
+def test_views_for_prediction_need_an_augmentation(shapes):
+    fitted = FineTunedClassifier(**FAST).fit(*shapes).set_params(tta=3)
+    with pytest.raises(ValueError, match=r"tta=3 needs.*augment='light'"):
+        fitted.predict(shapes[0])
+
+
+def test_one_image_that_is_left_over_joins_the_last_batch(shapes):
+    X, y = shapes
+
+    def head(n_in, n_out):
+        return torch.nn.Sequential(torch.nn.BatchNorm1d(n_in), torch.nn.Linear(n_in, n_out))
+
+    fitted = FineTunedClassifier(**FAST, head=head).fit(X[:17], y[:17])
+    assert fitted.predict(X).shape == y.shape
+
+
+def test_what_was_saved_predicts_the_same_to_the_last_bit(shapes):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=-2).fit(X, y)
+    loaded = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))

@@ -5,6 +5,7 @@ or other labels never continue it. Written to a temporary file and renamed, so t
 kill leaves the epoch before. Read with ``weights_only=True``: no code in it runs.
 """
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -13,6 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+def name_of(value: Any) -> str:
+    """Return what names a choice in any process; the repr of a function holds an address."""
+    if isinstance(value, functools.partial):
+        return f"partial of {name_of(value.func)} {value.args} {value.keywords}"
+    if not callable(value):
+        return repr(value)
+    code = getattr(value, "__code__", None)  # tells lambdas of one place from each other
+    inside = () if code is None else (code.co_code.hex(), code.co_names, _plain(code.co_consts))
+    name = getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{getattr(value, '__module__', '')}.{name} {inside}"
+
+
+def _plain(constants: tuple) -> list:
+    """Return the constants of a function whose repr is the same in any process."""
+    return [value for value in constants if isinstance(value, (int, float, str, type(None)))]
 
 
 class Checkpoint:

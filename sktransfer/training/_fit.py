@@ -10,7 +10,7 @@ from torch import nn
 
 from ..backbones._random_state import own_random_state
 from ..runtime._gpu_lease import gpu_lease
-from ._checkpoint import Checkpoint
+from ._checkpoint import Checkpoint, name_of
 from ._freeze import TrainablePart
 from ._loss import WeightedLoss
 from ._net import TransferNet, make_net
@@ -78,15 +78,22 @@ def fit_net(
             # in their precision, and where it costs no transfers.
             device, dtype = torch.device("cpu"), torch.float64
         n = len(weights)
+        n_epochs = recipe.epochs_of(n, is_probe)
+        if part.trained_stages() and n_epochs <= (recipe.unfreeze_every or 0):
+            raise ValueError(
+                f"unfreeze_every={recipe.unfreeze_every} leaves no epoch of {n_epochs} in which a "
+                "stage would train; set it lower, or more max_epochs"
+            )
         net = make_net(
             # as the frozen stages: convolutions on CPUs and GPUs are faster so
             part.to(dtype=dtype, memory_format=torch.channels_last),
             WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
             recipe,
-            n_epochs=recipe.epochs_of(n, is_probe),
+            n_epochs=n_epochs,
             batch_size=recipe.batch_size_of(n, is_probe),
-            validation=validation and _set(validation, validation.weights, dtype),
-            checkpoint=_checkpoint(recipe, training, around),
+            validation=validation
+            and _set(validation, validation.weights / validation.weights.mean(), dtype),
+            checkpoint=_checkpoint(recipe, start, targets, training, validation, around),
             seed=around.seed,
             device=device,
             callbacks=around.callbacks,
@@ -95,6 +102,7 @@ def fit_net(
         )
         net.fit(_set(training, weights, dtype))
         # A GPU is for others when the turn is over, and every fit has an optimizer of its own
+        net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
         net.module_.cpu()
         net.optimizer_.state.clear()
         return net
@@ -113,16 +121,22 @@ def _set(examples: Examples, weights: np.ndarray, dtype: torch.dtype) -> Trainin
     return TrainingSet(examples.views, examples.encoded, weights, dtype)
 
 
-def _checkpoint(recipe: Recipe, training: Examples, around: Surroundings) -> Checkpoint | None:
+def _checkpoint(
+    recipe: Recipe,
+    start: nn.Module,
+    targets: Targets,
+    training: Examples,
+    validation: Examples | None,
+    around: Surroundings,
+) -> Checkpoint | None:
     if around.checkpoint_dir is None:
         return None
-    choices = [(field.name, _name(getattr(recipe, field.name))) for field in fields(recipe)]
-    arrays = (training.views.of_epoch(0), training.encoded, training.weights)
-    return Checkpoint(around.checkpoint_dir, f"{around.checkpoint_name} {choices}", arrays)
-
-
-def _name(value: Any) -> str:
-    """Return what names a choice in any process; the repr of a function holds an address."""
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return repr(value)
+    choices = [(field.name, name_of(getattr(recipe, field.name))) for field in fields(recipe)]
+    what = f"{around.checkpoint_name} {choices} {targets.loss}"
+    arrays = [getattr(targets, "balance", np.empty(0))]
+    for examples in (training, validation):
+        if examples is not None:
+            arrays += [examples.views.of_epoch(0), examples.encoded, examples.weights]
+    if isinstance(start, TrainablePart):  # a fit that goes on from another one
+        arrays += [tensor.numpy(force=True) for tensor in start.state_dict().values()]
+    return Checkpoint(around.checkpoint_dir, what, arrays)

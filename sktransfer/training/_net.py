@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, EpochTimer, PassthroughScoring, PrintLog
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    EpochTimer,
+    LRScheduler,
+    PassthroughScoring,
+    PrintLog,
+)
 from skorch.utils import TeeGenerator
 from torch import nn
 from tqdm.auto import tqdm
@@ -23,7 +30,7 @@ from ._param_groups import parameter_groups
 from ._recipe import Recipe
 from ._schedule import WarmUpAndCosine
 from ._score import score_outputs
-from ._training_set import Batches, TrainingSet, seed_of
+from ._training_set import Batches, TrainingSet, n_batches, seed_of
 
 # On a CPU small, so that one image alone costs little more than it must
 _PREDICTION_BATCH = {"cpu": 4}
@@ -140,8 +147,7 @@ class TransferNet(NeuralNet):
         """
         if not self.initialized_:
             self.initialize()
-        steps_per_epoch = -(-len(X) // self.batch_size)
-        self.schedule_ = WarmUpAndCosine(self.n_epochs * steps_per_epoch)
+        self.schedule_ = WarmUpAndCosine(self.n_epochs * n_batches(len(X), self.batch_size))
         self._continue_from_checkpoint()
         super()._set_training(False)  # one mode throughout, for `_set_training` to change
         self.notify("on_train_begin", X=X, y=y)
@@ -244,6 +250,11 @@ class _Epochs(Callback):
 
     def on_epoch_end(self, net, **kwargs):
         epoch = len(net.history)
+        if not np.isfinite(net.history[-1, "train_loss"]):
+            raise ValueError(
+                f"training diverged: the loss of epoch {epoch} is not a finite number. Lower "
+                f"lr={net.recipe.lr}, or set max_grad_norm=1"
+            )
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
         if self.validated_:
             parts = [np.concatenate(part) for part in zip(*self.validated_, strict=True)]
@@ -316,6 +327,17 @@ def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
             )
 
 
+def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
+    """Raise for a callback that would have no effect."""
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, tuple) else callback
+        if isinstance(callback, LRScheduler):
+            raise ValueError(
+                "callbacks must not hold skorch's LRScheduler: rates follow from the parameters "
+                f"lr, backbone_lr_scale and layer_decay of {owner}, with a warm-up and a cosine"
+            )
+
+
 class _Validation:
     """A train_split that keeps all samples for training and validates on others."""
 
@@ -338,7 +360,6 @@ def records(net: TransferNet) -> list[dict[str, Any]]:
     ]
 
 
-@torch.inference_mode()
 def outputs(net: TransferNet, activations: np.ndarray, device: torch.device) -> np.ndarray:
     """Return what the net says of each image, (n, n_outputs), float64.
 
@@ -349,11 +370,13 @@ def outputs(net: TransferNet, activations: np.ndarray, device: torch.device) -> 
     if next(net.module_.parameters()).dtype == torch.float64:
         device = torch.device("cpu")  # where it was trained; not every GPU has float64
     size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
+    # moved outside of inference mode, or it could not be trained any more
     module, parts = net.module_.to(device).eval(), []
-    for start in range(0, len(activations), size):
-        batch = torch.from_numpy(activations[start : start + size])
-        n_missing = size - len(batch)
-        filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
-        parts.append(module(filled.to(device))[: len(batch)].cpu().double())
+    with torch.inference_mode():
+        for start in range(0, len(activations), size):
+            batch = torch.from_numpy(activations[start : start + size])
+            n_missing = size - len(batch)
+            filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
+            parts.append(module(filled.to(device))[: len(batch)].cpu().double())
     module.cpu()  # a GPU is for others when the turn is over
     return torch.cat(parts).numpy()

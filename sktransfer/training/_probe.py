@@ -51,14 +51,15 @@ class Standardise(nn.Module):
         return (rows.to(self.mean.dtype) - self.mean) / self.scale
 
 
-@torch.inference_mode()
 def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
     """Return the rows (n, width) that untrained stages make of activations."""
+    # before inference mode: parameters that move within it can't be trained any more
     stages = stages.to(device).eval()
     rows = []
-    for start in range(0, len(activations), _BATCH_SIZE):
-        batch = torch.from_numpy(activations[start : start + _BATCH_SIZE])
-        rows.append(stages(batch.to(device)).float().cpu().numpy())
+    with torch.inference_mode():
+        for start in range(0, len(activations), _BATCH_SIZE):
+            batch = torch.from_numpy(activations[start : start + _BATCH_SIZE])
+            rows.append(stages(batch.to(device)).float().cpu().numpy())
     return np.concatenate(rows)
 
 

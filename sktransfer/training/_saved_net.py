@@ -44,6 +44,8 @@ def restored_net(
     `head` is the estimator's parameter: a callable is called again for the module.
     """
     part = TrainablePart(stages, _head(state, head, targets), state["batch_norm"])
+    # as it was trained: another order in memory is another order of summation
+    part = part.to(memory_format=torch.channels_last)
     recipe = state["recipe"]
     net = make_net(
         part,

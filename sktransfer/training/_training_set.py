@@ -83,7 +83,7 @@ class Batches:
         self.epoch = epoch  # returns the number of the epoch that begins
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        return n_batches(len(self.dataset), self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
         n, epoch = len(self.dataset), self.epoch()
@@ -93,11 +93,23 @@ class Batches:
         else:
             generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
             order = torch.randperm(n, generator=generator)
-        for chosen in order.split(self.batch_size):
+        batches = order.split(self.batch_size)
+        if len(batches) > len(self):
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
+        for chosen in batches:
             yield (
                 torch.from_numpy(activations[chosen.numpy()]),
                 [self.dataset.targets[chosen], self.dataset.weights[chosen]],
             )
+
+
+def n_batches(n: int, batch_size: int) -> int:
+    """Return the number of batches; one image that is left over joins the last of them.
+
+    Batch normalisation can't train on a batch of one.
+    """
+    full, left = divmod(n, batch_size)
+    return max(1, full + (left > 1) if batch_size > 1 else n)
 
 
 def seed_of(seed: int, epoch: int) -> int:

@@ -123,3 +123,16 @@ def test_a_search_fits_one_probe_for_each_fold(monkeypatch):
     head_for_classes("linear", rows, labels, 2, np.arange(1.0, 41))
     head_for_classes("linear", rows, 1 - labels, 2)
     assert len(fitted) == 7
+
+
+def test_stages_are_moved_outside_of_inference_mode():
+    # within it, parameters that move to a GPU become ones that can't be trained
+    moved_in = []
+
+    class Watched(nn.Flatten):
+        def to(self, *args, **kwargs):
+            moved_in.append(torch.is_inference_mode_enabled())
+            return super().to(*args, **kwargs)
+
+    pooled_rows(Watched(), np.ones((2, 3), dtype=np.float32), torch.device("cpu"))
+    assert moved_in == [False]
