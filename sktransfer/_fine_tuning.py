@@ -549,6 +549,8 @@ def _weights(X, y, sample_weight):
 
 def _moved_up(values, good):
     """Return ``values[good]``, made in place: a large array is a file, and stays one."""
+    if len(good) == len(values):
+        return values
     for new, old in enumerate(good):
         if new != old:
             values[new] = values[old]

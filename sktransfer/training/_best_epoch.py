@@ -26,6 +26,10 @@ class BestEpoch:
         if self.state is None or loss < self.loss:
             self.number, self.loss = epoch, float(loss)
             self.state = copy.deepcopy(module.state_dict())
+        return self.is_over(epoch)
+
+    def is_over(self, epoch: int) -> bool:
+        """Tell whether the best epoch is so long ago that training should stop."""
         return epoch - self.number >= self.patience
 
     def restore(self, module: nn.Module) -> None:

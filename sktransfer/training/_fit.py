@@ -101,6 +101,7 @@ def fit_net(
             verbose=around.verbose,
         )
         net.fit(_set(training, weights, dtype))
+        net.train_split = None  # holds the images that were validated on
         # A GPU is for others when the turn is over, and every fit has an optimizer of its own
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
         net.module_.cpu()

@@ -152,6 +152,8 @@ class TransferNet(NeuralNet):
         super()._set_training(False)  # one mode throughout, for `_set_training` to change
         self.notify("on_train_begin", X=X, y=y)
         n_left = self.n_epochs - len(self.history)
+        if self.best_ is not None and self.best_.is_over(len(self.history)):
+            n_left = 0  # interrupted when it had stopped
         with self._progress() as self.bar_:
             try:
                 self.fit_loop(X, y, epochs=n_left, **fit_params)

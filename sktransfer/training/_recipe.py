@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from ._training_set import n_batches
+
 HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
 
 # Steps of a fit when `max_epochs` is not given, and between how many epochs they may be.
@@ -50,5 +52,5 @@ class Recipe:
             return self.max_epochs
         if only_a_linear_head:
             return _MOST_EPOCHS
-        n_steps = -(-n_samples // self.batch_size_of(n_samples, False))
+        n_steps = n_batches(n_samples, self.batch_size_of(n_samples, False))
         return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_STEPS / n_steps)))

@@ -191,6 +191,24 @@ def test_an_interrupted_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path,
     assert where.load() is None
 
 
+def test_a_fit_that_was_killed_when_it_had_stopped_trains_no_further(tmp_path, monkeypatch):
+    recipe = Recipe(lr=1.0, weight_decay=0.0, n_iter_no_change=2)
+
+    def started(where):
+        return net(
+            recipe=recipe, validation=training_set(30, seed=1), n_epochs=60, checkpoint=where
+        )
+
+    whole = started(None).fit(training_set())
+    where = Checkpoint(tmp_path, "a fit", [])
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkpoint, "delete", lambda self: None)
+        started(where).fit(training_set())
+    resumed = started(where).fit(training_set())
+    assert len(resumed.history) == len(whole.history) < 60
+    assert weights_of(resumed).equal(weights_of(whole))
+
+
 def test_a_pickle_holds_neither_optimizer_nor_data_nor_callbacks():
     data = training_set(4000)
     recipe = Recipe(n_iter_no_change=2)
