@@ -8,7 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: some of scikit-learn's checks are skipped without it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import signal
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +103,25 @@ def hymenoptera():
     from sktransfer import load_image_folder
 
     return {split: load_image_folder(HYMENOPTERA / split) for split in ("train", "val")}
+
+
+@pytest.fixture
+def deadly_head():
+    """Return a maker of heads that kill their process in the fit of a number, and only then."""
+    import torch
+
+    def make(folder, n_fits):
+        def head(n_in, n_out):  # goes to the workers with its code
+            for i in count(1):
+                try:
+                    os.close(os.open(folder / str(i), os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                break
+            if i == n_fits:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return torch.nn.Linear(n_in, n_out)
+
+        return head
+
+    return make

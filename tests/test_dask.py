@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-from itertools import count
 
 import joblib
 import numpy as np
@@ -84,25 +83,10 @@ def test_each_worker_has_its_share_of_the_cores(client):
     assert list(client.run(numbers).values()) == [(1, 1, 7)] * 2
 
 
-def deadly_head(folder, n_fits):
-    """Return a head that kills its process in the fit of that number, and only then."""
-
-    def head(n_in, n_out):
-        for i in count(1):
-            try:
-                os.close(os.open(folder / str(i), os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            break
-        if i == n_fits:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return torch.nn.Linear(n_in, n_out)
-
-    return head
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_search_whose_worker_is_killed_ends_with_the_right_result(client, shapes, tmp_path):
+def test_a_search_whose_worker_is_killed_ends_with_the_right_result(
+    client, shapes, deadly_head, tmp_path
+):
     X, y = shapes
     fits = tmp_path / "fits"
     fits.mkdir()

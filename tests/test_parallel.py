@@ -1,8 +1,6 @@
 """Searches in two workers: the scores of one, the cores of one, and a worker that dies."""
 
-import os
 import signal
-from itertools import count
 from math import ceil
 
 import joblib
@@ -111,25 +109,10 @@ def test_two_workers_share_the_cores():
         assert asked_for == 7
 
 
-def deadly_head(folder, n_fits):
-    """Return a head that kills its process in the fit of that number, and only then."""
-
-    def head(n_in, n_out):
-        for i in count(1):
-            try:
-                os.close(os.open(folder / str(i), os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                continue
-            break
-        if i == n_fits:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return torch.nn.Linear(n_in, n_out)
-
-    return head
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_worker_is_joblibs_error_and_costs_no_finished_image(shapes, tmp_path):
+def test_a_killed_worker_is_joblibs_error_and_costs_no_finished_image(
+    shapes, deadly_head, tmp_path
+):
     X, y = shapes
     fits = tmp_path / "fits"
     fits.mkdir()
