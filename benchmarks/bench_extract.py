@@ -56,7 +56,7 @@ from torchvision.transforms.v2 import functional as F
 
 from _report import in_own_process, write_csv
 from sktransfer import PretrainedFeatureTransformer, count_passes, load_image_folder
-from sktransfer.backbones.embedded._mini import MiniNet
+from sktransfer.backbones.sources._embedded import MiniNet
 
 CORES = len(os.sched_getaffinity(0))
 BATCH_SIZE = {"cpu": 16, "cuda": 128}

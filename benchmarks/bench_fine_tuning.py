@@ -53,7 +53,7 @@ from torchvision.models import mobilenet_v2
 from _data import cifar10, hymenoptera
 from _report import in_own_process, write_csv
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
-from sktransfer.backbones._file import read_tensors
+from sktransfer.backbones._weights import read_tensors
 
 # What differs from the defaults of FineTunedClassifier.
 PARAMETERS = {"hymenoptera": {"freeze_depth": -1}, "cifar10": {"freeze_depth": -2}}

@@ -27,7 +27,7 @@ from torch import nn
 
 from _report import write_csv
 from sktransfer.backbones._registry import load_backbone
-from sktransfer.runtime._fold import fold_batch_norms
+from sktransfer.extraction._fold import fold_batch_norms
 
 BATCH, TURNS = 16, 7
 NETWORKS = {

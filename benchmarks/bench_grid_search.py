@@ -35,7 +35,7 @@ from torchvision.transforms import v2
 
 from _report import in_own_process, write_csv
 from sktransfer import FineTunedClassifier, load_image_folder
-from sktransfer.backbones._file import read_tensors
+from sktransfer.backbones._weights import read_tensors
 
 LEARNING_RATES = [0.0003, 0.001, 0.003, 0.01]
 FOLDS, EPOCHS, BATCH_SIZE, SIZE = 5, 10, 32, 129

@@ -45,7 +45,7 @@ from torchvision.transforms.v2 import functional as F
 
 from _report import in_own_process, write_csv
 from sktransfer import FineTunedClassifier, load_image_folder
-from sktransfer.backbones._file import read_tensors
+from sktransfer.backbones._weights import read_tensors
 
 EPOCHS, BATCH_SIZE, SIZE = 20, 32, 129
 RESIZE = round(257 * SIZE / 225)

@@ -40,7 +40,7 @@ from PIL import Image
 
 from _report import in_own_process, write_csv
 from sktransfer import PretrainedFeatureTransformer, count_passes
-from sktransfer.runtime._store import open_store
+from sktransfer.store._store import open_store
 
 N_FILES, N_WARM, N_ARRAYS = 100_000, 20_000, 1_000
 CALLS = 7

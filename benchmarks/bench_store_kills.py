@@ -23,7 +23,7 @@ import time
 import lmdb
 import numpy as np
 
-from sktransfer.runtime._store import open_store
+from sktransfer.store._store import open_store
 
 LIMIT = 16 * 2**20  # bytes
 BATCH = 50

@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktransfer import PretrainedFeatureTransformer, load_image_folder
-from sktransfer.backbones._file import write_backbone_file
+from sktransfer.backbones._weights import write_backbone_file
 from train_mini import MEAN, SIZE, STD
 
 C_GRID = [0.0001, 0.001, 0.01, 0.1, 1.0]

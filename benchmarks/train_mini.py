@@ -41,7 +41,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sktransfer.backbones.embedded._mini import MiniNet
+from sktransfer.backbones.sources._embedded import MiniNet
 
 SIZE = 64  # pixels
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as most backbones have it

@@ -2,18 +2,17 @@
 
 from importlib.metadata import version
 
-from . import hygiene
-from ._depth_curve_display import DepthCurveDisplay
+from . import hygiene, inspection
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
 from ._spec import InputSpec
-from ._training_curve_display import TrainingCurveDisplay
 from .backbones._catalogue import backbone_info, list_backbones
-from .backbones._registered import register_backbone
+from .backbones._registration import register_backbone
 from .images._folder import load_image_folder
-from .runtime._passes import count_passes
-from .runtime._store import clear_feature_cache, feature_cache_info
+from .inspection import DepthCurveDisplay, TrainingCurveDisplay
+from .runtime._progress import count_passes
+from .store._store import clear_feature_cache, feature_cache_info
 
 __version__ = version("sktransfer")
 
@@ -29,6 +28,7 @@ __all__ = [
     "count_passes",
     "feature_cache_info",
     "hygiene",
+    "inspection",
     "list_backbones",
     "load_image_folder",
     "register_backbone",

@@ -7,11 +7,11 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
-from .backbones._pooling import POOLINGS
 from .backbones._registry import reload_backbone
+from .backbones._stages import POOLINGS
 
 
 class PretrainedFeatureTransformer(

@@ -18,25 +18,22 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from ._image_estimator import ImageEstimator, raise_failures, warn_of_failures
+from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
-from .backbones._arrays import arrays_of
-from .backbones._file import write_backbone_file
 from .backbones._registry import rebuild_backbone
+from .backbones._weights import arrays_of, write_backbone_file
 from .images._augment import View, make_augmentation
 from .runtime._device import resolve_device
-from .runtime._gpu_lease import gpu_lease
+from .runtime._gpu_lock import gpu_lease
 from .runtime._threads import torch_threads_of_a_worker
+from .training._config import Recipe
+from .training._data import MIXES, Replay, Views
 from .training._fit import Examples, Surroundings, fit_net
-from .training._mix import MIXES
 from .training._net import check_callbacks, check_net_params, outputs, records
-from .training._optimizers import OPTIMIZERS
-from .training._prediction import prediction_of
-from .training._recipe import Recipe
-from .training._replay import Replay
+from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
-from .training._training_set import Views
+from .training._targets import prediction_of
 
 # Views that are kept are the same in all fits, so that folds and candidates share them.
 _SEED_OF_KEPT_VIEWS = 0

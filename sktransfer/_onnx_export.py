@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ._saved_versions import installed_versions
+from ._base import installed_versions
 from ._spec import BackboneSpec
 from .backbones._stages import Normalise
-from .images._resampling import Resampling
+from .images._preprocess import Resampling
 
 _OPSET = 18  # the first in which torch's exporter writes
 _AXES = ("n", "height", "width")  # of any size

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from torch import nn
 
+from ._text_table import count, table
 from .backbones._backbone import Backbone
-from .backbones._table import count, table
 
 # Grey borders and inherited colours stand on light and dark pages alike.
 _STYLE = """<style>

@@ -93,3 +93,7 @@ class InconsistentVersionWarning(_InconsistentVersionWarning):
             f"{self.estimator_name} was saved with {differences}. It may not load, or predict "
             "otherwise than it did; save it again with this version, or load it with the old one"
         )
+
+
+class DecodeError(Exception):
+    """One image can't be read; the message is the cause. Callers add its position."""

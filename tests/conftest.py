@@ -84,7 +84,7 @@ def shapes(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mini_file():
     """Return the path of the embedded backbone's file."""
-    return str(files("sktransfer.backbones").joinpath("embedded", "mini.safetensors"))
+    return str(files("sktransfer.backbones.sources").joinpath("mini.safetensors"))
 
 
 @pytest.fixture(scope="session")

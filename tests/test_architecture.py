@@ -1,4 +1,4 @@
-"""The house: four folders, two faces, and imports that run one way."""
+"""The layout of the package: which folder may import from which."""
 
 import ast
 from pathlib import Path
@@ -9,21 +9,45 @@ import sktransfer
 
 PACKAGE = Path(sktransfer.__file__).parent
 
-# A room may import from the rooms before it in this list and from itself.
-ROOMS = ["exceptions", "_spec", "_fork", "images", "backbones", "runtime", "training", "faces"]
-# Neighbours that share numbers, not code.
-STRANGERS = {("images", "backbones"), ("backbones", "images"), ("training", "images")}
+# A layer may import from those before it in this list and from itself.
+LAYERS = [
+    ["exceptions", "_spec"],
+    ["_locking", "_files", "_text_table"],
+    ["images", "backbones"],
+    ["store"],
+    ["runtime"],
+    ["extraction"],
+    ["training"],
+    ["_stage_table"],
+    ["_base"],
+    ["_onnx_export"],
+    ["_feature_transformer", "_fine_tuning"],
+    ["_fine_tuned_classifier", "_fine_tuned_regressor"],
+    # leaves: they use the estimators, and nothing uses them
+    ["hygiene", "inspection"],
+    ["__init__"],
+]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+LEAVES = {"hygiene", "inspection"}
+# Folders of one layer that do not know each other, and code that others share no code with.
+STRANGERS = {
+    ("images", "backbones"),
+    ("backbones", "images"),
+    ("store", "images"),
+    ("store", "backbones"),
+    ("training", "images"),
+}
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def room_of(module: Path) -> str:
-    parts = module.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0] if parts[0] in ROOMS else "faces"
+def part_of(module: Path) -> str:
+    """Return the first part of a module's path in the package: a folder, or a module."""
+    return module.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imported_rooms(module: Path):
-    """Yield the rooms that a module imports from, relative imports resolved."""
+def imported_parts(module: Path):
+    """Yield the parts of the package that a module imports from, relative imports resolved."""
     package = ("sktransfer", *module.relative_to(PACKAGE).with_suffix("").parts[:-1])
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -36,36 +60,85 @@ def imported_rooms(module: Path):
             continue
         for target in targets:
             if target[0] == "sktransfer" and len(target) > 1:
-                yield target[1] if target[1] in ROOMS else "faces"
+                yield target[1]
+
+
+def test_every_folder_and_module_has_its_layer():
+    assert {part_of(module) for module in MODULES} <= set(LAYER_OF)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_down_the_page(module):
-    here = room_of(module)
-    for there in imported_rooms(module):
-        assert ROOMS.index(there) <= ROOMS.index(here), f"{here} imports {there}"
+    here = part_of(module)
+    for there in imported_parts(module):
+        assert LAYER_OF[there] <= LAYER_OF[here], f"{here} imports {there}"
         assert (here, there) not in STRANGERS, f"{here} imports {there}"
+        assert here == there or there not in LEAVES or here == "__init__"
 
 
 def test_the_import_test_sees_imports():
-    seen = set(imported_rooms(PACKAGE / "runtime" / "_extract.py"))
-    assert {"images", "exceptions", "runtime"} <= seen
+    seen = set(imported_parts(PACKAGE / "extraction" / "_extract.py"))
+    assert {"images", "exceptions", "runtime", "extraction"} <= seen
 
 
-def test_only_one_file_imports_skorch():
-    importers = [
+def test_no_modules_import_each_other_in_a_circle():
+    imports = {}
+    for module in MODULES:
+        name = _dotted(module)
+        imports[name] = {target for target in _imported_modules(module) if target != name}
+    remaining = dict(imports)
+    while remaining:
+        free = [name for name, needs in remaining.items() if not needs & remaining.keys()]
+        assert free, f"these import each other in a circle: {sorted(remaining)}"
+        for name in free:
+            del remaining[name]
+
+
+def _dotted(module: Path) -> str:
+    return ".".join(("sktransfer", *module.relative_to(PACKAGE).with_suffix("").parts))
+
+
+def _imported_modules(module: Path) -> set[str]:
+    """Return the modules of the package that a module imports, also inside functions."""
+    names = {_dotted(path) for path in MODULES}
+    package = ("sktransfer", *module.relative_to(PACKAGE).with_suffix("").parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            base = (*base, *(node.module or "").split(".")) if node.module else base
+            for alias in node.names:
+                for target in (".".join((*base, alias.name)), ".".join(base)):
+                    if target in names:
+                        found.add(target)
+                        break
+                else:
+                    found.add(".".join((*base, "__init__")))
+    return found & names
+
+
+def _importers_of(library: str) -> list[str]:
+    """Return the modules that import a library, also inside functions."""
+    return [
         str(module.relative_to(PACKAGE))
         for module in MODULES
         if any(
-            (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skorch"))
+            (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == library)
             or (
                 isinstance(node, ast.Import)
-                and any(alias.name.startswith("skorch") for alias in node.names)
+                and any(alias.name.split(".")[0] == library for alias in node.names)
             )
             for node in ast.walk(ast.parse(module.read_text()))
         )
     ]
-    assert importers == ["training/_net.py"]
+
+
+def test_only_one_module_imports_skorch():
+    assert _importers_of("skorch") == ["training/_net.py"]
+
+
+def test_only_one_module_imports_lmdb():
+    assert _importers_of("lmdb") == ["store/_lmdb.py"]
 
 
 def test_no_module_is_a_junk_drawer():

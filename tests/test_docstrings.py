@@ -7,7 +7,7 @@ import re
 import pytest
 
 import sktransfer
-from sktransfer.backbones import _registered
+from sktransfer.backbones.sources import _registered
 
 ESTIMATORS = [sktransfer.PretrainedFeatureTransformer, sktransfer.FineTunedClassifier]
 
@@ -43,6 +43,7 @@ PUBLIC = {name: getattr(sktransfer, name) for name in sktransfer.__all__}
 PUBLIC |= {name: getattr(sktransfer.hygiene, name) for name in sktransfer.hygiene.__all__}
 # modules, and records that the examples of their makers show
 WITHOUT_EXAMPLE = {
+    "inspection",
     "hygiene",
     "InputSpec",
     "DuplicateSet",
@@ -57,7 +58,7 @@ WITHOUT_EXAMPLE = {
 @pytest.mark.parametrize("name", sorted(PUBLIC.keys() - WITHOUT_EXAMPLE))
 def test_examples_run_offline(name, monkeypatch):
     # what an example registers is gone after it
-    monkeypatch.setattr(_registered, "_registered", dict(_registered._registered))
+    monkeypatch.setattr(_registered, "registered", dict(_registered.registered))
     finder = doctest.DocTestFinder(recurse=False)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     examples = [test for test in finder.find(PUBLIC[name], name) if test.examples]

@@ -117,7 +117,7 @@ def test_a_grid_over_backbones_scores_different_networks(shapes, cache):
 
 
 def test_weights_that_changed_since_fit_are_refused(tmp_path, shapes, mini_file):
-    from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
+    from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
 
     X, _ = shapes
     path = tmp_path / "own.safetensors"

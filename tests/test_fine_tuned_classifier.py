@@ -160,7 +160,7 @@ def test_the_trained_stages_learn_slower_than_the_head(shapes):
 
 
 def test_a_pickle_is_self_contained(shapes, tmp_path, mini_file):
-    from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
+    from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
 
     X, y = shapes
     path = tmp_path / "own.safetensors"

@@ -11,7 +11,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
-from sktransfer.backbones._file import read_tensors
+from sktransfer.backbones._weights import read_tensors
 
 
 @pytest.fixture(scope="module")

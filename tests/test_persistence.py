@@ -22,12 +22,13 @@ from sktransfer import (
     FineTunedClassifier,
     FineTunedRegressor,
     PretrainedFeatureTransformer,
-    _saved_versions,
+    _base,
     exceptions,
     register_backbone,
 )
-from sktransfer.backbones import _registered, _registry
-from sktransfer.backbones._file import read_passport, read_tensors, write_backbone_file
+from sktransfer.backbones import _registry
+from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
+from sktransfer.backbones.sources import _registered
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
 MOST_BYTES = 50_000  # of a fitted transformer
@@ -45,7 +46,7 @@ FAST = {
 def a_process_of_its_own(monkeypatch):
     """Forget the networks in use and what a test registers."""
     monkeypatch.setattr(_registry, "_kept", type(_registry._kept)())
-    monkeypatch.setattr(_registered, "_registered", dict(_registered._registered))
+    monkeypatch.setattr(_registered, "registered", dict(_registered.registered))
 
 
 def own_network(width=8):
@@ -152,7 +153,7 @@ def test_a_registered_backbone_must_be_registered_where_it_is_loaded(shapes):
     fitted = PretrainedFeatureTransformer("own network", feature_cache=None).fit(X[:2])
     saved = pickle.dumps(fitted)
     expected = fitted.transform(X[:2])
-    _registered._registered.clear()
+    _registered.registered.clear()
     _registry._kept.clear()
     loaded = pickle.loads(saved)
     with pytest.raises(WeightsNotFoundError, match=r"'own network'.*call register_backbone"):
@@ -306,7 +307,7 @@ def test_a_trained_registered_backbone_must_be_registered_before_it_is_loaded(sh
     register_own()
     fitted = FineTunedClassifier(**{**FAST, "backbone": "own network"}).fit(X, y)
     saved, expected = pickle.dumps(fitted), fitted.predict_proba(X)
-    _registered._registered.clear()
+    _registered.registered.clear()
     with pytest.raises(WeightsNotFoundError, match=r"'own network'.*call register_backbone"):
         pickle.loads(saved)
     register_own()
@@ -346,10 +347,10 @@ def test_versions_are_recorded(package):
 
 def _saved_with(monkeypatch, **others):
     """Return the pickle of an estimator as other versions would have written it."""
-    installed = _saved_versions.installed_versions()
+    installed = _base.installed_versions()
     others = {package.replace("_", "-"): version for package, version in others.items()}
     with monkeypatch.context() as patch:
-        patch.setattr(_saved_versions, "installed_versions", lambda: {**installed, **others})
+        patch.setattr(_base, "installed_versions", lambda: {**installed, **others})
         return pickle.dumps(PretrainedFeatureTransformer("mini"))
 
 
@@ -382,7 +383,7 @@ def test_a_state_without_versions_warns():
 
 
 def test_the_version_warning_survives_a_pickle():
-    here = _saved_versions.installed_versions()
+    here = _base.installed_versions()
     warning = exceptions.InconsistentVersionWarning("X", {"sktransfer": "0"}, here)
     assert str(pickle.loads(pickle.dumps(warning))) == str(warning)
 

@@ -1,1 +1,1 @@
-"""What network: architectures, their stages, and the weights that belong to them."""
+"""WHAT NETWORK: architectures, their stages, and the weights that belong to them."""

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .._locking import own_random_state
 from .._spec import InputSpec, WeightsOffer
-from ._pooling import FEATURE_MAPS, Layout
-from ._random_state import own_random_state
-from ._stages import StageTable
+from ._stages import FEATURE_MAPS, Layout, StageTable
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
 from ._architecture import Anatomy
-from ._pooling import Pool, resolve_pooling
-from ._stages import Normalise, cut_into_stages, resolve_depth
+from ._stages import Normalise, Pool, cut_into_stages, resolve_depth, resolve_pooling
 
 # what networks say of an image that is too small, or no multiple of their patches
 _BAD_SIZE = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)

@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .._spec import InputSpec, WeightsOffer
+from .._text_table import count, table
 from ._architecture import Architecture
-from ._file import read_passport
-from ._sources import SOURCES, find_architecture, named_architecture, names
 from ._stages import cut_into_stages
-from ._table import count, table
+from ._weights import read_passport
+from .sources import SOURCES, find_architecture, named_architecture, names
 
 
 @dataclass(frozen=True)

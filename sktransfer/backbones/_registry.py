@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .._fork import ForkSafeLock
+from .._locking import ForkSafeLock
 from .._spec import BackboneSpec, InputSpec
 from ..exceptions import WeightsError, WeightsNotFoundError
 from ._architecture import Architecture
-from ._arrays import tensors_of
 from ._backbone import Backbone
-from ._file import read_passport, read_tensors
-from ._sources import find_architecture, named_architecture
-from ._weights import digest_of, load_strictly, read_state_dict
+from ._weights import (
+    digest_of,
+    load_strictly,
+    read_passport,
+    read_state_dict,
+    read_tensors,
+    tensors_of,
+)
+from .sources import find_architecture, named_architecture
 
 _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 

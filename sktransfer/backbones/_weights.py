@@ -1,17 +1,119 @@
-"""Locate weights, read them without running code, and load them strictly."""
+"""Locate weights, read them without running code, and load them strictly.
+
+The self-describing backbone file is safetensors whose metadata key ``sktransfer`` holds a JSON
+object: ``format`` (1), ``architecture``, ``params``, ``input`` (``size``, ``resize``, ``mean``,
+``std``, ``interpolation``), ``head`` (is there a classification head), ``source`` and
+``licence``; a key ``card`` may hold more about where the weights come from.
+"""
 
 import hashlib
+import json
 import os
 import pickle
 import re
 import urllib.error
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from ..exceptions import WeightsError, WeightsNotFoundError
-from ._file import read_tensors
+
+METADATA_KEY = "sktransfer"
+FORMAT = 1
+_REQUIRED = ("format", "architecture", "params", "input", "head", "source", "licence")
+
+
+def read_passport(path: str) -> dict[str, Any] | None:
+    """Return the passport of a safetensors file, None where it has none."""
+    with _open(path) as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
+    if text is None:
+        return None
+    try:
+        passport = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON ({error})") from None
+    if not isinstance(passport, dict):
+        raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
+    missing = [key for key in _REQUIRED if key not in passport]
+    if missing:
+        raise WeightsError(f"{path}: its passport lacks {', '.join(missing)}")
+    if passport["format"] != FORMAT:
+        raise WeightsError(
+            f"{path} has format {passport['format']!r}, and this version of sktransfer reads "
+            f"format {FORMAT}; a newer version of sktransfer may read it"
+        )
+    return passport
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Return all tensors of a safetensors file."""
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def write_backbone_file(
+    path: str | os.PathLike, state: Mapping[str, torch.Tensor], passport: Mapping[str, Any]
+) -> None:
+    """Write weights with their passport; a reader never sees half a file."""
+    passport = {"format": FORMAT, **passport}
+    missing = [key for key in _REQUIRED if key not in passport]
+    if missing:
+        raise ValueError(f"the passport lacks {', '.join(missing)}")
+    # cloned, because safetensors takes no two tensors that share memory
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in state.items()
+    }
+    path = os.fspath(path)
+    unfinished = f"{path}.{os.getpid()}.tmp"
+    try:
+        # not save_file, whose files nobody else may read, whatever the umask
+        with open(unfinished, "wb") as file:
+            file.write(save(tensors, metadata={METADATA_KEY: json.dumps(passport)}))
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+def _open(path: str) -> safe_open:
+    if not os.path.isfile(path):
+        raise WeightsNotFoundError(f"no such file of weights: {path}")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} can't be read as safetensors ({error}); it may be truncated, or of "
+            "another format"
+        ) from None
+
+
+def arrays_of(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return copies of all parameters and buffers that a state dict has, by name."""
+    return {
+        name: value.detach().cpu().contiguous().numpy().copy()
+        for name, value in module.state_dict().items()
+    }
+
+
+def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Return tensors with memory of their own: arrays may be mapped from a read-only file."""
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
+
+
+def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray], title: str) -> None:
+    """Set all that `arrays_of` saved, in its precision; `title` names the module in errors."""
+    try:
+        module.load_state_dict(tensors_of(arrays), strict=True, assign=True)
+    except RuntimeError as error:
+        raise WeightsError(f"what was saved of {title} does not fit it: {error}") from None
+
 
 # torchvision's convention: resnet18-f37072fd.pth has a SHA-256 that starts so
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,})\.")

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from .._text_table import Table
 from ..images._collection import ImageRef
-from ..images._decode import DecodeError
-from ..images._files import read_file
+from ..images._decode import DecodeError, quiet_pillow, read_orientation
+from ..images._fingerprint import read_file
 from ..images._formats import identify
-from ..images._orientation import read_orientation
-from ..images._quiet import quiet_pillow
-from ..images._refs import EncodedImage, FileImage, PillowImage
+from ..images._image_ref import EncodedImage, FileImage, PillowImage
 from ._reading import for_each, images_of
-from ._table import Table
 
 PROBLEMS = ("unreadable", "tiny", "blank", "odd_aspect", "rotated", "grey", "graphic")
 

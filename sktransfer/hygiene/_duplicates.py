@@ -11,13 +11,13 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._feature_transformer import PretrainedFeatureTransformer
+from .._text_table import Table
 from ..exceptions import UnreadableImageWarning
 from ..images._collection import ImageRef
 from ..images._decode import DecodeError
 from ._hash import HASH_BITS, hash_image, near_pairs
 from ._joining import in_order, join
 from ._reading import for_each, images_of
-from ._table import Table
 
 # Pairs whose rows of features are multiplied at once: 64 MiB for 512 features.
 _PAIRS_AT_ONCE = 2**15

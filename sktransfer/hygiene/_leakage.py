@@ -15,8 +15,8 @@ from sklearn.utils._param_validation import HasMethods, validate_params
 from sklearn.utils.validation import check_consistent_length
 
 from .._feature_transformer import PretrainedFeatureTransformer
+from .._text_table import Table
 from ._duplicates import CONSTRAINTS, near_duplicates
-from ._table import Table
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Which images: what the user passed, its digest, its pixels, the network's square."""
+"""WHICH IMAGES: what the user passed, its digest, its pixels, the square that a network sees."""

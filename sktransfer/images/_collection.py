@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ._colour import PixelRange
+from ._image_ref import ArrayImage, EncodedImage, FileImage, ImageRef, NoImage, PillowImage
 from ._layout import LayoutError, check_image_shape, check_stack, check_tensor, row_shape
-from ._refs import ArrayImage, EncodedImage, FileImage, ImageRef, NoImage, PillowImage
-from ._values import PixelRange
 
 __all__ = ["ImageCollection", "ImageRef", "PixelRange", "as_images", "row_shape", "value_range"]
 

@@ -1,24 +1,91 @@
-"""One image, however it came, to 8-bit RGB pixels.
+"""From the bytes of a file, a PIL image or an array to upright 8-bit RGB pixels.
 
-All decoding goes through Pillow at full size. torchvision's JPEG decoder gives the same
-pixels about 1.3 times as fast (benchmarks/bench_decode.py); it knows no colour profiles
-and would be a second decoder to trust with damaged files. Pillow's decoding at reduced
-size (`Image.draft`) gives other pixels.
+Pillow's warnings are kept from the user while an image is decoded: each image is either read
+or reported as an error, so they say nothing new. `warnings.catch_warnings` is no use with
+several threads: the last to end may put back what another had set. Instead one filter of our
+own stands in the list while any thread decodes.
 """
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from .._fork import ForkSafeLock
-from ._colour import fill_rgb
-from ._errors import DecodeError
-from ._formats import identify
-from ._limits import check_bytes, check_inner_size, check_size
-from ._orientation import read_orientation, upright_array
-from ._quiet import quiet_pillow
-from ._values import PixelRange, check_values, default_range, scale_to_8_bit
+from .._locking import ForkSafeLock
+from ..exceptions import DecodeError
+from ._colour import PixelRange, check_values, default_range, fill_rgb, scale_to_8_bit
+from ._formats import check_bytes, check_inner_size, check_size, identify
+
+_lock = ForkSafeLock()
+_n_inside = 0
+_MODULE = r"PIL(\.|$)"
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Ignore warnings that Pillow's modules issue inside the block, in any thread."""
+    global _n_inside
+    with _lock:
+        _n_inside += 1
+        if not any(_is_ours(entry) for entry in warnings.filters):
+            warnings.filterwarnings("ignore", module=_MODULE)
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_inside -= 1
+            if _n_inside == 0:
+                # all of them: a catch_warnings elsewhere may have put back an old one
+                warnings.filters[:] = [entry for entry in warnings.filters if not _is_ours(entry)]
+
+
+def _is_ours(entry: tuple) -> bool:
+    module = entry[3]
+    return entry[0] == "ignore" and getattr(module, "pattern", module) == _MODULE
+
+
+_TAG = 0x0112  # EXIF Orientation
+
+# How the stored picture becomes upright: swap rows and columns, then reverse the order
+# of the rows, then of the columns. Table of EXIF 2.32, section 4.6.5.
+_STEPS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a loaded image, 1 to 8."""
+    try:
+        value = image.getexif().get(_TAG, 1)
+        return value if value in _STEPS else 1
+    except Exception:
+        # Damaged EXIF makes Pillow raise nearly anything. The picture is still there.
+        return 1
+
+
+def upright_array(size: tuple[int, int], orientation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an empty upright array, and the view of it with the rows as they are stored.
+
+    What is written to the view stands upright in the array: a large picture is turned
+    without another copy.
+    """
+    swap, reverse_rows, reverse_columns = _STEPS[orientation]
+    width, height = size
+    shape = (width, height, 3) if swap else (height, width, 3)
+    upright = np.empty(shape, dtype=np.uint8)
+    stored = upright[:: -1 if reverse_rows else 1, :: -1 if reverse_columns else 1]
+    return upright, stored.swapaxes(0, 1) if swap else stored
+
 
 # Loading an opened file moves its position, so two threads must not load one image.
 # Images can't be weakly keyed, so they share these by their address.

@@ -1,11 +1,8 @@
-"""Which formats are read, and what data is that is of none of them.
+"""Which image formats are read, and what one image may cost.
 
-Pillow tries every format it knows on a file. Some of them run other programs (EPS
-starts Ghostscript), some are decoded in slow Python, most are never in a data set.
-So the first bytes choose from a short list, whatever the ending of the name says:
-
-JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF where Pillow has it, and the PBM/PGM/PPM/PFM
-family, in which older data sets come.
+Limits are checked before any pixel is decoded. The header of a file may promise any size, so
+it is looked at first. The limits keep one image below 1 GB of memory and, from honest files,
+within a few seconds.
 """
 
 import codecs
@@ -16,6 +13,7 @@ from typing import NamedTuple
 from PIL import (
     BmpImagePlugin,
     GifImagePlugin,
+    Image,
     ImageFile,
     JpegImagePlugin,
     PngImagePlugin,
@@ -24,7 +22,90 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ._errors import DecodeError
+from ..exceptions import DecodeError
+
+# Pillow's own line between a picture and a bomb: a quarter of a GiB at 3 bytes each.
+# Pillow holds 4 bytes a pixel and the result has 3, so this many take 0.6 GB.
+MAX_PIXELS = 2**28 // 3
+# These two decoders keep further copies of the whole picture: 17 bytes a pixel in all.
+MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000}
+# The longest panoramas of phones and cameras are near 30,000 pixels.
+MAX_SIDE = 2**15
+# MAX_PIXELS without compression. A file is read whole.
+MAX_BYTES = 2**28
+# Encoders write about 10 scans, each over all pixels. A file of a few kB can hold
+# thousands of empty ones, and each takes as long as a whole picture.
+MAX_JPEG_SCANS = 100
+
+_SMALL = 2**20  # pixels; decoding so few costs nothing
+_ONE_BIT = 8  # pixels a byte without compression
+_ZLIB = 1032 * _ONE_BIT  # its longest match, 258 bytes, takes 2 bits
+_LZW = 4096 * _ONE_BIT  # one code stands for at most a full table
+
+
+def check_size(size: tuple[int, int], format: str | None) -> None:
+    """Raise DecodeError for a picture too large to decode."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise DecodeError(f"{width} x {height} pixels")
+    if max(width, height) > MAX_SIDE:
+        raise DecodeError(
+            f"{width:,} x {height:,} pixels, a side longer than the {MAX_SIDE:,} allowed"
+        )
+    allowed = MAX_PIXELS_OF.get(format or "", MAX_PIXELS)
+    if width * height > allowed:
+        raise DecodeError(
+            f"{width:,} x {height:,} pixels, more than the {allowed:,} allowed; make it "
+            "smaller first"
+        )
+
+
+def check_bytes(n_bytes: int) -> None:
+    """Raise DecodeError for a file that is empty, or too large to be read whole."""
+    if n_bytes == 0:
+        raise DecodeError("empty, 0 bytes")
+    if n_bytes > MAX_BYTES:
+        raise DecodeError(f"{n_bytes:,} bytes, more than the {MAX_BYTES:,} allowed")
+
+
+def check_inner_size(image: Image.Image, data: bytes) -> None:
+    """Raise DecodeError when the inside of a file does not go with its small size.
+
+    A damaged header may promise 80 million pixels of a file of 2 kB. Pillow would
+    allocate and clear them all before it notices, which takes seconds.
+    """
+    width, height = image.size
+    if width * height > max(len(data) * _most_pixels_a_byte(image), _SMALL):
+        raise DecodeError(
+            f"damaged {image.format} ({width:,} x {height:,} pixels promised, more than "
+            f"{len(data):,} bytes can hold)"
+        )
+    if image.format == "JPEG":
+        n_scans = data.count(b"\xff\xda")  # in coded data 0xFF is followed by a zero
+        if n_scans > MAX_JPEG_SCANS:
+            raise DecodeError(f"{n_scans:,} scans, more than the {MAX_JPEG_SCANS} allowed")
+    if image.format == "TIFF":
+        tile = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
+        if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > MAX_PIXELS:
+            raise DecodeError(f"tiles of {tile[0]:,} x {tile[1]:,} pixels")
+
+
+def _most_pixels_a_byte(image: Image.Image) -> float:
+    """Return how many pixels a byte of the file holds at most; infinite if unbounded."""
+    compression = image.info.get("compression", "raw")
+    if image.format == "PNG":
+        return _ZLIB
+    if image.format == "GIF":
+        return _LZW
+    if image.format == "JPEG":
+        # a block of 8 x 8 takes a bit or more in Huffman codes, less in arithmetic ones
+        return 64 * _ONE_BIT * 8
+    if image.format == "PPM" or (image.format == "BMP" and not image.info.get("compression")):
+        return _ONE_BIT
+    if image.format == "TIFF" and compression in ("raw", "tiff_adobe_deflate", "tiff_lzw"):
+        return {"raw": _ONE_BIT, "tiff_lzw": _LZW}.get(compression, _ZLIB)
+    return float("inf")
+
 
 try:
     from PIL import AvifImagePlugin

@@ -1,1 +1,1 @@
-"""How it runs: device, batches, and the store of activations."""
+"""ON WHAT it runs: devices, threads, locks on GPUs, memory for results, progress."""

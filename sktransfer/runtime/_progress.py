@@ -1,9 +1,74 @@
-"""A line of progress: when asked for, and when a run takes long."""
+"""Count the images that pass frozen networks, and show progress when a run takes long."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from tqdm.auto import tqdm
+
+from .._locking import ForkSafeLock
+
+_lock = ForkSafeLock()
+_counters: "list[PassCounter]" = []
+
+
+@dataclass
+class PassCounter:
+    """Images that passed a frozen network, and images whose activation was kept.
+
+    Attributes
+    ----------
+    passed : int
+        Images that passed a frozen network, at any depth.
+    kept : int
+        Images whose activation was found in the store of activations instead.
+    """
+
+    passed: int = 0
+    kept: int = 0
+
+
+@contextmanager
+def count_passes() -> Iterator[PassCounter]:
+    """Count the images that pass frozen networks within a ``with`` block.
+
+    Only this process is counted: with ``n_jobs=2`` the workers' passes are not.
+
+    Yields
+    ------
+    counter : PassCounter
+        Its attributes `passed` and `kept` grow while the block runs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer import PretrainedFeatureTransformer, count_passes
+    >>> X = np.zeros((3, 64, 64, 3), dtype=np.uint8)
+    >>> X[1] = 128
+    >>> transformer = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X)
+    >>> with count_passes() as counter:
+    ...     rows = transformer.transform(X)
+    >>> counter.passed  # the first and the last image are the same
+    2
+    """
+    counter = PassCounter()
+    with _lock:
+        _counters.append(counter)
+    try:
+        yield counter
+    finally:
+        with _lock:
+            _counters.remove(counter)
+
+
+def record(*, passed: int = 0, kept: int = 0) -> None:
+    """Add to every counter that is open."""
+    with _lock:
+        for counter in _counters:
+            counter.passed += passed
+            counter.kept += kept
+
 
 _SECONDS_BEFORE_PROGRESS = 10
 

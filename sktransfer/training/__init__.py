@@ -1,1 +1,1 @@
-"""What is trained: the stages after the cut, and the head."""
+"""WHAT IS TRAINED: the stages after the cut, and the head."""

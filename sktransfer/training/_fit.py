@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..backbones._random_state import own_random_state
-from ..runtime._gpu_lease import gpu_lease
+from .._locking import own_random_state
+from ..runtime._gpu_lock import gpu_lease
 from ._checkpoint import Checkpoint, name_of
-from ._freeze import TrainablePart
-from ._loss import WeightedLoss
+from ._config import Recipe
+from ._data import TrainingSet, Views
+from ._head import TrainablePart, only_a_linear_head, pooled_rows, start_head
 from ._net import TransferNet, make_net
-from ._probe import only_a_linear_head, pooled_rows, start_head
-from ._recipe import Recipe
+from ._optim import WeightedLoss
 from ._targets import Targets
-from ._training_set import TrainingSet, Views
 
 
 @dataclass

@@ -20,17 +20,13 @@ from skorch.utils import TeeGenerator
 from torch import nn
 from tqdm.auto import tqdm
 
-from ._best_epoch import BestEpoch
 from ._checkpoint import Checkpoint
-from ._freeze import TrainablePart
-from ._loss import WeightedLoss
-from ._mix import mix_batch
-from ._optimizers import make_optimizer
-from ._param_groups import parameter_groups
-from ._recipe import Recipe
-from ._schedule import WarmUpAndCosine
-from ._score import score_outputs
-from ._training_set import Batches, TrainingSet, n_batches, seed_of
+from ._config import Recipe
+from ._data import Batches, TrainingSet, mix_batch, n_batches, seed_of
+from ._early_stopping import BestEpoch
+from ._head import TrainablePart
+from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
+from ._targets import score_outputs
 
 # On a CPU small, so that one image alone costs little more than it must
 _PREDICTION_BATCH = {"cpu": 4}

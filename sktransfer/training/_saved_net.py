@@ -7,13 +7,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..backbones._arrays import arrays_of, load_arrays
-from ._freeze import TrainablePart
-from ._heads import make_head
-from ._loss import WeightedLoss
+from ..backbones._weights import arrays_of, load_arrays
+from ._config import HeadParameter
+from ._head import Standardise, TrainablePart, make_head
 from ._net import TransferNet, make_net, records
-from ._probe import Standardise
-from ._recipe import HeadParameter
+from ._optim import WeightedLoss
 from ._targets import Targets
 
 

@@ -1,4 +1,4 @@
-"""What ``y`` is to the network: a row of numbers for each image, and back again.
+"""What ``y`` is to the network: a row of numbers for each image, back again, and its score.
 
 Every kind of target is a row of floats, so that one training set, one mixing of images
 and one place for weights serve all of them.
@@ -7,8 +7,11 @@ and one place for weights serve all of them.
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from scipy.special import log_expit, log_softmax
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -93,3 +96,35 @@ class NumberTargets:
 
 
 Targets = ClassTargets | LabelTargets | NumberTargets
+
+
+def score_outputs(
+    loss: str, outputs: np.ndarray, encoded: np.ndarray, weights: np.ndarray
+) -> float:
+    """Return accuracy of classes or sets of labels, or R² of numbers."""
+    if loss == "squared":
+        return float(r2_score(encoded, outputs, sample_weight=weights))
+    if loss == "sigmoid":
+        return float(accuracy_score(encoded > 0.5, outputs > 0, sample_weight=weights))
+    return float(accuracy_score(encoded.argmax(1), outputs.argmax(1), sample_weight=weights))
+
+
+class InUnits(nn.Module):
+    """Standardised numbers to numbers in the unit of the training images."""
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float64))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float64))
+
+    def forward(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs.double() * self.scale + self.mean
+
+
+def prediction_of(targets: Targets) -> nn.Module:
+    """Return the module that makes probabilities of logits, or numbers of standardised ones."""
+    if isinstance(targets, ClassTargets):
+        return nn.Softmax(dim=1)
+    if isinstance(targets, LabelTargets):
+        return nn.Sigmoid()
+    return InUnits(targets.mean, targets.scale)

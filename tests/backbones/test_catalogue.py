@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision import models
 
-from sktransfer.backbones import _torchvision
 from sktransfer.backbones._catalogue import backbone_info, list_backbones
-from sktransfer.backbones._file import write_backbone_file
 from sktransfer.backbones._registry import load_backbone
+from sktransfer.backbones._weights import write_backbone_file
+from sktransfer.backbones.sources import _torchvision
 
 ALL = models.list_models(module=models)
 # torchvision publishes it with its second head of training, which is not built here

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from sktransfer.backbones import _registry
-from sktransfer.backbones._file import write_backbone_file
 from sktransfer.backbones._registry import load_backbone
+from sktransfer.backbones._weights import write_backbone_file
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
 NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}  # 0.3 million parameters

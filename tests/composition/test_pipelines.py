@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer import FineTunedRegressor, count_passes, register_backbone
-from sktransfer.backbones import _registered
+from sktransfer.backbones.sources import _registered
 
 
 def small_network():
@@ -26,7 +26,7 @@ def small_network():
 @pytest.fixture
 def own_backbone(monkeypatch):
     """Register a network of one's own for the time of a test."""
-    monkeypatch.setattr(_registered, "_registered", {})
+    monkeypatch.setattr(_registered, "registered", {})
     stages = {"first": ("0", "1"), "second": ("2", "3")}
     numbers = {"size": 32, "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
     register_backbone("own", small_network, stages, numbers)

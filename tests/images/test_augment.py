@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
-from sktransfer.images._augment import View, make_augmentation
+from sktransfer.images._augment import View, _turn, draw_crop, light, make_augmentation
 from sktransfer.images._preprocess import preprocess, resized_shape
-from sktransfer.images._recipes import _turn, draw_crop, light
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
 SPEC = InputSpec(32, 36, **PLAIN)

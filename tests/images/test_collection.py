@@ -7,12 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sktransfer.images._collection import (
-    ImageCollection,
-    PixelRange,
-    as_images,
-    value_range,
-)
+from sktransfer.images._collection import ImageCollection, PixelRange, as_images, value_range
 from sktransfer.images._decode import DecodeError
 
 

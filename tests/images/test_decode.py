@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
+from sktransfer.images._colour import PixelRange
 from sktransfer.images._decode import DecodeError, decode_bytes, decode_pil
-from sktransfer.images._values import PixelRange
 
 needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 

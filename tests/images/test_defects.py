@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from sktransfer.images import _limits
+from sktransfer.images import _formats
 from sktransfer.images._collection import as_images
 from sktransfer.images._decode import DecodeError, decode_bytes, decode_pil
 
@@ -184,7 +184,7 @@ def _make_dangling_link(path):
 
 def _make_huge(path):
     with open(path, "wb") as file:
-        file.truncate(_limits.MAX_BYTES + 1)
+        file.truncate(_formats.MAX_BYTES + 1)
 
 
 PLACES = {
@@ -280,9 +280,9 @@ def test_a_user_s_lower_limit_in_pillow_warns_of_nothing(monkeypatch, encode):
 
 
 def test_the_largest_sizes_allowed_are_allowed():
-    _limits.check_size((_limits.MAX_SIDE, 1), "PNG")
-    _limits.check_size((9459, 9459), "PNG")
+    _formats.check_size((_formats.MAX_SIDE, 1), "PNG")
+    _formats.check_size((9459, 9459), "PNG")
     with pytest.raises(DecodeError, match="89,478,485"):
-        _limits.check_size((9460, 9460), "PNG")
+        _formats.check_size((9460, 9460), "PNG")
     with pytest.raises(DecodeError, match="50,000,000"):
-        _limits.check_size((9000, 9000), "WEBP")
+        _formats.check_size((9000, 9000), "WEBP")

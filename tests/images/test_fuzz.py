@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 
+from sktransfer.images._colour import PixelRange
 from sktransfer.images._decode import DecodeError, decode_bytes
-from sktransfer.images._values import PixelRange
 
 
 def _draw_files():

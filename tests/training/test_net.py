@@ -7,11 +7,11 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sktransfer.training._checkpoint import Checkpoint
-from sktransfer.training._freeze import TrainablePart
-from sktransfer.training._loss import WeightedLoss
+from sktransfer.training._config import Recipe
+from sktransfer.training._data import TrainingSet, Views
+from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net, outputs, records
-from sktransfer.training._recipe import Recipe
-from sktransfer.training._training_set import TrainingSet, Views
+from sktransfer.training._optim import WeightedLoss
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,261 @@
+"""What all estimators share: from the user's parameters and ``X`` to rows."""
+
+import numbers
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import get_tags
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import validate_data
+
+from ._spec import InputSpec
+from ._stage_table import StageDiagramMixin, StageTable
+from .backbones._backbone import Backbone
+from .backbones._registry import load_backbone
+from .exceptions import (
+    ImageFailure,
+    ImageReadError,
+    InconsistentVersionWarning,
+    UnreadableImageWarning,
+)
+from .extraction._extract import Extraction, FrozenPart, extract
+from .extraction._precision import PRECISIONS, resolve_precision
+from .images._augment import View
+from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
+from .runtime._device import resolve_device
+from .store._store import open_store
+
+_KEY = "_versions"
+# What a fitted state is made of and read by. Of these only sktransfer's version decides
+# how the state is laid out; the others are named in the warning where they differ too.
+_PACKAGES = ("sktransfer", "scikit-learn", "skorch", "torch", "torchvision")
+
+
+def with_versions(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of an estimator and the versions that it was saved with."""
+    return {**state, _KEY: installed_versions()}
+
+
+def without_versions(state: Mapping[str, Any], estimator: str) -> dict[str, Any]:
+    """Return the state alone; warn where another version of sktransfer saved it."""
+    state = dict(state)
+    saved, installed = state.pop(_KEY, {}), installed_versions()
+    if saved.get("sktransfer") != installed["sktransfer"]:
+        warnings.warn(InconsistentVersionWarning(estimator, saved, installed), stacklevel=3)
+    return state
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages that a fitted state depends on."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> tuple[tuple[str, str], ...]:
+    return tuple((package, version(package)) for package in _PACKAGES)
+
+
+# The smallest side that every supported network can halve five times.
+_SMALLEST_IMAGE_SIZE = 32
+
+
+class ImageEstimator(StageDiagramMixin, BaseEstimator):
+    """Base of the public estimators; holds the parameters that mean the same in both."""
+
+    _parameter_constraints: dict = {
+        "backbone": [str, os.PathLike],
+        "backbone_params": [dict, None],
+        "weights": [str, os.PathLike, None],
+        "image_size": [Interval(numbers.Integral, _SMALLEST_IMAGE_SIZE, None, closed="left"), None],
+        "image_shape": ["array-like", None],
+        "pixel_range": [StrOptions({"fit"}), tuple, list, None],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "n_jobs": [
+            Interval(numbers.Integral, 1, None, closed="left"),
+            Interval(numbers.Integral, None, -1, closed="right"),
+            None,
+        ],
+        "feature_cache": [str, os.PathLike, None],
+        "verbose": ["verbose"],
+    }
+
+    # what `fit` learns under names that are not public
+    _learned: tuple[str, ...] = ("_pixel_range",)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        takes_rows = self.image_shape is not None
+        tags.input_tags.two_d_array = takes_rows
+        # Paths come either way. To scikit-learn's checks the tag means: columns only.
+        tags.input_tags.one_d_array = not takes_rows
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.input_tags.dict = True
+        return tags
+
+    # pickle, joblib and skops all ask these two
+    def __getstate__(self):
+        return with_versions(super().__getstate__())
+
+    def __setstate__(self, state):
+        state = without_versions(state, type(self).__name__)
+        if "stages_" in state:  # skops makes plain tuples of all kinds of tuple
+            state["stages_"] = StageTable(state["stages_"])
+        super().__setstate__(state)
+
+    def _load_backbone(self) -> tuple[Backbone, InputSpec]:
+        backbone = load_backbone(self.backbone, self.backbone_params, self.weights)
+        return backbone, backbone.spec.input.at(self.image_size)
+
+    def _validate_images(self, X, *, reset: bool) -> ImageCollection:
+        """Return the images of `X`; with `reset`, learn what `fit` learns of them."""
+        if reset:
+            self._forget()
+        if self._is_rows_of_numbers(X):
+            X = validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype="numeric",
+                ensure_min_features=1,
+                ensure_all_finite="allow-nan" if get_tags(self).input_tags.allow_nan else True,
+            )
+            X = X.reshape(len(X), *row_shape(X.shape[1], tuple(self.image_shape)))
+        elif hasattr(X, "columns"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        if reset:
+            self._pixel_range = self._resolve_pixel_range(X)
+        images = as_images(X, image_shape=self.image_shape, pixel_range=self._pixel_range)
+        if len(images) == 0:
+            raise ValueError(
+                f"X holds no images: {type(self).__name__} needs at least one (0 sample(s))"
+            )
+        return images
+
+    def _forget(self) -> None:
+        """Drop what an earlier fit learned.
+
+        Where this fit fails or is interrupted, the estimator is not fitted; it is not
+        half of the one and half of the other.
+        """
+        for name in [name for name in vars(self) if name.endswith("_") or name in self._learned]:
+            delattr(self, name)
+
+    def _is_rows_of_numbers(self, X) -> bool:
+        """Tell rows of flattened images from everything that is an image already."""
+        if self.image_shape is None:
+            return False
+        if issparse(X):  # some sparse containers are dicts; scikit-learn's check refuses them
+            return True
+        if isinstance(X, (torch.Tensor, Image.Image, str, bytes, os.PathLike, dict)):
+            return False
+        if isinstance(X, np.ndarray):
+            return X.ndim < 3 and not _is_image(X.flat[0] if X.size else None)
+        if hasattr(X, "columns"):
+            return not any(_is_image(value) for value in X[X.columns[0]][:1])
+        if isinstance(X, (list, tuple)):
+            return not (X and _is_image(X[0]))
+        return not hasattr(X, "to_numpy")  # a Series has cells; sparse or array-like is rows
+
+    def _resolve_pixel_range(self, X) -> PixelRange | None:
+        if self.pixel_range is None:
+            return None
+        if isinstance(self.pixel_range, str):
+            return value_range(as_images(X, image_shape=self.image_shape))
+        values = tuple(self.pixel_range)
+        if (
+            len(values) != 2
+            or not all(isinstance(value, numbers.Real) for value in values)
+            or not values[0] < values[1]
+        ):
+            raise ValueError(
+                "pixel_range must be None, 'fit' or (low, high) with low < high, got "
+                f"{self.pixel_range!r}"
+            )
+        return PixelRange(float(values[0]), float(values[1]))
+
+    def _resolve_precision(
+        self, backbone: Backbone, input_spec: InputSpec, device: torch.device
+    ) -> str:
+        """Return one precision for a backbone, whatever the depth: estimators share rows."""
+        return resolve_precision(
+            self.precision,
+            device,
+            backbone.spec.digest,
+            input_spec.size,
+            lambda: backbone.frozen(len(backbone.stages), backbone.pooling("auto")),
+        )
+
+    def _extract(
+        self,
+        images: ImageCollection,
+        backbone: Backbone,
+        input_spec: InputSpec,
+        n_stages: int,
+        pooling: str | None,
+        batch_size: int | None = None,
+        view: View | None = None,
+        keep: bool = True,
+    ) -> Extraction:
+        """Return the activations of all images, and what could not be read.
+
+        With `keep` false nothing is looked up in the store or put into it.
+        """
+        device = resolve_device(self.device)
+        frozen = FrozenPart(
+            module=backbone.frozen(n_stages, pooling),
+            spec=backbone.spec,
+            input=input_spec,
+            n_stages=n_stages,
+            pooling=pooling,
+            precision=self._resolve_precision(backbone, input_spec, device),
+            device=device,
+            view=view,
+        )
+        if pooling is not None and 0 < n_stages < len(backbone.stages):
+            frozen = replace(
+                frozen,
+                before=replace(frozen, module=backbone.frozen(n_stages, None), pooling=None),
+                pool=backbone.pool(pooling),
+            )
+        return extract(
+            images,
+            frozen,
+            open_store(self.feature_cache) if keep else None,
+            batch_size=batch_size,
+            n_jobs=self.n_jobs,
+            verbose=self.verbose,
+        )
+
+
+def raise_failures(failures: list[ImageFailure], n_images: int) -> None:
+    """Raise the error that lists all images that can't be read, if there are any."""
+    if failures:
+        raise ImageReadError(failures, n_images)
+
+
+def warn_of_failures(
+    failures: list[ImageFailure], n_images: int, what_becomes_of_them: str
+) -> None:
+    """Warn once of all images that can't be read, if there are any."""
+    if failures:
+        error = ImageReadError(failures, n_images)
+        warnings.warn(f"{what_becomes_of_them}: {error}", UnreadableImageWarning, stacklevel=5)
+
+
+def _is_image(value) -> bool:
+    """Tell a cell that is one image from a number or a row of numbers."""
+    if isinstance(value, (str, bytes, os.PathLike, Image.Image, dict, torch.Tensor)):
+        return True
+    return isinstance(value, np.ndarray) and value.ndim >= 2

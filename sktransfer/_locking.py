@@ -1,0 +1,109 @@
+"""Locks over threads, forks and processes.
+
+A lock that a forked child can use, whoever held it in the parent; a gate that lets a fork
+wait for the threads at work in a store; torch's global random state, which one block of
+work at a time may set.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from weakref import WeakSet
+
+import torch
+
+_locks: "WeakSet[ForkSafeLock]" = WeakSet()
+
+
+class ForkSafeLock:
+    """A lock for a ``with`` block; new in the child of a fork.
+
+    A fork copies a lock as it is. Where another thread held it, that thread is not there
+    in the child to give it back, and the child would wait for it without end.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exc_info) -> None:
+        self._lock.release()
+
+
+def _renew_locks() -> None:
+    for lock in _locks:
+        lock._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+_random_state_turn = threading.RLock()
+
+
+@contextmanager
+def own_random_state(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
+    """Let a ``with`` block set and use the random state; it is left as it was.
+
+    The state is one for all threads of a process: two that draw from it at once get
+    neither the numbers of their seeds nor the user's state back. So one waits for the
+    other. Blocks may be nested.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with _random_state_turn, torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+def _renew_random_state_turn() -> None:
+    global _random_state_turn
+    _random_state_turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # a thread that had its turn is not in the child, and would never end it
+    os.register_at_fork(after_in_child=_renew_random_state_turn)
+
+
+class ForkGate:
+    """Counts the threads inside; while it is closed, none comes in.
+
+    LMDB's environment can't be used by the child of a fork, and its binding
+    refuses a second one as long as the first is held: in the child, by the
+    frames of threads that no longer run. So none may be at work.
+    """
+
+    _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._n_inside = 0
+        self._is_closed = False
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed, self._PATIENCE)
+            self._n_inside += 1
+
+    def __exit__(self, *exc_info) -> None:
+        with self._changed:
+            self._n_inside -= 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody in, and wait until all are out."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.wait_for(lambda: not self._n_inside, self._PATIENCE)
+
+    def open(self) -> None:
+        """Let them in again."""
+        with self._changed:
+            self._is_closed = False
+            self._changed.notify_all()

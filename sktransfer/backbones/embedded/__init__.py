@@ -1,1 +1,0 @@
-"""The small backbone that ships with the package."""

@@ -1,0 +1,49 @@
+"""Where architectures come from: each source is a module with `names` and `architecture`."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from ...exceptions import WeightsError
+from .._architecture import Architecture
+from . import _embedded, _registered, _timm, _torchvision
+
+SOURCES = {
+    "embedded": _embedded,
+    "registered": _registered,
+    "timm": _timm,
+    "torchvision": _torchvision,
+}
+
+
+def names(source: str | None = None) -> list[str]:
+    """Return the names of one source; or of all that need no extra."""
+    wanted = [name for name in SOURCES if name != "timm"] if source is None else [source]
+    return sorted(name for key in wanted for name in SOURCES[key].names())
+
+
+def find_architecture(name: str) -> Architecture | None:
+    """Return the architecture of that name, None where no source has it."""
+    for source in SOURCES.values():
+        if found := source.architecture(name):
+            return found
+    return None
+
+
+def named_architecture(name: str, passport: dict[str, Any] | None) -> Architecture:
+    """Return the architecture that a name, or a file's passport, asks for."""
+    wanted = passport["architecture"] if passport else name
+    architecture = find_architecture(wanted)
+    if architecture is not None:
+        return architecture
+    known = names("timm") if wanted.startswith("timm:") else names()
+    close = get_close_matches(wanted, known) or known[:3]
+    listed = f"{', '.join(close)} and others, see list_backbones()"
+    if passport:
+        raise WeightsError(
+            f"backbone={name!r} asks for the architecture {wanted!r}, which this version does not "
+            f"have; it has {listed}"
+        )
+    raise ValueError(
+        f"backbone={name!r} is unknown; allowed are the path of a self-describing .safetensors "
+        f"file, {listed}"
+    )

@@ -1,0 +1,1 @@
+"""IMAGES TO ROWS: what the store lacks is read, computed and stored."""

@@ -1,0 +1,1 @@
+"""WHAT IS KEPT: rows by key, on disk, shared by all processes of a user."""

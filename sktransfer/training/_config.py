@@ -1,0 +1,56 @@
+"""How a network is trained: every choice, in one record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ._data import n_batches
+
+HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
+
+# Steps of a fit when `max_epochs` is not given, and between how many epochs they may be.
+# Chosen by benchmarks/bench_recipe.py.
+_STEPS = 400
+_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 30
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The parameters of training, as the estimators name and document them."""
+
+    head: HeadParameter = "linear"
+    dropout: float = 0.0
+    optimizer: str | type[Optimizer] = "adamw"
+    optimizer_params: Mapping[str, Any] | None = None
+    lr: float = 1e-3
+    backbone_lr_scale: float = 0.5
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    max_epochs: int | None = None
+    batch_size: int | str = "auto"
+    label_smoothing: float = 0.0
+    max_grad_norm: float | None = None
+    batch_norm: str = "frozen"
+    unfreeze_every: int | None = None
+    training_precision: str = "float32"
+    mix: str | None = None
+    mix_alpha: float = 0.2
+    n_iter_no_change: int | None = None
+
+    def batch_size_of(self, n_samples: int, only_a_linear_head: bool) -> int:
+        """Return images a step; all of them where the best head is unique."""
+        if self.batch_size == "auto":
+            return n_samples if only_a_linear_head else min(32, n_samples)
+        return min(self.batch_size, n_samples)
+
+    def epochs_of(self, n_samples: int, only_a_linear_head: bool) -> int:
+        """Return the number of epochs; by the size of the data when it is not given."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        if only_a_linear_head:
+            return _MOST_EPOCHS
+        n_steps = n_batches(n_samples, self.batch_size_of(n_samples, False))
+        return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_STEPS / n_steps)))

@@ -1,0 +1,250 @@
+"""The trained part: stages after the cut and a head that starts from a linear probe.
+
+A head that starts at random sends large gradients into pretrained stages and spoils
+them before it has learned anything; one that starts from a fitted probe does not:
+"LP-FT", Kumar et al., arXiv 2202.10054.
+"""
+
+import functools
+import hashlib
+import warnings
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import ThreadpoolController
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ._config import HeadParameter, Recipe
+from ._targets import ClassTargets, LabelTargets, Targets
+
+
+class TrainablePart(nn.Module):
+    """The stages after the cut, then the head: activations to outputs.
+
+    Frozen stages are no part of this module, so nothing that happens to it can change
+    them.
+
+    Parameters
+    ----------
+    stages : nn.Module
+    head : nn.Module
+    batch_norm : {"frozen", "train"}
+        "frozen" keeps the statistics that the backbone was trained with: those of a
+        batch of a few dozen images from one task are worse. Scale and shift train
+        either way.
+    """
+
+    def __init__(self, stages: nn.Module, head: nn.Module, batch_norm: str = "frozen"):
+        super().__init__()
+        self.stages = stages
+        self.head = head
+        self.batch_norm = batch_norm
+
+    def forward(self, activations):
+        return self.head(self.stages(activations))
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.batch_norm == "frozen":
+            for module in self.stages.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def trained_stages(self) -> list[nn.Module]:
+        """Return the stages that have parameters, from the cut to the head."""
+        return [stage for stage in self.stages.children() if any(True for _ in stage.parameters())]
+
+    def let_train(self, n_stages: int | None) -> None:
+        """Let the head and the last `n_stages` train; None is all of them."""
+        stages = self.trained_stages()
+        n_fixed = 0 if n_stages is None else max(0, len(stages) - n_stages)
+        for position, stage in enumerate(stages):
+            stage.requires_grad_(position >= n_fixed)
+
+
+def make_head(head: HeadParameter, n_in: int, n_out: int, dropout: float = 0.0) -> nn.Module:
+    """Return the module that a parameter's value asks for.
+
+    ``"linear"`` is one layer; a tuple of widths has a hidden layer for each before it;
+    a callable makes the module itself. Dropout comes before each linear layer.
+    """
+    if callable(head):
+        return _check_head(head, n_in, n_out)
+    layers: list[nn.Module] = []
+    for width in () if isinstance(head, str) else head:
+        layers += [*_drop(dropout), nn.Linear(n_in, width), nn.ReLU()]
+        n_in = width
+    layers += [*_drop(dropout), nn.Linear(n_in, n_out)]
+    return nn.Sequential(*layers)
+
+
+def _drop(dropout: float) -> list[nn.Module]:
+    return [nn.Dropout(dropout)] if dropout else []
+
+
+def _check_head(head, n_in: int, n_out: int) -> nn.Module:
+    module = head(n_in, n_out)
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"head={head!r} returned {module!r} for ({n_in}, {n_out}); it must return an "
+            "nn.Module that maps rows (n, n_in) to (n, n_out)"
+        )
+    with torch.inference_mode():
+        shape = tuple(module.eval()(torch.zeros(2, n_in)).shape)
+    if shape != (2, n_out):
+        raise ValueError(
+            f"head={head!r} maps rows (2, {n_in}) to {shape}; it must map them to (2, {n_out})"
+        )
+    return module
+
+
+# Inverse strength of the probe's ridge penalty, on standardised rows. It is a start,
+# not the result.
+_PROBE_C = 0.01
+_PROBE_ITERATIONS = 500
+# Strengths that a regression's probe chooses from, by leaving one out.
+_PROBE_ALPHAS = np.logspace(-1, 4, 11)
+_BATCH_SIZE = 64
+_MANY_VALUES = 2**22
+
+# The candidates of a search that differ in how they train start from one probe a fold.
+_known_probes: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+_N_KNOWN_PROBES = 16
+
+
+class Standardise(nn.Module):
+    """Rows to mean 0 and deviation 1, by the training rows at the start of a fit.
+
+    It makes one learning rate fit every backbone, whatever the scale of its rows.
+    """
+
+    def __init__(self, mean: np.ndarray, scale: np.ndarray):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return (rows.to(self.mean.dtype) - self.mean) / self.scale
+
+
+def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the rows (n, width) that untrained stages make of activations."""
+    # before inference mode: parameters that move within it can't be trained any more
+    stages = stages.to(device).eval()
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(activations), _BATCH_SIZE):
+            batch = torch.from_numpy(activations[start : start + _BATCH_SIZE])
+            rows.append(stages(batch.to(device)).float().cpu().numpy())
+    return np.concatenate(rows)
+
+
+def start_head(
+    recipe: Recipe,
+    rows: np.ndarray,
+    encoded: np.ndarray,
+    weights: np.ndarray,
+    counts: np.ndarray,
+    targets: Targets,
+) -> nn.Sequential:
+    """Return a head for `rows`: standardised by `counts`, then what the recipe says.
+
+    A linear head starts from a probe that is fitted here; others start as they are made.
+    """
+    module = make_head(recipe.head, rows.shape[1], targets.n_outputs, recipe.dropout)
+    scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
+    if recipe.head == "linear":
+        key = _digest(rows, encoded, weights, counts, targets)
+        if key not in _known_probes:
+            while len(_known_probes) >= _N_KNOWN_PROBES:
+                del _known_probes[next(iter(_known_probes))]
+            scaled = scaler.transform(rows.astype(np.float64))
+            with _threads_of_blas(scaled.size):
+                _known_probes[key] = _fit_probe(scaled, encoded, weights, targets)
+        weight, bias = _known_probes[key]
+        with torch.no_grad():
+            module[-1].weight.copy_(torch.from_numpy(weight))
+            module[-1].bias.copy_(torch.from_numpy(bias))
+    return nn.Sequential(Standardise(scaler.mean_, scaler.scale_), module)
+
+
+def _digest(rows: np.ndarray, *others) -> bytes:
+    """Return what a probe depends on, in short."""
+    *arrays, targets = others
+    digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
+    for array in (rows, *arrays, getattr(targets, "balance", None)):
+        if array is not None:
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _threads_of_blas(n_values: int):
+    """Return a context in which a small problem has one thread: more only wait for each other."""
+    return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # looks for libraries, which takes longer than a probe
+
+
+def only_a_linear_head(recipe: Recipe, stages: nn.Module) -> bool:
+    """Tell whether the best head is unique: everything frozen, and one linear layer."""
+    trains_stages = any(True for _ in stages.parameters())
+    return recipe.head == "linear" and not recipe.dropout and not trains_stages
+
+
+def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Return weight (n_outputs, width) and bias (n_outputs,)."""
+    if isinstance(targets, ClassTargets):
+        weight, bias = _classes(rows, encoded.argmax(1), weights, encoded.shape[1])
+    elif isinstance(targets, LabelTargets):
+        columns = [
+            _logistic(rows, column > 0.5, weights * np.where(column > 0.5, presence, absence))
+            for column, absence, presence in zip(encoded.T, *targets.balance, strict=True)
+        ]
+        weight, bias = (np.vstack(parts) for parts in zip(*columns, strict=True))
+    else:
+        ridge = RidgeCV(_PROBE_ALPHAS).fit(rows, encoded, sample_weight=weights)
+        weight, bias = np.atleast_2d(ridge.coef_), ridge.intercept_
+    return weight, np.ravel(bias)
+
+
+def _classes(rows, labels, weights, n_classes: int):
+    """Return coefficients of all classes; those without an image are made improbable."""
+    present = np.unique(labels)
+    weight, bias = np.zeros((n_classes, rows.shape[1])), np.full(n_classes, -np.log(len(rows)))
+    if len(present) == 1:
+        bias[present] = 0
+    elif len(present) == 2:
+        # one logit for two classes: half of it for the one, half against the other
+        coefficients, intercept = _logistic(rows, labels == present[1], weights)
+        weight[present] = np.vstack([-coefficients, coefficients]) / 2
+        bias[present] = np.ravel([-intercept, intercept]) / 2
+    else:
+        probe = _fit_logistic(rows, labels, weights)
+        weight[present], bias[present] = probe.coef_, probe.intercept_
+    return weight, bias
+
+
+def _logistic(rows, is_positive, weights):
+    """Return coefficients (1, width) and intercept (1,) of one logit."""
+    if is_positive.all() or not is_positive.any():  # nothing to tell apart
+        sign = 1 if is_positive.all() else -1
+        return np.zeros((1, rows.shape[1])), np.array([sign * np.log(len(rows))])
+    probe = _fit_logistic(rows, is_positive, weights)
+    return probe.coef_, probe.intercept_
+
+
+def _fit_logistic(rows, labels, weights) -> LogisticRegression:
+    probe = LogisticRegression(C=_PROBE_C, max_iter=_PROBE_ITERATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a start need not be exact
+        return probe.fit(rows, labels, sample_weight=weights)

@@ -1,0 +1,135 @@
+"""Loss, learning rates and optimizer of a fit."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn, optim
+
+from ._config import Recipe
+from ._head import TrainablePart
+
+
+class WeightedLoss(nn.Module):
+    """Mean over a batch of each image's loss times its weight.
+
+    Parameters
+    ----------
+    kind : {"softmax", "sigmoid", "squared"}
+        Cross-entropy of classes, cross-entropy of labels, or squared error; the last
+        two are averaged over outputs.
+    label_smoothing : float
+        Share of a target that is spread over all classes (arXiv 1512.00567), or that
+        moves a label towards one half.
+    balance : ndarray of shape (2, n_outputs), default=None
+        Weights of the absence and the presence of each label, for "sigmoid".
+    """
+
+    def __init__(self, kind: str, label_smoothing: float = 0.0, balance: np.ndarray | None = None):
+        super().__init__()
+        self.kind = kind
+        self.label_smoothing = label_smoothing
+        self.register_buffer("balance", None if balance is None else torch.from_numpy(balance))
+
+    def forward(self, outputs: torch.Tensor, targets_and_weights) -> torch.Tensor:
+        targets, weights = targets_and_weights
+        losses = self._of_each(outputs, targets.to(outputs.dtype))
+        return (losses * weights.to(outputs.dtype)).mean()
+
+    def _of_each(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if self.kind == "squared":
+            return (outputs - targets).square().mean(1)
+        if self.kind == "sigmoid":
+            absence, presence = self.balance.to(outputs.dtype)
+            weights = torch.lerp(absence.expand_as(targets), presence.expand_as(targets), targets)
+            targets = targets + self.label_smoothing * (0.5 - targets)
+            losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+            return (weights * losses).mean(1)
+        return F.cross_entropy(
+            outputs, targets, reduction="none", label_smoothing=self.label_smoothing
+        )
+
+
+@dataclass(frozen=True)
+class WarmUpAndCosine:
+    """Factor of the learning rate: up in a line, down in half a cosine, to zero.
+
+    As in SGDR (arXiv 1608.03983) without restarts, after the warm-up of arXiv
+    1706.02677.
+    """
+
+    n_steps: int
+    warm_up: float = 0.1  # share of the steps
+
+    def __call__(self, step: int) -> float:
+        n_warm_up = max(1, round(self.n_steps * self.warm_up))
+        if step < n_warm_up:
+            return (step + 1) / n_warm_up
+        done = (step - n_warm_up) / max(1, self.n_steps - n_warm_up)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def parameter_groups(
+    module: TrainablePart,
+    *,
+    lr: float,
+    backbone_lr_scale: float,
+    layer_decay: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: the head at `lr`, each stage at a share of it.
+
+    The last stage learns at ``lr * backbone_lr_scale``, each one before it at
+    `layer_decay` times the rate of the next (layer-wise decay, arXiv 1801.06146). Weights
+    of layers decay; biases and the scales of normalisation, which have one dimension,
+    don't. "initial_lr" stays what it is while a schedule changes "lr".
+    """
+    stage_lr = lr * backbone_lr_scale
+    parts = [(module.head, lr)]
+    for stage in reversed(module.trained_stages()):
+        parts.append((stage, stage_lr))
+        stage_lr *= layer_decay
+    groups = []
+    for part, part_lr in parts:
+        parameters = list(part.parameters())
+        for decays in (True, False):
+            chosen = [p for p in parameters if (p.ndim > 1) == decays]
+            if chosen:
+                decay = weight_decay if decays else 0.0
+                rates = {"lr": part_lr, "initial_lr": part_lr, "weight_decay": decay}
+                groups.append({"params": chosen, **rates})
+    return groups
+
+
+OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
+    "adamw": (optim.AdamW, {}),
+    "adam": (optim.Adam, {}),
+    "sgd": (optim.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+# Where torch has one call for a step over all parameters; in small networks that is most
+# of a step.
+_FUSED_ON = {"cpu", "cuda"}
+
+
+def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
+    """Return the optimizer of a recipe over groups of parameters."""
+    name, params = recipe.optimizer, {}
+    if isinstance(name, str):
+        optimizer, defaults = OPTIMIZERS[name]
+        device = groups[0]["params"][0].device.type
+        params.update(defaults, fused=device in _FUSED_ON)
+    else:
+        optimizer = name
+    params.update(recipe.optimizer_params or {})
+    try:
+        return optimizer(list(groups), **params)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"optimizer={name!r} can't be made with optimizer_params={recipe.optimizer_params!r}: "
+            f"{error}; the optimizer must take groups of parameters with their own lr and "
+            "weight_decay, which sktransfer sets"
+        ) from error

@@ -1,0 +1,292 @@
+"""The contract of every backbone, over all of torchvision's classifiers.
+
+Shapes are computed for every name on the meta device, which holds no values.
+Numbers are computed with every network under 30 million parameters, at small images.
+"""
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+from torchvision.ops import StochasticDepth
+
+from sktransfer.backbones._catalogue import backbone_info
+from sktransfer.backbones._registry import load_backbone
+from sktransfer.backbones._stages import Normalise, cut_into_stages
+from sktransfer.backbones.sources import _torchvision
+
+ALL = models.list_models(module=models)
+
+# name, backbone_params, image size: 64 pixels where the network takes them and rounding
+# stays well below the bounds. EfficientNet's depth, and max poolings that leave GoogLeNet
+# and Inception maps of nearly one value, want rows that average over more positions.
+SMALL = [
+    ("alexnet", {}, 64),
+    ("convnext_tiny", {}, 64),
+    ("densenet121", {}, 64),
+    ("efficientnet_b0", {}, 128),
+    ("googlenet", {}, 128),
+    ("inception_v3", {}, 160),
+    ("maxvit_t", {}, 224),
+    ("mnasnet0_5", {}, 64),
+    ("mobilenet_v2", {"width_mult": 0.35}, 64),
+    ("mobilenet_v3_large", {}, 64),
+    ("mobilenet_v3_small", {}, 64),
+    ("regnet_x_400mf", {}, 64),
+    ("regnet_y_400mf", {}, 64),
+    ("resnet18", {}, 64),
+    ("resnext50_32x4d", {}, 64),
+    ("shufflenet_v2_x0_5", {}, 64),
+    ("squeezenet1_0", {}, 64),
+    ("squeezenet1_1", {}, 64),
+    ("swin_t", {}, 64),
+    ("swin_v2_t", {}, 64),
+    ("vgg11_bn", {}, 64),
+    ("vit_b_32", {"image_size": 64}, 64),
+]
+
+
+def _family_of(name):
+    return next(f for f in _torchvision.FAMILIES if _torchvision.matches(f, name))
+
+
+def _others_of_moderate_size():
+    """Return the other names under 30 million parameters, at the size of their family."""
+    sizes = {_family_of(name).names: size for name, _, size in SMALL}
+    known = {name for name, *_ in SMALL}
+    return [
+        (name, {}, sizes[_family_of(name).names])
+        for name in ALL
+        if name not in known and _torchvision.architecture(name).published_params() < 30_000_000
+    ]
+
+
+# heads with more layers than pooling and one linear layer
+DEEPER_HEADS = ("alexnet", "convnext", "maxvit", "mobilenet_v3", "squeezenet", "vgg")
+
+
+class Case:
+    """A backbone whose batch norm knows its images, as that of trained weights does."""
+
+    def __init__(self, name, params, size):
+        self.name, self.params = name, params
+        self.backbone = load_backbone(name, params, None).fresh()
+        generator = torch.Generator().manual_seed(0)
+        self.images, others = torch.randint(
+            0, 256, (8, 3, size, size), dtype=torch.uint8, generator=generator
+        ).split([3, 5])
+        self.depths = range(len(self.backbone.stages) + 1)
+        self.whole = self.backbone.frozen(self.depths[-1], "avg")
+        settle_batch_norm(self.whole, torch.cat([self.images, others]))
+        with torch.inference_mode():
+            self.rows = self.whole(self.images)
+
+
+def settle_batch_norm(network, images):
+    """Give batch norm the statistics of the images, and a bias that keeps rounding small.
+
+    Without statistics the signal of random weights dies or explodes over the layers. With
+    them and without bias, every batch norm before a ReLU amplifies a small deviation by
+    sqrt(pi / (pi - 1)) = 1.21 (Yang et al., "A mean field theory of batch normalization",
+    ICLR 2019): two thousandfold in 40 layers, so rows would tell the last bits of a sum. A
+    bias of one standard deviation leaves most units in ReLU's linear part.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.train().bias.fill_(1)
+            norm.momentum = 1.0
+        network(images)
+    for norm in norms:
+        norm.eval()
+
+
+CASES = [*SMALL, *_others_of_moderate_size()]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=[name for name, *_ in CASES])
+def case(request):
+    return Case(*request.param)
+
+
+def assert_near(rows, expected, tolerance):
+    """Compare row by row, each in units of its largest value."""
+    for row, wanted in zip(rows, expected, strict=True):
+        scale = wanted.abs().max()
+        assert scale > 0
+        assert (row - wanted).abs().max() <= tolerance * scale
+
+
+def assert_rows_stand_alone(network, images):
+    """Compare the rows of three images with those of other batches of them."""
+    with torch.inference_mode():
+        rows = network(images)
+        for i in range(3):
+            assert_near(network(images[[i]]), rows[[i]], 1e-5)
+        assert_near(network(images[[2, 0]]), rows[[2, 0]], 1e-5)
+
+
+def test_every_classifier_of_the_installed_torchvision_has_one_family():
+    for name in ALL:
+        families = [f.names for f in _torchvision.FAMILIES if _torchvision.matches(f, name)]
+        assert len(families) == 1, name
+    assert list(_torchvision.names()) == ALL
+    assert len(ALL) >= 80
+
+
+def test_every_family_has_a_small_member_here():
+    for family in _torchvision.FAMILIES:
+        assert any(_torchvision.matches(family, name) for name, *_ in SMALL), family.names
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_parameter_of_the_trunk_is_in_one_of_a_few_stages(name):
+    architecture = _torchvision.architecture(name)
+    model = architecture.empty({}).to("meta")
+    anatomy = architecture.anatomy(model)
+    assert 3 <= len(anatomy.stages) <= 8
+    stages = cut_into_stages(model, anatomy.stages)
+    in_stages = [id(p) for stage in stages.values() for p in stage.parameters()]
+    of_trunk = [id(p) for n, p in model.named_parameters() if not n.startswith(anatomy.head)]
+    assert sorted(in_stages) == sorted(of_trunk)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_head_reads_what_the_last_stage_gives(name):
+    architecture = _torchvision.architecture(name)
+    default = next(iter(architecture.offers().values()))
+    model = architecture.empty(dict(default.params)).to("meta").eval()
+    anatomy = architecture.anatomy(model)
+    fed = []
+    head = model.get_submodule(anatomy.head[0].removesuffix("."))
+    head.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0].shape[1:]))
+    info = backbone_info(name)
+    model(torch.empty(1, 3, info.input.size, info.input.size, device="meta"))
+    activation, width = info.stages[-1].activation, info.widths[-1]
+    # one row for a linear layer, the maps for a head with layers of its own, or maps
+    # pooled to a fixed grid and flattened: 6 x 6 of AlexNet, 7 x 7 of VGG
+    assert tuple(fed[0]) in (
+        (width,),
+        activation,
+        (width, 1, 1),
+        (width * 36,),
+        (width * 49,),
+    )
+
+
+def test_the_frozen_part_and_the_rest_are_the_whole_at_every_depth(case):
+    with torch.inference_mode():
+        for depth in case.depths:
+            activation = case.backbone.frozen(depth, None)(case.images)
+            before = activation.clone()
+            rows = case.backbone.rest(depth, "avg")(activation)
+            assert_near(rows, case.rows, 1e-5)
+            # nothing in the rest writes into the activation, which is kept
+            torch.testing.assert_close(activation, before, rtol=0, atol=0)
+
+
+def test_the_rest_takes_activations_from_contiguous_memory(case):
+    # as they come back from a file
+    with torch.inference_mode():
+        for depth in case.depths:
+            activation = case.backbone.frozen(depth, None)(case.images)
+            kept = torch.from_numpy(activation.numpy().copy())
+            # other kernels than for channels-last memory, so another rounding: 7e-6 at most
+            assert_near(case.backbone.rest(depth, "avg")(kept), case.rows, 2e-5)
+
+
+def test_pooled_rows_have_the_width_that_is_announced(case):
+    spec = case.backbone.spec.input.at(case.images.shape[-1])
+    widths = backbone_info(case.name, case.params).widths
+    with torch.inference_mode():
+        for depth in case.depths:
+            rows = case.backbone.frozen(depth, "avg")(case.images)
+            assert rows.shape == (3, widths[depth])
+            assert case.backbone.width(depth, "avg", spec) == widths[depth]
+
+
+def test_a_row_depends_neither_on_its_neighbours_nor_on_the_batch_size(case):
+    assert_rows_stand_alone(case.whole, case.images)
+
+
+class Leak(nn.Module):
+    """Mixes a thousandth of the batch into every image."""
+
+    def forward(self, x):
+        return x + 1e-3 * x.mean(0, keepdim=True)
+
+
+@pytest.fixture
+def efficientnet():
+    """Return what passes the bound above, to be broken."""
+    return Case("efficientnet_b0", {}, 128)
+
+
+def test_one_batch_norm_in_training_mode_breaks_the_bound_on_neighbours(efficientnet):
+    norms = [m for m in efficientnet.whole.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms[-1].train()
+    with pytest.raises(AssertionError):
+        assert_rows_stand_alone(efficientnet.whole, efficientnet.images)
+
+
+def test_dropped_branches_break_the_bound_on_neighbours(efficientnet):
+    torch.manual_seed(0)
+    for module in efficientnet.whole.modules():
+        if isinstance(module, StochasticDepth):
+            module.train()
+    with pytest.raises(AssertionError):
+        assert_rows_stand_alone(efficientnet.whole, efficientnet.images)
+
+
+@pytest.mark.parametrize("stage", range(7))
+def test_a_small_leak_between_images_breaks_the_bound_on_neighbours(efficientnet, stage):
+    parts = list(efficientnet.whole)
+    parts.insert(1 + stage, Leak())
+    with pytest.raises(AssertionError):
+        assert_rows_stand_alone(nn.Sequential(*parts), efficientnet.images)
+
+
+def test_different_images_have_different_rows(case):
+    assert (case.rows[0] - case.rows[1]).abs().max() > 1e-4 * case.rows.abs().max()
+
+
+def test_frozen_parts_do_not_change_while_the_rest_trains(case):
+    for depth in (1, case.depths[-1] - 1):
+        backbone = case.backbone.fresh()
+        frozen, rest = backbone.frozen(depth, None), backbone.rest(depth, "avg").train()
+        before = {name: value.clone() for name, value in frozen.state_dict().items()}
+        trained = {name: value.clone() for name, value in rest.state_dict().items()}
+        optimizer = torch.optim.SGD(rest.parameters(), lr=0.1)
+        with torch.no_grad():
+            activation = frozen(case.images)
+        rest(activation).square().mean().backward()
+        optimizer.step()
+        for name, value in frozen.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        assert any(not torch.equal(v, trained[n]) for n, v in rest.state_dict().items())
+        assert not any(module.training for module in frozen.modules())
+
+
+@pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
+def test_rows_are_what_torchvision_feeds_its_last_linear_layer(case):
+    if case.name.startswith(DEEPER_HEADS):
+        head = models.get_model(case.name, weights=None, **case.params)
+        linear = [m for m in head.modules() if isinstance(m, nn.Linear)]
+        # ConvNeXt's one linear layer comes after a norm of the pooled row
+        assert len(linear) != 1 or case.name.startswith("convnext")
+        return
+    params = {**_torchvision.architecture(case.name).params, **case.params}
+    theirs = models.get_model(case.name, weights=None, **params).eval()
+    loaded = theirs.load_state_dict(case.backbone.model.state_dict(), strict=False)
+    anatomy = case.backbone.anatomy
+    assert not loaded.unexpected_keys
+    assert all(key.startswith(anatomy.head) for key in loaded.missing_keys)
+    fed = []
+    last = [module for module in theirs.modules() if isinstance(module, nn.Linear)][-1]
+    last.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0]))
+    spec = case.backbone.spec.input
+    normalised = Normalise(spec.mean, spec.std)(case.images)
+    with torch.inference_mode():
+        theirs(normalised)
+        ours = case.backbone.frozen(len(case.backbone.stages), case.backbone.pooling("auto"))
+        assert_near(ours(case.images), fed[0], 1e-4)

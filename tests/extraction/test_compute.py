@@ -1,0 +1,214 @@
+"""Processes and threads that share a store compute each row once."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer.extraction import _compute
+from sktransfer.extraction._compute import Misses
+from sktransfer.extraction._extract import FrozenPart, extract
+from sktransfer.images._collection import as_images
+from sktransfer.runtime._progress import count_passes
+from sktransfer.runtime._threads import CorePool
+from sktransfer.store._store import open_store
+
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+
+class Slow(nn.Module):
+    """The mean of each channel, after a while."""
+
+    def __init__(self, seconds=0.01):
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, images):
+        time.sleep(self.seconds)
+        return images.float().mean((2, 3))
+
+
+def frozen_part(seconds=0.01):
+    spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
+    cpu = torch.device("cpu")
+    return FrozenPart(Slow(seconds), spec, INPUT, 1, "avg", "float32", cpu)
+
+
+def greys(n):
+    return as_images([np.full((8, 8, 3), value, dtype=np.uint8) for value in range(n)])
+
+
+class Process:
+    """A forked process that extracts `n` images, and says how many passed."""
+
+    def __init__(self, cache, n, seconds, n_jobs=2):
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os._exit(self._work(writing, cache, n, seconds, n_jobs))
+        os.close(writing)
+        self._report = os.fdopen(reading)
+
+    def _work(self, writing, cache, n, seconds, n_jobs):
+        how, values = "interrupted", []
+        with count_passes() as counter:
+            try:
+                store = open_store(cache)
+                images, part = greys(n), frozen_part(seconds)
+                extraction = extract(images, part, store, batch_size=4, n_jobs=n_jobs)
+                how, values = "finished", extraction.values[:, 0].tolist()
+            except KeyboardInterrupt:
+                pass
+        os.write(writing, json.dumps([how, counter.passed, values]).encode())
+        return 0
+
+    def join(self):
+        report = json.loads(self._report.read())
+        self._report.close()
+        os.waitpid(self.pid, 0)
+        return report
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self._report.close()
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@needs_fork
+@pytest.mark.parametrize("n_jobs", [1, 2, 99])  # 99: all read one batch, as for a GPU
+def test_processes_that_start_on_an_empty_store_at_once_share_the_work(n_jobs, cache):
+    processes = [Process(cache, 160, 0.01, n_jobs) for _ in range(2)]
+    (how, passed, values), (other_how, other_passed, other_values) = (
+        process.join() for process in processes
+    )
+    assert how == other_how == "finished"
+    assert values == other_values == list(range(160))
+    assert passed + other_passed == 160
+    assert min(passed, other_passed) > 0
+
+
+@needs_fork
+def test_the_work_of_a_killed_process_is_taken_over(cache):
+    process = Process(cache, 40, 0.02)
+    wait_for(lambda: len(open_store(cache)) >= 8)
+    process.kill()
+    with count_passes() as counter:
+        extraction = extract(greys(40), frozen_part(), open_store(cache), batch_size=4)
+    np.testing.assert_array_equal(extraction.values[:, 0], range(40))
+    assert counter.kept >= 8
+    assert counter.passed == 40 - counter.kept
+
+
+@needs_fork
+def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
+    monkeypatch.setattr(_compute, "_PATIENCE", 0.2)
+    process = Process(cache, 40, 0.02)
+    wait_for(lambda: len(open_store(cache)) >= 8)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        extraction = extract(greys(40), frozen_part(), open_store(cache), batch_size=4)
+    finally:
+        process.kill()
+    np.testing.assert_array_equal(extraction.values[:, 0], range(40))
+
+
+@needs_fork
+def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
+    monkeypatch.setattr(_compute, "_BETWEEN_PUTS", 0.05)  # s; one batch takes 0.02
+    process, store = Process(cache, 200, 0.02), open_store(cache)
+    wait_for(lambda: len(store) >= 12)
+    os.kill(process.pid, signal.SIGINT)
+    how, passed, _ = process.join()
+    assert how == "interrupted"
+    assert len(store) == passed < 200
+    with count_passes() as counter:
+        extract(greys(200), frozen_part(0), store)
+    assert (counter.kept, counter.passed) == (passed, 200 - passed)
+
+
+def test_threads_of_one_process_share_the_work(cache):
+    results = []
+
+    def work():
+        store = open_store(cache)
+        results.append(extract(greys(80), frozen_part(), store, batch_size=4, n_jobs=2).values)
+
+    with count_passes() as counter:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert counter.passed == 80
+    assert len(results) == 3
+    for values in results:
+        np.testing.assert_array_equal(values[:, 0], range(80))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 99])
+def test_no_claim_is_held_after_an_error(n_jobs, cache):
+    class Broken(Slow):
+        def forward(self, images):
+            raise RuntimeError("broken")
+
+    store = open_store(cache)
+    with pytest.raises(RuntimeError, match="broken"):
+        extract(greys(40), replace_module(Broken()), store, batch_size=4, n_jobs=n_jobs)
+    assert not store.claims._held
+    extract(greys(40), frozen_part(0), store)
+    assert not store.claims._held
+
+
+def replace_module(module):
+    part = frozen_part()
+    return FrozenPart(**{**vars(part), "module": module})
+
+
+def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
+    done, key_of = [], {position: bytes([position]) * 32 for position in range(8)}
+    misses = Misses(greys(8), key_of, frozen_part(), None, 2)
+
+    def launch(pixels):
+        done.append("launch")
+        return lambda: done.append("wait") or pixels.numpy()
+
+    monkeypatch.setattr(misses._network, "launch", launch)
+    with CorePool(99) as pool:  # more than batches: all threads read one batch, as for a GPU
+        computed = list(misses.compute(pool))
+    assert done == ["launch", *["launch", "wait"] * 3, "wait"]
+    assert sorted(position for some in computed for position in some.rows) == list(range(8))
+
+
+def test_batches_are_the_same_whichever_comes_first(cache):
+    key_of = {position: bytes([position]) * 32 for position in range(50)}
+    misses = Misses(greys(50), key_of, frozen_part(), open_store(cache), 8)
+    seen = [misses._batches(list(range(50))) for _ in range(20)]
+    assert len({str(batches) for batches in seen}) > 1
+    assert len({str(sorted(batches)) for batches in seen}) == 1
+
+
+def test_rows_are_put_many_at_a_time_and_all_in_the_end(cache, monkeypatch):
+    monkeypatch.setattr(_compute, "_BETWEEN_PUTS", 1000)
+    store, sizes = open_store(cache), []
+    put_many = store.put_many
+    monkeypatch.setattr(store, "put_many", lambda rows: sizes.append(len(rows)) or put_many(rows))
+    monkeypatch.setattr(_compute, "_ROWS_AT_ONCE", 64)
+    extract(greys(150), frozen_part(0), store, batch_size=8)
+    assert sum(sizes) == len(store) == 150
+    assert len(sizes) <= 4  # 64, 64 and the rest, which two workers may divide

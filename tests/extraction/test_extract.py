@@ -1,0 +1,250 @@
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer.extraction import _compute, _extract
+from sktransfer.extraction._extract import FrozenPart, extract
+from sktransfer.images._collection import as_images
+from sktransfer.runtime import _progress, _result_array
+from sktransfer.runtime._progress import count_passes
+from sktransfer.store._store import open_store
+
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+class Mean(nn.Module):
+    """A "network": the mean of each channel."""
+
+    def forward(self, images):
+        return images.float().mean((2, 3))
+
+
+def frozen_part(module=None, **changes):
+    spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
+    fields = {
+        "module": module or Mean(),
+        "spec": spec,
+        "input": INPUT,
+        "n_stages": 1,
+        "pooling": "avg",
+        "precision": "float32",
+        "device": torch.device("cpu"),
+    }
+    return FrozenPart(**{**fields, **changes})
+
+
+def greys(*values):
+    return as_images([np.full((8, 8, 3), value, dtype=np.uint8) for value in values])
+
+
+def test_rows_come_in_the_order_of_the_images_and_equal_images_pass_once():
+    values = [5, 3, 5, 9, 3, 3]
+    with count_passes() as counter:
+        extraction = extract(greys(*values), frozen_part(), None, batch_size=2)
+    np.testing.assert_array_equal(extraction.values[:, 0], values)
+    assert counter.passed == 3
+
+
+def test_only_what_the_store_lacks_passes(cache):
+    store = open_store(cache)
+    extract(greys(1, 2, 3), frozen_part(), store)
+    with count_passes() as counter:
+        extraction = extract(greys(3, 4, 2), frozen_part(), store)
+    np.testing.assert_array_equal(extraction.values[:, 0], [3, 4, 2])
+    assert (counter.passed, counter.kept) == (1, 2)
+
+
+def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
+    good = np.full((8, 8, 3), 7, dtype=np.uint8)
+    images = as_images([b"broken", good, b"broken", None])
+    extraction = extract(images, frozen_part(), None)
+    assert [failure.position for failure in extraction.failures] == [0, 2, 3]
+    np.testing.assert_array_equal(extraction.values[1], 7)
+
+
+def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
+    # Ctrl-C reaches the main thread, here while it writes down the third batch
+    store, n_put = open_store(cache), []
+    put_many = store.put_many
+
+    def interrupted(rows):
+        if len(n_put) == 2:
+            raise KeyboardInterrupt
+        n_put.append(len(rows))
+        put_many(rows)
+
+    monkeypatch.setattr(_compute, "_ROWS_AT_ONCE", 1)  # each batch is put
+    monkeypatch.setattr(store, "put_many", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(greys(*range(20)), frozen_part(), store, batch_size=4)
+    monkeypatch.undo()
+    with count_passes() as counter:
+        extraction = extract(greys(*range(20)), frozen_part(), store, batch_size=4)
+    assert counter.passed == 20 - 2 * 4
+    np.testing.assert_array_equal(extraction.values[:, 0], range(20))
+
+
+def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeypatch):
+    store = open_store(cache)
+    extract(greys(1, 2, 3, 4), frozen_part(), store)
+    # this "process" looked before the other had put anything
+    monkeypatch.setattr(_extract, "_look_up", lambda *arguments: [])
+    with count_passes() as counter:
+        extraction = extract(greys(1, 2, 3, 4), frozen_part(), store, batch_size=2)
+    assert (counter.passed, counter.kept) == (0, 4)
+    np.testing.assert_array_equal(extraction.values[:, 0], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])  # a batch a core, or all cores on one
+def test_the_number_of_torch_s_threads_is_left_as_it_was(batch_size):
+    before = torch.get_num_threads()
+    extract(greys(*range(9)), frozen_part(), None, batch_size=batch_size)
+    assert torch.get_num_threads() == before
+
+
+def test_workers_are_cores_and_use_one_thread_each():
+    seen = []
+
+    class Asking(Mean):
+        def forward(self, images):
+            seen.append((threading.current_thread().name, torch.get_num_threads()))
+            return super().forward(images)
+
+    extract(greys(*range(40)), frozen_part(Asking()), None, batch_size=4, n_jobs=3)
+    assert len({name for name, _ in seen}) <= 3
+    assert {count for _, count in seen} == {1}
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """A view: each pixel plus a number, and what it was told of the image."""
+
+    by: int
+    name: str | None = "brighter"
+    seen: dict = field(default_factory=dict, compare=False)
+
+    def key(self):
+        return None if self.name is None else f"{self.name} {self.by}"
+
+    def pixels(self, pixels, spec, digest):
+        self.seen.setdefault(digest, []).append(pixels.shape)
+        size = (3, spec.size, spec.size)
+        return torch.full(size, int(pixels[0, 0, 0]) + self.by, dtype=torch.uint8)
+
+
+def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
+    store, images = open_store(cache), greys(1, 2, 1)
+    plain = extract(images, frozen_part(), store)
+    for by in (10, 20):
+        view = Brighter(by)
+        with count_passes() as counter:
+            first = extract(images, frozen_part(view=view), store)
+            again = extract(images, frozen_part(view=Brighter(by)), store)
+        assert (counter.passed, counter.kept) == (2, 2)
+        np.testing.assert_array_equal(first.values, plain.values + by)
+        np.testing.assert_array_equal(again.values, first.values)
+        assert set(view.seen) == {image.digest() for image in images}
+
+
+def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
+    store, images = open_store(cache), greys(1, 2, 1)
+    for by in (10, 20):
+        view = Brighter(by, name=None)
+        with count_passes() as counter:
+            values = extract(images, frozen_part(view=view), store).values
+        np.testing.assert_array_equal(values[:, 0], [1 + by, 2 + by, 1 + by])
+        assert (counter.passed, counter.kept) == (2, 0)
+        assert all(len(shapes) == 1 for shapes in view.seen.values())
+    assert len(store) == 0
+
+
+def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
+    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, view=Brighter(5))
+    for _ in range(2):
+        with count_passes() as counter:
+            values = extract(greys(1, 2), part, open_store(cache)).values
+        assert values.dtype == np.uint8
+        assert values.shape == (2, 3, 8, 8)
+        np.testing.assert_array_equal(values[:, 0, 0, 0], [6, 7])
+        assert counter.passed == 0
+
+
+def test_pixels_need_no_gpu():
+    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, device=torch.device("cuda"))
+    assert extract(greys(1, 2), part, None).values[:, 0, 0, 0].tolist() == [1, 2]
+
+
+def test_a_large_result_is_in_a_file_and_the_same(cache, monkeypatch):
+    values = [*range(50), *range(10)]
+    expected = extract(greys(*values), frozen_part(), None).values
+    monkeypatch.setattr(_result_array, "result_budget", lambda: 100)
+    for _ in range(2):  # computed, and from the store
+        extraction = extract(greys(*values), frozen_part(), open_store(cache), batch_size=4)
+        assert isinstance(extraction.values, np.memmap)
+        np.testing.assert_array_equal(extraction.values, expected)
+        chosen = extraction.values[[3, 55, 1]]
+        assert type(chosen) is np.ndarray
+        np.testing.assert_array_equal(chosen[:, 0], [3, 5, 1])
+
+
+def test_rows_are_asked_of_the_store_in_bounded_parts(cache, monkeypatch):
+    store, asked = open_store(cache), []
+    extract(greys(*range(100)), frozen_part(), store)
+    get_many = store.get_many
+
+    def counted(keys):
+        asked.append(len(keys))
+        return get_many(keys)
+
+    monkeypatch.setattr(store, "get_many", counted)
+    monkeypatch.setattr(_extract, "_BYTES_AT_ONCE", 20 * 3 * 4)  # 20 rows
+    extraction = extract(greys(*range(100)), frozen_part(), store)
+    assert max(asked) == 20
+    np.testing.assert_array_equal(extraction.values[:, 0], range(100))
+
+
+def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
+    class Interrupted(Mean):
+        n_calls = 0
+
+        def forward(self, images):
+            Interrupted.n_calls += 1
+            if Interrupted.n_calls == 4:
+                raise KeyboardInterrupt
+            return super().forward(images)
+
+    store = open_store(cache)
+    with pytest.raises(KeyboardInterrupt), count_passes() as counter:
+        extract(greys(*range(40)), frozen_part(Interrupted()), store, batch_size=4, n_jobs=2)
+    assert len(store) == counter.passed >= 3 * 4
+    with count_passes() as counter:
+        extract(greys(*range(40)), frozen_part(), store, batch_size=4)
+    assert counter.passed == 40 - counter.kept <= 40 - 3 * 4
+
+
+def test_progress_is_shown_when_asked_also_when_all_was_kept(cache, capsys):
+    store = open_store(cache)
+    extract(greys(1, 2), frozen_part(), store)
+    assert capsys.readouterr() == ("", "")
+    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*2 kept", capsys.readouterr().err)
+    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*3 kept", capsys.readouterr().err)
+
+
+def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
+    class Slow(Mean):
+        def forward(self, images):
+            time.sleep(0.02)
+            return super().forward(images)
+
+    monkeypatch.setattr(_progress, "_SECONDS_BEFORE_PROGRESS", 0.1)
+    extract(greys(*range(30)), frozen_part(Slow()), None, batch_size=1, n_jobs=1)
+    assert "backbone" in capsys.readouterr().err

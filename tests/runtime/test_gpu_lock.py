@@ -1,0 +1,163 @@
+import os
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer.extraction import _extract
+from sktransfer.runtime import _gpu_lock
+from sktransfer.runtime._gpu_lock import Lease, gpu_lease
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
+
+
+class Holder:
+    """A process that holds a lease for some seconds, and notes from when to when."""
+
+    def __init__(self, name, seconds):
+        reading, writing = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            with Lease(name):
+                os.write(writing, f"{time.monotonic()}\n".encode())
+                time.sleep(seconds)
+                os.write(writing, f"{time.monotonic()}\n".encode())
+            os._exit(0)
+        os.close(writing)
+        self._notes = os.fdopen(reading)
+
+    def read_time(self):
+        return float(self._notes.readline())
+
+    def kill(self):
+        os.kill(self.pid, signal.SIGKILL)
+        self.join()
+
+    def join(self):
+        self._notes.close()
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def name(tmp_path, monkeypatch):
+    """Return a name of a GPU whose locks are this test's own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return "cuda-of-a-test"
+
+
+def test_one_process_at_a_time(name):
+    holders = [Holder(name, 0.2) for _ in range(3)]
+    spans = sorted((holder.read_time(), holder.read_time()) for holder in holders)
+    for holder in holders:
+        holder.join()
+    assert spans[0][1] <= spans[1][0]
+    assert spans[1][1] <= spans[2][0]
+
+
+def test_more_processes_when_asked(name, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_GPU_PROCESSES", "2")
+    holders = [Holder(name, 600), Holder(name, 600)]
+    for holder in holders:
+        holder.read_time()  # both have it before either gives it back
+    third = Holder(name, 0)
+    killed = time.monotonic()
+    holders[0].kill()
+    assert third.read_time() >= killed
+    third.join()
+    holders[1].kill()
+
+
+def test_gpus_are_leased_one_by_one(name):
+    with Lease(name), Lease(name + "-other"):
+        pass  # the second does not wait for the first
+
+
+def test_a_killed_process_gives_its_lease_back(name):
+    holder = Holder(name, 600)
+    holder.read_time()
+    holder.kill()
+    with Lease(name):
+        pass
+
+
+def test_threads_of_a_process_hold_it_together_and_blocks_nest(name):
+    lease, both = Lease(name), threading.Barrier(2)
+
+    def work():
+        with lease, lease:
+            both.wait(10)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not both.broken
+    with Lease(name):  # free again
+        pass
+
+
+def test_it_is_given_back_when_the_work_fails(name):
+    lease = Lease(name)
+    with pytest.raises(ZeroDivisionError), lease:
+        1 / 0  # noqa: B018
+    with Lease(name):
+        pass
+
+
+def test_a_fork_does_not_keep_it(name):
+    with _gpu_lock._lease(name):
+        child = os.fork()
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+    try:
+        with Lease(name):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", ""])
+def test_a_wrong_number_of_processes_is_an_error_that_names_the_variable(name, monkeypatch, value):
+    monkeypatch.setenv("SKTRANSFER_GPU_PROCESSES", value)
+    with pytest.raises(ValueError, match=f"SKTRANSFER_GPU_PROCESSES.*'{value}'"), Lease(name):
+        pass
+
+
+def test_a_gpu_is_leased_by_its_own_name_and_the_cpu_not_at_all(name, monkeypatch, tmp_path):
+    with gpu_lease(torch.device("cpu")):
+        assert not list(tmp_path.rglob("*.lock"))
+    emptied = []
+    monkeypatch.setattr(_gpu_lock, "_name_of", lambda device: f"{name}-{device}")
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    with gpu_lease(torch.device("cuda:1")):
+        assert [path.name for path in tmp_path.rglob("*.lock")] == [f"{name}-cuda:1-0.lock"]
+        assert not emptied
+    assert emptied
+
+
+def test_an_extraction_holds_its_device_only_where_images_pass(shapes, cache, monkeypatch):
+    held = []
+
+    @contextmanager
+    def noted(device):
+        with count_passes() as counter:
+            yield
+        held.append((device, counter.passed))
+
+    monkeypatch.setattr(_extract, "gpu_lease", noted)
+    transformer = PretrainedFeatureTransformer("mini", device="cpu", feature_cache=cache)
+    transformer.fit(shapes[0]).transform(shapes[0])
+    assert held == [(torch.device("cpu"), len(shapes[0]))]
+    transformer.transform(shapes[0])
+    assert len(held) == 1

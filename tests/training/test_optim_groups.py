@@ -1,0 +1,40 @@
+import pytest
+from torch import nn
+
+from sktransfer.training._head import TrainablePart
+from sktransfer.training._optim import parameter_groups
+
+RATES = {"lr": 0.1, "backbone_lr_scale": 0.5, "layer_decay": 0.25, "weight_decay": 0.3}
+
+
+@pytest.fixture
+def part():
+    first = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    last = nn.Sequential(nn.Conv2d(4, 4, 1))
+    return TrainablePart(nn.Sequential(first, last, nn.Flatten()), nn.Linear(4, 2))
+
+
+def group_of(groups, parameter):
+    return next(g for g in groups if any(parameter is p for p in g["params"]))
+
+
+def test_weights_decay_and_biases_and_norms_do_not(part):
+    groups = parameter_groups(part, **RATES)
+    convolution, norm = part.stages[0]
+    assert group_of(groups, convolution.weight)["weight_decay"] == 0.3
+    assert group_of(groups, part.head.weight)["weight_decay"] == 0.3
+    for plain in (convolution.bias, norm.weight, part.head.bias):
+        assert group_of(groups, plain)["weight_decay"] == 0
+
+
+def test_rates_fall_from_the_head_to_the_cut(part):
+    groups = parameter_groups(part, **RATES)
+    assert group_of(groups, part.head.weight)["lr"] == 0.1
+    assert group_of(groups, part.stages[1][0].weight)["lr"] == 0.05
+    assert group_of(groups, part.stages[0][0].weight)["lr"] == 0.0125
+    assert all(group["initial_lr"] == group["lr"] for group in groups)
+
+
+def test_every_parameter_is_in_one_group(part):
+    held = [id(p) for group in parameter_groups(part, **RATES) for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in part.parameters())
