@@ -27,7 +27,7 @@ Beside them, in turns and in one process for each network:
   networks are replaced by ones that don't load any. sktransfer and the loop have random
   weights, too, except for ``mini`` and the given file; the time does not depend on them.
 
-Claims, ratios in one run, medians over the repeats: from arrays at least 0.95 of the
+KeyLocks, ratios in one run, medians over the repeats: from arrays at least 0.95 of the
 loop (0.9 on a GPU); from JPEG at least 0.9 of what decoding and network allow together;
 3 times embetter, arrays against its Pillow images. On a CPU decoding and network share the
 cores: an image costs the time of both, 1 / (1 / decoding + 1 / network) images/s, where
@@ -55,7 +55,7 @@ from torchvision import models
 from torchvision.transforms.v2 import functional as F
 
 from _report import in_own_process, write_csv
-from sktransfer import PretrainedFeatureTransformer, count_passes, load_image_folder
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes, load_image_folder
 from sktransfer.backbones.sources._embedded import MiniNet
 
 CORES = len(os.sched_getaffinity(0))
@@ -245,9 +245,9 @@ def transform_unseen(fitted, paths):
     """Transform files that have changed since their digest was taken."""
     for path in paths:
         os.utime(path)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         fitted.transform(paths)
-    assert counter.passed == len(paths)
+    assert counter.computed == len(paths)
 
 
 def with_threads(work, n_threads):

@@ -23,7 +23,7 @@ Methods:
   here the last epoch counts.
 
 Each run is in a process of its own, with nothing kept from the others. Seconds are those
-from the paths or bytes to the fitted model. Claims: on hymenoptera the mean accuracy of the
+from the paths or bytes to the fitted model. KeyLocks: on hymenoptera the mean accuracy of the
 fine-tuned network is at least 0.91, and not below that of the linear probe; on cifar10 it
 is above it by at least 0.02 with the defaults, and by at least 0.05 with augmentation:
 

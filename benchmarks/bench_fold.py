@@ -11,7 +11,7 @@ images, one thread. In float32 and bfloat16, in turns within one process:
 - graph: torch.jit.trace and freeze, optimized for inference in float32
 
 Printed is how many times the images/s of eager, in the same turn: the median, and from
-the least to the most. Claims, on MobileNetV2-0.35 and a processor with AVX-512: at least
+the least to the most. KeyLocks, on MobileNetV2-0.35 and a processor with AVX-512: at least
 1.5 times in float32 and 1.1 times in bfloat16; and on none of the networks less than
 0.9 times. A minute or two on one core; on a busy machine single turns are far off.
 """

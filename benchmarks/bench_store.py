@@ -20,7 +20,7 @@ rows are those of ``mini`` at 32 pixels, 256 values.
   the row itself, for the rows of mini and of ResNet-50 and for an activation.
 
 Each runs in a process of its own, memory before the others; ``--files`` draws fewer for
-a try, too few to tell memory from noise. Claims: flat memory; 20,000 rows/s from paths
+a try, too few to tell memory from noise. KeyLocks: flat memory; 20,000 rows/s from paths
 and 4,000 from arrays, median of the later calls, on 2 cores; a file of at most 1.5 times
 the rows. Two minutes on 2 cores. Linux, as memory is read from /proc.
 """
@@ -39,7 +39,7 @@ import numpy as np
 from PIL import Image
 
 from _report import in_own_process, write_csv
-from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.store._store import open_store
 
 N_FILES, N_WARM, N_ARRAYS = 100_000, 20_000, 1_000
@@ -120,10 +120,10 @@ def time_warm(fitted, X):
     rates = []
     for _ in range(CALLS + 1):
         started = time.perf_counter()
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             fitted.transform(X)
         rates.append(len(X) / (time.perf_counter() - started))
-        assert counter.passed == 0, "the store was not warm"
+        assert counter.computed == 0, "the store was not warm"
     first, *later = rates
     return {
         "images": len(X),
@@ -155,15 +155,15 @@ def run_disk(folder, cache, n):
             for _ in range(0, n_rows, 16):
                 rows = rng.random((16, *shape), dtype=np.float32)
                 store.put_many({rng.bytes(32): row for row in rows})
-            n_kept = len(store)
+            n_cache_hits = len(store)
             used = sum(file.stat().st_blocks * 512 for file in Path(own).rglob("*.mdb"))
         lines.append(
             {
                 "row": name,
-                "rows": n_kept,
+                "rows": n_cache_hits,
                 "row_bytes": rows[0].nbytes,
-                "file_bytes_a_row": round(used / n_kept),
-                "file_to_rows": round(used / n_kept / rows[0].nbytes, 3),
+                "file_bytes_a_row": round(used / n_cache_hits),
+                "file_to_rows": round(used / n_cache_hits / rows[0].nbytes, 3),
             }
         )
     return lines

@@ -35,7 +35,7 @@ from train_mini import MEAN, SIZE, STD
 C_GRID = [0.0001, 0.001, 0.01, 0.1, 1.0]
 
 
-def passport(recipe, scores):
+def metadata(recipe, scores):
     return {
         "architecture": "mini",
         "params": {},
@@ -104,7 +104,7 @@ def main():
     with safe_open(arguments.raw, framework="pt") as file:
         recipe = file.metadata()
 
-    write_backbone_file(out, state, passport(recipe, {}))
+    write_backbone_file(out, state, metadata(recipe, {}))
     probe = "hymenoptera_val_probe_accuracy"
     scores = {
         "cifar10_test_accuracy": score_cifar(out, state, arguments.cifar),
@@ -113,7 +113,7 @@ def main():
         f"{probe}_random_weights": score_hymenoptera(out, arguments.hymenoptera, weights=None),
     }
     scores = {name: round(value, 4) for name, value in scores.items()}
-    write_backbone_file(out, state, passport(recipe, scores))
+    write_backbone_file(out, state, metadata(recipe, scores))
     for name, value in scores.items():
         print(f"{name:<48}{value:.4f}")
     print(f"{out.stat().st_size:,} bytes in {out}")

@@ -24,7 +24,7 @@ import numpy as np
 import sklearn
 from PIL import Image, ImageDraw
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 PAGE = Path(__file__).parents[1] / "docs" / "composition.md"
 N_IMAGES = 24
@@ -53,10 +53,10 @@ class Section:
     def run(self, before: str) -> int:
         """Run the lines `before` and the section on an empty store; return the passes."""
         names: dict = {}
-        with count_passes() as counter, sklearn.config_context():
+        with count_forward_passes() as counter, sklearn.config_context():
             exec(compile(before, f"{PAGE.name}: first lines", "exec"), names)
             exec(compile(self.code, f"{PAGE.name}: {self.title}", "exec"), names)
-        return counter.passed
+        return counter.computed
 
 
 def read_page() -> tuple[str, list[Section]]:

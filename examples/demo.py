@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sktransfer import (
     FineTunedClassifier,
     PretrainedFeatureTransformer,
-    count_passes,
+    count_forward_passes,
     load_image_folder,
 )
 
@@ -102,13 +102,13 @@ def run(X, y, how, backbone, to_pixels):
         for n_labels in labels_per_class:
             for name, search in candidates(backbone, how, cache, to_pixels).items():
                 started = time.perf_counter()
-                with count_passes() as counter:
+                with count_forward_passes() as counter:
                     scores = cross_val_score(search, X, y, cv=split(y, n_labels, N_DRAWS))
                 seconds = time.perf_counter() - started
-                lines.append((n_labels, name, scores, seconds, counter.passed))
+                lines.append((n_labels, name, scores, seconds, counter.computed))
                 print(
                     f"{n_labels:>16}  {name:<38}{scores.mean():>8.3f} ± {scores.std():.3f}"
-                    f"{seconds:>9.1f}{counter.passed:>8}",
+                    f"{seconds:>9.1f}{counter.computed:>8}",
                     flush=True,
                 )
     return lines

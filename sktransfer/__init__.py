@@ -11,7 +11,7 @@ from .backbones._catalogue import backbone_info, list_backbones
 from .backbones._registration import register_backbone
 from .images._folder import load_image_folder
 from .inspection import DepthCurveDisplay, TrainingCurveDisplay
-from .runtime._progress import count_passes
+from .runtime._progress import count_forward_passes, count_passes
 from .store._store import clear_feature_cache, feature_cache_info
 
 __version__ = version("sktransfer")
@@ -25,6 +25,7 @@ __all__ = [
     "TrainingCurveDisplay",
     "backbone_info",
     "clear_feature_cache",
+    "count_forward_passes",
     "count_passes",
     "feature_cache_info",
     "hygiene",

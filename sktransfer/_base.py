@@ -28,9 +28,9 @@ from .exceptions import (
     InconsistentVersionWarning,
     UnreadableImageWarning,
 )
-from .extraction._extract import Extraction, FrozenPart, extract
+from .extraction._extract import Extraction, ExtractionPlan, extract
 from .extraction._precision import PRECISIONS, resolve_precision
-from .images._augment import View
+from .images._augment import AugmentedView
 from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
 from .runtime._device import resolve_device
 from .store._store import open_store
@@ -205,7 +205,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         n_stages: int,
         pooling: str | None,
         batch_size: int | None = None,
-        view: View | None = None,
+        view: AugmentedView | None = None,
         keep: bool = True,
     ) -> Extraction:
         """Return the activations of all images, and what could not be read.
@@ -213,7 +213,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         With `keep` false nothing is looked up in the store or put into it.
         """
         device = resolve_device(self.device)
-        frozen = FrozenPart(
+        frozen = ExtractionPlan(
             module=backbone.frozen(n_stages, pooling),
             spec=backbone.spec,
             input=input_spec,
@@ -227,7 +227,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             frozen = replace(
                 frozen,
                 before=replace(frozen, module=backbone.frozen(n_stages, None), pooling=None),
-                pool=backbone.pool(pooling),
+                pool=backbone.pool(pooling, n_stages),
             )
         return extract(
             images,

@@ -67,7 +67,7 @@ class PretrainedFeatureTransformer(
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has it
-        and the network bears it: on a few drawn images its rows keep a cosine of
+        and rows keep their direction: on a few drawn images its rows keep a cosine of
         0.999 with those in float32. Rows are float32 either way.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.

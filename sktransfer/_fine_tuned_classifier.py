@@ -150,7 +150,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
-        has it and the network bears it: on a few drawn images its rows keep a cosine
+        has it and rows keep their direction: on a few drawn images its rows keep a cosine
         of 0.999 with those in float32.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
@@ -368,10 +368,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        if goes_on:
+        is_continued = self.warm_start and self.__sklearn_is_fitted__()
+        if is_continued:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, X_val, y_val, goes_on=goes_on)
+        return self._fit(X, y, sample_weight, X_val, y_val, is_continued=is_continued)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -402,15 +402,17 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ValueError
             When `y` has a class that the classifier was not told of; else as `fit`.
         """
-        goes_on = self.__sklearn_is_fitted__()
-        if goes_on:
+        is_continued = self.__sklearn_is_fitted__()
+        if is_continued:
             self._check_that_it_can_go_on()
         if self.class_weight == "balanced":
             raise ValueError(
                 "class_weight='balanced' can't be computed in partial_fit, which sees some of the "
                 "images; give the weights as a dict, or sample_weight"
             )
-        return self._fit(X, y, sample_weight, goes_on=goes_on, is_partial=True, classes=classes)
+        return self._fit(
+            X, y, sample_weight, is_continued=is_continued, is_partial=True, classes=classes
+        )
 
     def decision_function(self, X):
         """Return how much speaks for each class: logarithms of odds.

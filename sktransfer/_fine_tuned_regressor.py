@@ -136,7 +136,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
-        has it and the network bears it: on a few drawn images its rows keep a cosine
+        has it and rows keep their direction: on a few drawn images its rows keep a cosine
         of 0.999 with those in float32.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
@@ -337,10 +337,10 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        goes_on = self.warm_start and self.__sklearn_is_fitted__()
-        if goes_on:
+        is_continued = self.warm_start and self.__sklearn_is_fitted__()
+        if is_continued:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, X_val, y_val, goes_on=goes_on)
+        return self._fit(X, y, sample_weight, X_val, y_val, is_continued=is_continued)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
@@ -364,10 +364,10 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         self : FineTunedRegressor
             The regressor.
         """
-        goes_on = self.__sklearn_is_fitted__()
-        if goes_on:
+        is_continued = self.__sklearn_is_fitted__()
+        if is_continued:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, goes_on=goes_on, is_partial=True)
+        return self._fit(X, y, sample_weight, is_continued=is_continued, is_partial=True)
 
     def predict(self, X):
         """Return the numbers of each image.

@@ -23,13 +23,13 @@ from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
 from .backbones._weights import arrays_of, write_backbone_file
-from .images._augment import View, make_augmentation
+from .images._augment import AugmentedView, make_augmentation
 from .runtime._device import resolve_device
-from .runtime._gpu_lock import gpu_lease
+from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
-from .training._config import Recipe
-from .training._data import MIXES, Replay, Views
-from .training._fit import Examples, Surroundings, fit_net
+from .training._config import TrainingConfig
+from .training._data import MIXES, AugmentedActivations, Replay
+from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._net import check_callbacks, check_net_params, outputs, records
 from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
@@ -247,11 +247,11 @@ class FineTunedEstimator(ImageEstimator):
         X_val=None,
         y_val=None,
         *,
-        goes_on,
+        is_continued,
         is_partial=False,
         classes=None,
     ):
-        if not goes_on:
+        if not is_continued:
             self._forget()  # also where a check fails
         recipe = self._recipe()
         self._check_combinations(X_val, y_val)
@@ -259,12 +259,12 @@ class FineTunedEstimator(ImageEstimator):
         kept, weights = _weights(X, y, sample_weight)
         if len(kept) < n_given:  # of no influence, on the range of pixels either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
-        images = self._validate_images(X, reset=not goes_on)
-        y = self._check_targets(y, reset=not goes_on, classes=classes)
+        images = self._validate_images(X, reset=not is_continued)
+        y = self._check_targets(y, reset=not is_continued, classes=classes)
         check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        if not goes_on:
-            self._find_network()
+        if not is_continued:
+            self._load_network()
 
         train, held_out = self._hold_out(y, seed, X_val is not None)
         activations, train, held_activations, held_out = self._read(
@@ -277,9 +277,9 @@ class FineTunedEstimator(ImageEstimator):
                 f"freeze_depth={self.freeze_depth} they have the shape {activations.shape[1:]}; "
                 "freeze fewer stages, or use mix='mixup'"
             )
-        if not goes_on:
+        if not is_continued:
             self._targets = self._fit_targets(y[train], weights[train])
-        training = Examples(
+        training = LabelledActivations(
             self._views(images.take(train), activations, seed),
             self._targets.encode(y[train]),
             self._weigh(y[train], weights[train]),
@@ -287,8 +287,8 @@ class FineTunedEstimator(ImageEstimator):
         )
         validation = None
         if held_activations is not None:
-            validation = Examples(
-                Views.fixed(held_activations),
+            validation = LabelledActivations(
+                AugmentedActivations.fixed(held_activations),
                 self._targets.encode(y[held_out]),
                 weights[held_out],
                 weights[held_out],
@@ -297,15 +297,15 @@ class FineTunedEstimator(ImageEstimator):
             validation = self._given_validation(X_val, y_val)
 
         # Of a fit that goes on, too, nothing is changed until it is done.
-        start = copy.deepcopy(self.net_.module_ if goes_on else self._trained_stages())
+        start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
         fresh = Replay(activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
-        if goes_on and old is not None:
+        if is_continued and old is not None:
             training = _with_old(training, old)
-        net = fit_net(start, recipe, self._targets, training, validation, self._around(seed))
+        net = fit_net(start, recipe, self._targets, training, validation, self._run_options(seed))
         self._replay = None
         if self.replay:
-            seen = fresh if old is None else old.followed_by(fresh)
+            seen = fresh if old is None else old.concatenated_with(fresh)
             self._replay = seen.sample(self.replay, np.random.RandomState(seed))
         trained = net.module_.stages.state_dict()
         if trained:
@@ -315,7 +315,7 @@ class FineTunedEstimator(ImageEstimator):
         self.history_ = records(net)
         if validation is not None:
             self.best_epoch_ = net.best_.number
-        elif goes_on:
+        elif is_continued:
             vars(self).pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
@@ -324,12 +324,12 @@ class FineTunedEstimator(ImageEstimator):
         """Return the parameters that say how to train."""
         choices = {
             field.name: getattr(self, field.name)
-            for field in fields(Recipe)
+            for field in fields(TrainingConfig)
             if hasattr(self, field.name)
         }
         if not self.early_stopping:
             choices["n_iter_no_change"] = None
-        return Recipe(**choices)
+        return TrainingConfig(**choices)
 
     def _check_combinations(self, X_val, y_val):
         """Raise for parameters that can't be together."""
@@ -360,7 +360,7 @@ class FineTunedEstimator(ImageEstimator):
         check_net_params(self.net_params or {}, type(self).__name__)
         check_callbacks(self.callbacks or (), type(self).__name__)
 
-    def _find_network(self):
+    def _load_network(self):
         pristine, input_spec = self._load_backbone()
         self.backbone_spec_ = pristine.spec
         self.image_size_ = input_spec.size
@@ -419,7 +419,7 @@ class FineTunedEstimator(ImageEstimator):
         for extraction, positions in sides:
             bad = [failure.position for failure in extraction.failures]
             good = np.delete(np.arange(len(positions)), bad)
-            read += [_moved_up(extraction.values, good), positions[good]]
+            read += [_compacted(extraction.values, good), positions[good]]
         return read if held_out is not None else [*read, None, None]
 
     def _given_validation(self, X_val, y_val):
@@ -429,14 +429,16 @@ class FineTunedEstimator(ImageEstimator):
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))
         encoded = self._targets.encode(y_val)
-        return Examples(Views.fixed(extraction.values), encoded, *np.ones((2, len(encoded))))
+        return LabelledActivations(
+            AugmentedActivations.fixed(extraction.values), encoded, *np.ones((2, len(encoded)))
+        )
 
-    def _around(self, seed):
-        """Return what a fit has to do with beside the recipe and the images."""
+    def _run_options(self, seed):
+        """Return the device, seed, checkpoint and callbacks of a fit."""
         # without a seed of its own, a fit that is tried again is the same fit
         seed_name = "None" if self.random_state is None else seed
         name = (self.backbone_spec_.digest, self.freeze_depth_, seed_name, self._view_name())
-        return Surroundings(
+        return RunOptions(
             device=resolve_device(self.device),
             seed=seed,
             checkpoint_dir=self.checkpoint_dir,
@@ -466,7 +468,7 @@ class FineTunedEstimator(ImageEstimator):
             return None
         if self.augment_views is not None:
             seed = _SEED_OF_KEPT_VIEWS
-        return View(augmentation, number, seed)
+        return AugmentedView(augmentation, number, seed)
 
     def _view_name(self):
         view = self._view(0, 0)
@@ -475,7 +477,7 @@ class FineTunedEstimator(ImageEstimator):
     def _views(self, images, first, seed):
         """Return the views of images that can be read, of which `first` is there already."""
         if self.augment is None:
-            return Views.fixed(first)
+            return AugmentedActivations.fixed(first)
 
         def extract(number):
             if number == 0:
@@ -484,7 +486,7 @@ class FineTunedEstimator(ImageEstimator):
             raise_failures(extraction.failures, len(images))  # could be read a moment ago
             return extraction.values
 
-        return Views(extract, self.augment_views)
+        return AugmentedActivations(extract, self.augment_views)
 
     # the network
 
@@ -521,7 +523,7 @@ class FineTunedEstimator(ImageEstimator):
             extraction = self._extract_at_cut(images, view)
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)
-            with gpu_lease(device), torch_threads_of_a_worker():
+            with gpu_lock(device), torch_threads_of_a_worker():
                 of_view = outputs(self.net_, extraction.values, device)
             yield of_view
 
@@ -544,7 +546,7 @@ def _weights(X, y, sample_weight):
     return kept, weights[kept]
 
 
-def _moved_up(values, good):
+def _compacted(values, good):
     """Return ``values[good]``, made in place: a large array is a file, and stays one."""
     if len(good) == len(values):
         return values
@@ -556,8 +558,8 @@ def _moved_up(values, good):
 
 def _with_old(training, old):
     """Return new examples followed by old ones, which are not augmented again."""
-    return Examples(
-        training.views.followed_by(old.activations),
+    return LabelledActivations(
+        training.views.concatenated_with(old.activations),
         np.concatenate([training.encoded, old.targets]),
         np.concatenate([training.weights, old.weights]),
         np.concatenate([training.counts, old.counts]),

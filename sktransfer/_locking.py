@@ -71,7 +71,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_random_state_turn)
 
 
-class ForkGate:
+class ForkGuard:
     """Counts the threads inside; while it is closed, none comes in.
 
     LMDB's environment can't be used by the child of a fork, and its binding

@@ -74,7 +74,7 @@ def write_onnx(
             "ONNX holds less than 2; use a smaller one"
         )
     title = f"backbone={spec.name!r} with torch {torch.__version__}"
-    content = _exported(network, output, {**_passport(spec), **(metadata or {})}, title)
+    content = _exported(network, output, {**_backbone_metadata(spec), **(metadata or {})}, title)
     _compare(content, network, title)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -84,7 +84,7 @@ def write_onnx(
         unfinished.unlink(missing_ok=True)
 
 
-def _passport(spec: BackboneSpec) -> dict[str, str]:
+def _backbone_metadata(spec: BackboneSpec) -> dict[str, str]:
     return {
         "sktransfer": installed_versions()["sktransfer"],
         "input": "8-bit RGB (n, height, width, 3), upright and in sRGB, of any height and width",

@@ -43,10 +43,12 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """The passport of a backbone: what to build, from which weights, fed how.
+    """What a backbone is: what to build, from which weights, fed how.
 
     `digest` is taken over the architecture and the values of its weights, so two
     files with the same content are one backbone, and a changed file is another.
+    `code` is a digest of what the network computes with them, and of where each stage
+    ends: two versions of a library may cut one architecture at other places.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BackboneSpec:
     stages: tuple[str, ...]
     source: str
     licence: str
+    code: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 
 distributed = pytest.importorskip("distributed")
 
@@ -65,13 +65,13 @@ def search_classifier(cache, head="linear"):
 @pytest.mark.parametrize("make_search", [search_pipeline, search_classifier])
 def test_a_search_on_dask_has_the_scores_of_one_process(client, shapes, tmp_path, make_search):
     alone = make_search(tmp_path / "alone").fit(*shapes)
-    with joblib.parallel_config("dask"), count_passes() as counter:
+    with joblib.parallel_config("dask"), count_forward_passes() as counter:
         both = make_search(tmp_path / "both").fit(*shapes)
     np.testing.assert_array_equal(split_scores(both), split_scores(alone))
     assert both.best_params_ == alone.best_params_
     # the workers did the work, and the refit in this process found it
-    assert counter.passed == 0
-    assert counter.kept == len(shapes[0])
+    assert counter.computed == 0
+    assert counter.cache_hits == len(shapes[0])
 
 
 def test_each_worker_has_its_share_of_the_cores(client):
@@ -91,13 +91,13 @@ def test_a_search_whose_worker_is_killed_ends_with_the_right_result(
     fits = tmp_path / "fits"
     fits.mkdir()
     head = deadly_head(fits, n_fits=8)
-    with joblib.parallel_config("dask"), count_passes() as counter:
+    with joblib.parallel_config("dask"), count_forward_passes() as counter:
         both = search_classifier(tmp_path / "both", head).fit(X, y)
     assert len(list(fits.iterdir())) > 2 * 3 * 3 + 1  # every fit and the refit, and one again
-    assert (counter.passed, counter.kept) == (0, len(X))
+    assert (counter.computed, counter.cache_hits) == (0, len(X))
     alone = search_classifier(tmp_path / "alone", head).fit(X, y)
     np.testing.assert_array_equal(split_scores(both), split_scores(alone))
     assert both.best_params_ == alone.best_params_
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search_classifier(tmp_path / "both", head).fit(X, y)
-    assert counter.passed == 0
+    assert counter.computed == 0

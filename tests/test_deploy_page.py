@@ -20,7 +20,7 @@ def test_the_examples_of_the_page_run_one_after_the_other(shapes, tmp_path, monk
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)
     assert all(name.startswith("sktransfer.") for name in names["types"])
-    # the network that ships with the package bears bfloat16, where there is hardware for it
+    # bfloat16 rows of this network keep their direction, where there is hardware for it
     expected = names["classifier"].predict_proba(paths[:1])
     np.testing.assert_allclose(names["probabilities"], expected, atol=0.02)
     assert capsys.readouterr().out.strip() in labels

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning, WeightsError
 
 FLOAT32 = {"backbone": "mini", "precision": "float32"}
@@ -63,10 +63,10 @@ def test_each_image_passes_once_in_a_grid_search_and_its_refit(shapes, cache):
         PretrainedFeatureTransformer("mini", feature_cache=cache), LogisticRegression()
     )
     search = GridSearchCV(pipeline, {"logisticregression__C": [0.01, 0.1, 1.0]}, cv=3)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search.fit(X, y)
         search.score(X, y)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
 
 
 def test_each_image_passes_once_for_each_depth_of_a_grid(shapes, cache):
@@ -78,18 +78,18 @@ def test_each_image_passes_once_for_each_depth_of_a_grid(shapes, cache):
         "pretrainedfeaturetransformer__depth": [None, -1],
         "logisticregression__C": [0.1, 1.0],
     }
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         GridSearchCV(pipeline, grid, cv=3).fit(X, y)
-    assert counter.passed == 2 * len(X)
+    assert counter.computed == 2 * len(X)
 
 
 def test_without_a_store_every_call_computes_each_different_image(shapes):
     X, _ = shapes
     fitted = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         fitted.transform(np.concatenate([X[:3], X[:3]]))
         fitted.transform(X[:3])
-    assert counter.passed == 6
+    assert counter.computed == 6
 
 
 def test_a_changed_file_is_a_new_image(tmp_path, cache):
@@ -117,15 +117,15 @@ def test_a_grid_over_backbones_scores_different_networks(shapes, cache):
 
 
 def test_weights_that_changed_since_fit_are_refused(tmp_path, shapes, mini_file):
-    from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
+    from sktransfer.backbones._weights import read_metadata, read_tensors, write_backbone_file
 
     X, _ = shapes
     path = tmp_path / "own.safetensors"
-    passport, tensors = read_passport(mini_file), read_tensors(mini_file)
-    write_backbone_file(path, tensors, passport)
+    metadata, tensors = read_metadata(mini_file), read_tensors(mini_file)
+    write_backbone_file(path, tensors, metadata)
     fitted = PretrainedFeatureTransformer(path).fit(X)
     tensors["stem.1.bias"] = tensors["stem.1.bias"] + 1
-    write_backbone_file(path, tensors, passport)
+    write_backbone_file(path, tensors, metadata)
     with pytest.raises(WeightsError, match="not those that this estimator was fitted with"):
         fitted.transform(X)
 

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 
@@ -76,25 +76,25 @@ def test_each_image_passes_the_frozen_part_once_in_a_grid_search_and_its_refit(s
     grid = {"lr": [1e-3, 1e-2]}
     for freeze_depth in (None, -1):
         classifier = FineTunedClassifier(**FAST, freeze_depth=freeze_depth, feature_cache=cache)
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             search = GridSearchCV(classifier, grid, cv=3).fit(X, y)
             search.predict(X)
-        assert counter.passed == len(X)
+        assert counter.computed == len(X)
 
 
 def test_both_estimators_share_the_rows_of_a_frozen_network(shapes, cache):
     X, y = shapes
     PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache).fit_transform(X)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         FineTunedClassifier(**FAST, freeze_depth=None, feature_cache=cache).fit(X, y)
-    assert counter.passed == 0
+    assert counter.computed == 0
 
 
 def test_with_nothing_frozen_no_image_passes_a_frozen_network(shapes, cache):
     X, y = shapes
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         FineTunedClassifier(**FAST, freeze_depth=0, feature_cache=cache).fit(X, y)
-    assert counter.passed == 0
+    assert counter.computed == 0
 
 
 @pytest.mark.parametrize("freeze_depth", [None, -1, 0])
@@ -160,11 +160,11 @@ def test_the_trained_stages_learn_slower_than_the_head(shapes):
 
 
 def test_a_pickle_is_self_contained(shapes, tmp_path, mini_file):
-    from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
+    from sktransfer.backbones._weights import read_metadata, read_tensors, write_backbone_file
 
     X, y = shapes
     path = tmp_path / "own.safetensors"
-    write_backbone_file(path, read_tensors(mini_file), read_passport(mini_file))
+    write_backbone_file(path, read_tensors(mini_file), read_metadata(mini_file))
     fitted = FineTunedClassifier(**{**FAST, "backbone": path, "feature_cache": None}).fit(X, y)
     expected = fitted.predict_proba(X)
     pickled = pickle.dumps(fitted)

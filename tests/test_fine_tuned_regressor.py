@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import GridSearchCV
 
-from sktransfer import FineTunedRegressor, count_passes
+from sktransfer import FineTunedRegressor, count_forward_passes
 
 FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 10, "batch_size": 8, "random_state": 0}
 
@@ -53,9 +53,9 @@ def test_each_image_passes_once_in_a_grid_search(lengths, cache):
     search = GridSearchCV(
         FineTunedRegressor(**FAST, feature_cache=cache), {"lr": [1e-3, 1e-2]}, cv=3
     )
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search.fit(X, y)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
 
 
 def test_early_stopping_tells_r2_on_what_it_holds_out(lengths):

@@ -9,7 +9,7 @@ import torch
 from skorch.callbacks import Callback, LRScheduler
 from torchvision.transforms import v2
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, count_passes
+from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.exceptions import ImageReadError
 
 FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
@@ -249,21 +249,21 @@ def test_a_partial_fit_that_fails_leaves_what_was_learned(shapes):
 def test_kept_views_cost_so_many_passes_an_image_and_serve_the_next_fit(shapes, cache):
     X, y = shapes
     options = {**FAST, "max_epochs": 6, "feature_cache": cache, "augment": "light"}
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         FineTunedClassifier(**options, augment_views=2).fit(X, y)
-    assert counter.passed == 2 * len(X)
-    with count_passes() as counter:
+    assert counter.computed == 2 * len(X)
+    with count_forward_passes() as counter:
         FineTunedClassifier(**options, augment_views=2, lr=0.01).fit(X, y)
-    assert counter.passed == 0
+    assert counter.computed == 0
 
 
 def test_without_kept_views_every_epoch_draws_its_own(shapes, cache):
     X, y = shapes
     options = {**FAST, "feature_cache": cache, "augment": "light"}
     for _ in range(2):
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             FineTunedClassifier(**options).fit(X, y)
-        assert counter.passed == FAST["max_epochs"] * len(X)
+        assert counter.computed == FAST["max_epochs"] * len(X)
 
 
 @pytest.mark.parametrize("augment", ["light", "medium", "trivial", v2.RandomHorizontalFlip()])
@@ -273,9 +273,9 @@ def test_augmentation_changes_training_and_not_the_images_to_predict(shapes, aug
     assert not weights_of(fitted).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
     again = FineTunedClassifier(**FAST, augment=augment, augment_views=2).fit(X, y)
     assert weights_of(fitted).equal(weights_of(again))
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         fitted.predict(X)
-    assert counter.kept + counter.passed == len(X)
+    assert counter.cache_hits + counter.computed == len(X)
 
 
 def test_images_are_augmented_with_nothing_frozen(shapes):

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from torchvision.models import mobilenet_v2
 from torchvision.transforms import v2
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._weights import read_tensors
 
 
@@ -26,19 +26,19 @@ def test_a_linear_model_on_frozen_features_reaches_090(imagenet_weights, hymenop
         LogisticRegression(max_iter=5000),
     )
     grid = {"logisticregression__C": [0.003, 0.01, 0.03, 0.1]}
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search = GridSearchCV(pipeline, grid, cv=5).fit(X, y)
-    assert counter.passed == len(X) == 245
+    assert counter.computed == len(X) == 245
     assert search.score(*hymenoptera["val"]) >= 0.90
 
 
 def test_fine_tuning_over_freeze_depths_reaches_088(imagenet_weights, hymenoptera, store):
     X, y = hymenoptera["train"]
     classifier = FineTunedClassifier(imagenet_weights, random_state=0, feature_cache=store)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search = GridSearchCV(classifier, {"freeze_depth": [None, -1, -2]}, cv=3).fit(X, y)
     # once for each depth; the rows of depth None may be there from the test above
-    assert counter.passed in (2 * len(X), 3 * len(X))
+    assert counter.computed in (2 * len(X), 3 * len(X))
     assert set(search.predict(hymenoptera["val"][0])) == {"ants", "bees"}
     assert search.score(*hymenoptera["val"]) >= 0.88
 

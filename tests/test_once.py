@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sktransfer import (
     FineTunedClassifier,
     PretrainedFeatureTransformer,
-    count_passes,
+    count_forward_passes,
     feature_cache_info,
 )
 
@@ -44,21 +44,21 @@ def search_classifier(cache, classifier=FineTunedClassifier, freeze_depth=None, 
 def test_two_searches_at_one_depth_pass_each_image_once(shapes, cache, searches, depth):
     X, y = shapes
     named = {search_pipeline: {"depth": depth}, search_classifier: {"freeze_depth": depth}}
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         for search in searches:
             search(cache, **named[search]).fit(X, y).score(X, y)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
 
 
 def test_another_pooling_at_the_same_depth_needs_no_pass(shapes, cache):
     X, _ = shapes
     options = {**SMALL, "depth": -1, "precision": "float32"}
     average = PretrainedFeatureTransformer(**options, feature_cache=cache).fit_transform(X)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         largest = PretrainedFeatureTransformer(
             **options, pooling="max", feature_cache=cache
         ).fit_transform(X)
-    assert counter.passed == 0
+    assert counter.computed == 0
     for pooling, rows in (("avg", average), ("max", largest)):
         alone = PretrainedFeatureTransformer(**options, pooling=pooling, feature_cache=None)
         np.testing.assert_allclose(rows, alone.fit_transform(X), rtol=1e-5, atol=1e-6)
@@ -74,7 +74,7 @@ def test_activations_that_would_fill_the_store_are_not_kept_beside_rows(shapes, 
 def writing_down(estimator_class, log):
     """Return a subclass that adds the passes of each of its calls to the file `log`.
 
-    `count_passes` sees its own process alone; this one goes to the workers with its
+    `count_forward_passes` sees its own process alone; this one goes to the workers with its
     code, as it is made inside a function.
     """
 
@@ -83,10 +83,10 @@ def writing_down(estimator_class, log):
             return self._written("fit", X, y)
 
         def _written(self, method, *arguments):
-            with count_passes() as counter:
+            with count_forward_passes() as counter:
                 result = getattr(estimator_class, method)(self, *arguments)
             with open(log, "a") as file:  # one short line is written at once
-                file.write(json.dumps({"passed": counter.passed}) + "\n")
+                file.write(json.dumps({"passed": counter.computed}) + "\n")
             return result
 
     for method in {"transform", "predict"} & set(dir(estimator_class)):
@@ -126,16 +126,16 @@ TRANSFORM = """
 import json, sys, time
 from pathlib import Path
 import numpy as np
-from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 images, cache, meeting = sys.argv[1:4]
 X = np.load(images)
 transformer = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache).fit(X[:1])
 Path(meeting).joinpath(sys.argv[4]).touch()
 while len(list(Path(meeting).iterdir())) < int(sys.argv[5]):
     time.sleep(0.001)
-with count_passes() as counter:
+with count_forward_passes() as counter:
     rows = transformer.transform(X)
-print(json.dumps({"passed": counter.passed, "sum": float(rows.sum())}))
+print(json.dumps({"passed": counter.computed, "sum": float(rows.sum())}))
 """
 
 
@@ -166,9 +166,9 @@ def test_processes_that_start_on_an_empty_store_at_once_share_the_work(noise, ca
 
 def test_in_a_later_process_no_image_passes(noise, cache, tmp_path):
     X, y = noise
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search_pipeline(cache).fit(X[:40], y[:40])
-    assert counter.passed == 40
+    assert counter.computed == 40
     (later,) = transform_in_processes(X[:40], cache, tmp_path, 1)
     assert later["passed"] == 0
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_passes
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 
 # In bfloat16 a row depends in its third digit on how many share its batch, and workers that
 # divide the images make other batches.
@@ -132,17 +132,17 @@ def test_a_killed_worker_is_joblibs_error_and_costs_no_finished_image(
         search(tmp_path / "both", n_jobs=2).fit(X, y)
     assert 8 <= len(list(fits.iterdir())) < 2 * 3 * 3
 
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         again = search(tmp_path / "both").fit(X, y)
     # The first seven fits, of one depth, were through with all images.
-    assert counter.passed <= len(X)
+    assert counter.computed <= len(X)
     alone = search(tmp_path / "alone").fit(X, y)
     np.testing.assert_array_equal(split_scores(again), split_scores(alone))
     assert again.best_params_ == alone.best_params_
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         kept, computed = (
             PretrainedFeatureTransformer(**SMALL, feature_cache=cache).fit_transform(X)
             for cache in (tmp_path / "both", None)
         )
-    assert (counter.kept, counter.passed) == (len(X), len(X))
+    assert (counter.cache_hits, counter.computed) == (len(X), len(X))
     np.testing.assert_array_equal(kept, computed)  # what the dead had put is right to the last bit

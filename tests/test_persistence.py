@@ -27,7 +27,7 @@ from sktransfer import (
     register_backbone,
 )
 from sktransfer.backbones import _registry
-from sktransfer.backbones._weights import read_passport, read_tensors, write_backbone_file
+from sktransfer.backbones._weights import read_metadata, read_tensors, write_backbone_file
 from sktransfer.backbones.sources import _registered
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
@@ -61,7 +61,7 @@ def register_own():
 
 def backbone_file(folder, mini_file):
     path = str(folder / "own.safetensors")
-    write_backbone_file(path, read_tensors(mini_file), read_passport(mini_file))
+    write_backbone_file(path, read_tensors(mini_file), read_metadata(mini_file))
     return path
 
 

@@ -15,7 +15,7 @@ from ._stages import FEATURE_MAPS, Layout, StageTable
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class NetworkStructure:
     """What a built network is made of.
 
     Attributes
@@ -47,8 +47,8 @@ class Architecture:
         "embedded", "registered", "timm" or "torchvision".
     build : callable
         Returns the network with random weights; takes the user's ``backbone_params``.
-    anatomy : callable
-        Reads the `Anatomy` off a built network.
+    structure : callable
+        Reads the `NetworkStructure` off a built network.
     input : callable
         Returns the input numbers for weights that bring none.
     offers : callable
@@ -65,14 +65,14 @@ class Architecture:
         weights are loaded.
     published_params : callable
         Returns the number of parameters with the head, None where none is published.
-    at_hand : callable
+    is_downloaded : callable
         Tells whether weights on offer are on this machine.
     """
 
     name: str
     source: str
     build: Callable[..., nn.Module]
-    anatomy: Callable[[nn.Module], Anatomy]
+    structure: Callable[[nn.Module], NetworkStructure]
     input: Callable[[], InputSpec]
     offers: Callable[[], Mapping[str, WeightsOffer]]
     pretrained: Callable[["Architecture", WeightsOffer, dict[str, Any]], nn.Module]
@@ -80,7 +80,7 @@ class Architecture:
     size_param: str | None = None
     builds_empty: bool = True
     published_params: Callable[[], int | None] = lambda: None
-    at_hand: Callable[[WeightsOffer], bool] = lambda offer: True
+    is_downloaded: Callable[[WeightsOffer], bool] = lambda offer: True
 
     def offer(self, weights: str) -> WeightsOffer:
         """Return one of the offers, or an error that lists them."""

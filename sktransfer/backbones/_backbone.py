@@ -1,4 +1,4 @@
-"""A backbone: the network, its stages, and its passport."""
+"""A backbone: the network, its stages, and its metadata."""
 
 import copy
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
-from ._architecture import Anatomy
+from ._architecture import NetworkStructure
 from ._stages import Normalise, Pool, cut_into_stages, resolve_depth, resolve_pooling
 
 # what networks say of an image that is too small, or no multiple of their patches
@@ -21,23 +21,27 @@ class Backbone:
     spec : BackboneSpec
     model : nn.Module
         The network. Stages share its submodules.
-    anatomy : Anatomy
+    structure : NetworkStructure
         Its stages, and what its activations look like.
     size_param : str or None
         The key of ``backbone_params`` by which a network for another image size is made.
     """
 
     def __init__(
-        self, spec: BackboneSpec, model: nn.Module, anatomy: Anatomy, size_param: str | None = None
+        self,
+        spec: BackboneSpec,
+        model: nn.Module,
+        structure: NetworkStructure,
+        size_param: str | None = None,
     ):
         self.spec = spec
         self.model = model.eval().requires_grad_(False)
-        self.anatomy = anatomy
+        self.structure = structure
         self.size_param = size_param
         self._widths: dict[tuple[int, int, str], int] = {}
         # in evaluation mode one by one: a stage may hold modules of its own
         self.stages = {
-            name: stage.eval() for name, stage in cut_into_stages(model, anatomy.stages).items()
+            name: stage.eval() for name, stage in cut_into_stages(model, structure.stages).items()
         }
 
     def fresh(self, n_frozen: int = 0) -> "Backbone":
@@ -60,7 +64,7 @@ class Backbone:
 
     def pooling(self, pooling: str) -> str:
         """Return the pooling that a parameter's value stands for."""
-        return resolve_pooling(pooling, self.anatomy.layout, self.spec.name)
+        return resolve_pooling(pooling, self.structure.layout, self.spec.name)
 
     def frozen(self, n_stages: int, pooling: str | None) -> nn.Module:
         """Return the first stages: 8-bit images to activations, or to rows when pooled.
@@ -72,14 +76,14 @@ class Backbone:
             parts.append(self._normalise())
         parts += list(self.stages.values())[:n_stages]
         if pooling is not None:
-            parts.append(self.pool(pooling))
+            parts.append(self.pool(pooling, n_stages))
         return nn.Sequential(*parts).eval()
 
     def rest(self, n_stages: int, pooling: str) -> nn.Sequential:
         """Return what follows `frozen`: its activations to rows."""
         parts: list[nn.Module] = [] if n_stages else [self._normalise()]
         parts += list(self.stages.values())[n_stages:]
-        parts.append(self.pool(pooling))
+        parts.append(self.pool(pooling, len(self.stages)))
         return nn.Sequential(*parts)
 
     @torch.inference_mode()
@@ -92,7 +96,7 @@ class Backbone:
             When the network does not take images of that size; the message names
             the sizes that it takes.
         """
-        size, only = input_spec.size, self.anatomy.image_size
+        size, only = input_spec.size, self.structure.image_size
         if only is not None and size != only:
             raise ValueError(
                 f"image_size={size} does not fit backbone={self.spec.name!r}, which is built for "
@@ -149,6 +153,6 @@ class Backbone:
     def _normalise(self) -> Normalise:
         return Normalise(self.spec.input.mean, self.spec.input.std)
 
-    def pool(self, pooling: str) -> Pool:
-        """Return what turns the activation of any stage into a row."""
-        return Pool(pooling, self.anatomy.layout.n_prefix_tokens)
+    def pool(self, pooling: str, n_stages: int) -> nn.Module:
+        """Return what turns the activation after `n_stages` stages into a row."""
+        return Pool(pooling, self.structure.layout.n_prefix_tokens)

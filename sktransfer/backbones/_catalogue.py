@@ -12,7 +12,7 @@ from .._spec import InputSpec, WeightsOffer
 from .._text_table import count, table
 from ._architecture import Architecture
 from ._stages import cut_into_stages
-from ._weights import read_passport
+from ._weights import read_metadata
 from .sources import SOURCES, find_architecture, named_architecture, names
 
 
@@ -221,37 +221,37 @@ def backbone_info(backbone, backbone_params=None):
     >>> print(info)  # doctest: +NORMALIZE_WHITESPACE
     resnet18 (torchvision): 11.7 M parameters with head, 1.81 G multiply-accumulates ...
     """
-    name, params, passport = str(backbone), dict(backbone_params or {}), None
+    name, params, metadata = str(backbone), dict(backbone_params or {}), None
     if name.endswith(".safetensors"):
-        passport = read_passport(name)
-    architecture = named_architecture(name, passport)
+        metadata = read_metadata(name)
+    architecture = named_architecture(name, metadata)
     offers = tuple(architecture.offers().values())
-    if passport:
-        params = {**passport["params"], **params}
+    if metadata:
+        params = {**metadata["params"], **params}
         offers = (
             WeightsOffer(
                 name="default",
                 location=name,
-                input=InputSpec.from_mapping(passport["input"]),
-                licence=passport["licence"],
+                input=InputSpec.from_mapping(metadata["input"]),
+                licence=metadata["licence"],
                 n_bytes=0,
             ),
         )
     elif offers:
         params = {**dict(offers[0].params), **params}
     model = _without_values(architecture, params)
-    anatomy = architecture.anatomy(model)
-    input_spec = (offers[0].input if offers else architecture.input()).at(anatomy.image_size)
-    stages = _stage_infos(cut_into_stages(model, anatomy.stages), input_spec.size)
+    structure = architecture.structure(model)
+    input_spec = (offers[0].input if offers else architecture.input()).at(structure.image_size)
+    stages = _stage_infos(cut_into_stages(model, structure.stages), input_spec.size)
     own = not params or params == dict(offers[0].params if offers else ())
     return BackboneInfo(
         name=name,
         architecture=architecture.name,
-        source="file" if passport else architecture.source,
+        source="file" if metadata else architecture.source,
         n_params=(architecture.published_params() if own else None) or _size(model),
         n_macs=sum(stage.n_macs for stage in stages),
         input=input_spec,
-        image_size=anatomy.image_size,
+        image_size=structure.image_size,
         stages=stages,
         weights=offers,
     )
@@ -304,7 +304,7 @@ def _known_params(architecture: Architecture) -> int | None:
 
 def _works_offline(architecture: Architecture) -> bool:
     offer = next(iter(architecture.offers().values()), None)
-    return offer is None or architecture.at_hand(offer)
+    return offer is None or architecture.is_downloaded(offer)
 
 
 def _offers_table(offers: Iterable[WeightsOffer]) -> str:

@@ -1,4 +1,4 @@
-"""From what the user names to a backbone: architecture, weights, passport."""
+"""From what the user names to a backbone: architecture, weights, metadata."""
 
 import os
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from ._backbone import Backbone
 from ._weights import (
     digest_of,
     load_strictly,
-    read_passport,
+    read_metadata,
     read_state_dict,
     read_tensors,
     tensors_of,
@@ -83,7 +83,7 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
 
 
 def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Backbone:
-    """Return a saved backbone from its passport and its weights; no other file is read.
+    """Return a saved backbone from its metadata and its weights; no other file is read.
 
     It is the caller's own and may be trained. `arrays` are what `arrays_of` returned for
     its model.
@@ -91,15 +91,15 @@ def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Ba
     architecture = _fitted_architecture(spec)
     title = f"the network of this estimator, {_title(spec)}"
     model = _with_state(architecture, dict(spec.params), tensors_of(arrays), title)
-    anatomy = architecture.anatomy(model)
-    if tuple(anatomy.stages) != spec.stages:
+    structure = architecture.structure(model)
+    if tuple(structure.stages) != spec.stages:
         raise WeightsError(
             f"{title} was cut into the stages {', '.join(spec.stages)}, and this version has "
-            f"{', '.join(anatomy.stages)}; load it with the versions that it was saved with, or "
+            f"{', '.join(structure.stages)}; load it with the versions that it was saved with, or "
             "fit again"
         )
-    _drop_head(model, anatomy.head)
-    return Backbone(spec, model, anatomy, architecture.size_param)
+    _drop_head(model, structure.head)
+    return Backbone(spec, model, structure, architecture.size_param)
 
 
 def _fitted_architecture(spec: BackboneSpec) -> Architecture:
@@ -119,10 +119,10 @@ def _title(spec: BackboneSpec) -> str:
 
 
 def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
-    passport = _passport_of_backbone(name) if name.endswith(".safetensors") else None
-    architecture = named_architecture(name, passport)
-    if passport:
-        params = {**passport["params"], **params}
+    metadata = _metadata_of_backbone(name) if name.endswith(".safetensors") else None
+    architecture = named_architecture(name, metadata)
+    if metadata:
+        params = {**metadata["params"], **params}
     input_spec, title = None, f"weights={weights!r} of backbone={name!r}"
     if weights is None and architecture.source == "registered":
         raise ValueError(
@@ -132,71 +132,71 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
     if weights is None:
         model, source, licence = architecture.random(params), "random", ""
     elif weights.endswith(_WEIGHTS_ENDINGS):
-        found = _passport_of_weights(weights, name, architecture)
+        found = _metadata_of_weights(weights, name, architecture)
         model = _with_state(architecture, params, read_state_dict(weights), title)
         source, licence = (found["source"], found["licence"]) if found else (weights, "")
-        passport = found or passport
-    elif passport:
+        metadata = found or metadata
+    elif metadata:
         if weights != "default":
             raise ValueError(
                 f"weights={weights!r} is unknown for backbone={name!r}; allowed are 'default' "
                 "(those of the file), None (random) and the path of a state dict"
             )
         model = _with_state(architecture, params, read_tensors(name), title)
-        source, licence = passport["source"], passport["licence"]
+        source, licence = metadata["source"], metadata["licence"]
     else:
         offer = architecture.offer(weights)
         params = {**dict(offer.params), **params}
         model = architecture.pretrained(architecture, offer, params)
         input_spec, source, licence = offer.input, offer.location, offer.licence
-    if passport:
-        input_spec = InputSpec.from_mapping(passport["input"])
+    if metadata:
+        input_spec = InputSpec.from_mapping(metadata["input"])
 
-    anatomy = architecture.anatomy(model)
-    digest = _digest(architecture.name, params, model, anatomy.head)
-    _drop_head(model, anatomy.head)
+    structure = architecture.structure(model)
+    digest = _digest(architecture.name, params, model, structure.head)
+    _drop_head(model, structure.head)
     spec = BackboneSpec(
         name=name,
         architecture=architecture.name,
         params=tuple(sorted(params.items())),
         weights=weights,
         digest=digest,
-        input=(input_spec or architecture.input()).at(anatomy.image_size),
-        stages=tuple(anatomy.stages),
+        input=(input_spec or architecture.input()).at(structure.image_size),
+        stages=tuple(structure.stages),
         source=source,
         licence=licence,
     )
-    return Backbone(spec, model, anatomy, architecture.size_param)
+    return Backbone(spec, model, structure, architecture.size_param)
 
 
-def _passport_of_backbone(path: str) -> dict[str, Any]:
-    passport = read_passport(path)
-    if passport is None:
+def _metadata_of_backbone(path: str) -> dict[str, Any]:
+    metadata = read_metadata(path)
+    if metadata is None:
         raise WeightsError(
-            f"backbone={path!r} has no passport (metadata 'sktransfer'), so what network it "
+            f"backbone={path!r} has no metadata key 'sktransfer', so what network it "
             "belongs to is unknown; name the architecture as backbone, the file as weights"
         )
-    return passport
+    return metadata
 
 
-def _passport_of_weights(
+def _metadata_of_weights(
     path: str, backbone: str, architecture: Architecture
 ) -> dict[str, Any] | None:
-    """Return the passport of a file of weights, which must be of that architecture."""
-    passport = read_passport(path) if path.endswith(".safetensors") else None
-    if passport and passport["architecture"] != architecture.name:
+    """Return the metadata of a file of weights, which must be of that architecture."""
+    metadata = read_metadata(path) if path.endswith(".safetensors") else None
+    if metadata and metadata["architecture"] != architecture.name:
         raise WeightsError(
-            f"weights={path!r} are of the architecture {passport['architecture']!r}, and "
+            f"weights={path!r} are of the architecture {metadata['architecture']!r}, and "
             f"backbone={backbone!r} is {architecture.name!r}"
         )
-    return passport
+    return metadata
 
 
 def _with_state(
     architecture: Architecture, params: dict[str, Any], state: Mapping[str, Any], title: str
 ) -> nn.Module:
     model = architecture.empty(params) if architecture.builds_empty else architecture.random(params)
-    head = architecture.anatomy(model).head
+    head = architecture.structure(model).head
     load_strictly(model, state, head, title)
     return model
 

@@ -28,27 +28,27 @@ FORMAT = 1
 _REQUIRED = ("format", "architecture", "params", "input", "head", "source", "licence")
 
 
-def read_passport(path: str) -> dict[str, Any] | None:
-    """Return the passport of a safetensors file, None where it has none."""
+def read_metadata(path: str) -> dict[str, Any] | None:
+    """Return the metadata of a safetensors file, None where it has none."""
     with _open(path) as file:
         text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
         return None
     try:
-        passport = json.loads(text)
+        metadata = json.loads(text)
     except json.JSONDecodeError as error:
         raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON ({error})") from None
-    if not isinstance(passport, dict):
+    if not isinstance(metadata, dict):
         raise WeightsError(f"{path}: its metadata {METADATA_KEY!r} is no JSON object")
-    missing = [key for key in _REQUIRED if key not in passport]
+    missing = [key for key in _REQUIRED if key not in metadata]
     if missing:
-        raise WeightsError(f"{path}: its passport lacks {', '.join(missing)}")
-    if passport["format"] != FORMAT:
+        raise WeightsError(f"{path}: its metadata lacks {', '.join(missing)}")
+    if metadata["format"] != FORMAT:
         raise WeightsError(
-            f"{path} has format {passport['format']!r}, and this version of sktransfer reads "
+            f"{path} has format {metadata['format']!r}, and this version of sktransfer reads "
             f"format {FORMAT}; a newer version of sktransfer may read it"
         )
-    return passport
+    return metadata
 
 
 def read_tensors(path: str) -> dict[str, torch.Tensor]:
@@ -58,13 +58,13 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
 
 
 def write_backbone_file(
-    path: str | os.PathLike, state: Mapping[str, torch.Tensor], passport: Mapping[str, Any]
+    path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Write weights with their passport; a reader never sees half a file."""
-    passport = {"format": FORMAT, **passport}
-    missing = [key for key in _REQUIRED if key not in passport]
+    """Write weights with their metadata; a reader never sees half a file."""
+    metadata = {"format": FORMAT, **metadata}
+    missing = [key for key in _REQUIRED if key not in metadata]
     if missing:
-        raise ValueError(f"the passport lacks {', '.join(missing)}")
+        raise ValueError(f"the metadata lacks {', '.join(missing)}")
     # cloned, because safetensors takes no two tensors that share memory
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -75,7 +75,7 @@ def write_backbone_file(
     try:
         # not save_file, whose files nobody else may read, whatever the umask
         with open(unfinished, "wb") as file:
-            file.write(save(tensors, metadata={METADATA_KEY: json.dumps(passport)}))
+            file.write(save(tensors, metadata={METADATA_KEY: json.dumps(metadata)}))
         os.replace(unfinished, path)
     finally:
         if os.path.exists(unfinished):

@@ -20,7 +20,7 @@ from ..runtime import _progress
 from ..runtime._threads import CorePool
 from ..store._store import ActivationStore
 from ._batches import Batch, read_batch, read_batches, run_batches
-from ._feature_extractor import FrozenNetwork, FrozenPart
+from ._feature_extractor import ExtractionPlan, FeatureExtractor
 from ._image_keys import digest_in
 
 # Activations are kept beside rows while the store stays this empty, of its limit. With
@@ -28,25 +28,25 @@ from ._image_keys import digest_in
 _SHARE_OF_THE_STORE = 0.5
 
 
-class KeptActivations:
+class StoredActivations:
     """What lies before the pooling of `frozen`, in the store; nothing if it has no `before`.
 
     Parameters
     ----------
-    frozen : FrozenPart
+    frozen : ExtractionPlan
     store : ActivationStore or None
     n_images : int
         How many are to be computed.
     """
 
-    def __init__(self, frozen: FrozenPart, store: ActivationStore | None, n_images: int):
+    def __init__(self, frozen: ExtractionPlan, store: ActivationStore | None, n_images: int):
         has_before = frozen.before is not None and store is not None
         self.part = frozen.before if has_before else frozen  # what is to be computed
         self._pool = frozen.pool if has_before else None
         self._store = store
         self._n_images = n_images
         self._has_room: bool | None = None  # known from the first batch
-        self._common = self.part.key_of_all()
+        self._common = self.part.common_key()
 
     def key(self, key: bytes) -> bytes:
         """Return the key of the activation that a row is pooled from."""
@@ -73,7 +73,7 @@ class KeptActivations:
             return activations
         return self._pool(torch.from_numpy(activations)).numpy()
 
-    def worth_keeping(
+    def to_store(
         self, rows: Mapping[bytes, np.ndarray], activations: np.ndarray
     ) -> dict[bytes, np.ndarray]:
         """Return the activations of rows, by their own keys, if the call's have room."""
@@ -109,7 +109,7 @@ class Computed(NamedTuple):
     """What became of some images: rows by position, how many were found, why there is none."""
 
     rows: dict[int, np.ndarray]
-    n_kept: int
+    n_cache_hits: int
     failures: dict[int, str]
 
     @property
@@ -117,7 +117,7 @@ class Computed(NamedTuple):
         return len(self.rows) + len(self.failures)
 
 
-class Misses:
+class MissingRows:
     """Computes rows batch by batch, and puts them into the store.
 
     Parameters
@@ -125,7 +125,7 @@ class Misses:
     images : ImageCollection
     key_of : dict
         Position of each image to be computed -> its key.
-    frozen : FrozenPart
+    frozen : ExtractionPlan
     store : ActivationStore or None
     batch_size : int or None
     """
@@ -134,7 +134,7 @@ class Misses:
         self,
         images: ImageCollection,
         key_of: dict[int, bytes],
-        frozen: FrozenPart,
+        frozen: ExtractionPlan,
         store: ActivationStore | None,
         batch_size: int | None,
     ):
@@ -144,12 +144,12 @@ class Misses:
         self._on_cpu = frozen.device.type == "cpu"
         self._batch_size = batch_size or _BATCH_SIZE[frozen.device.type]
         self._store = store
-        self._claims = None if store is None else store.claims
-        self._kept = KeptActivations(frozen, store, len(key_of))
-        self._network = FrozenNetwork(self._kept.part)
-        self._claimed: set[bytes] = set()  # now
+        self._key_locks = None if store is None else store.key_locks
+        self._kept = StoredActivations(frozen, store, len(key_of))
+        self._network = FeatureExtractor(self._kept.part)
+        self._locked: set[bytes] = set()  # now
         self._finished: dict[bytes, np.ndarray] = {}  # not put yet
-        self._finished_claims: list[bytes] = []
+        self._finished_locks: list[bytes] = []
         self._last_put = time.monotonic()
         self._lock = threading.Lock()  # for the three before
         self._is_closed = False
@@ -168,7 +168,7 @@ class Misses:
             try:
                 self._put_finished()
             finally:  # after a second Ctrl-C as well
-                self._release(list(self._claimed))
+                self._release(list(self._locked))
 
     def _wait_for_others(self, pool: CorePool) -> Iterator[Computed]:
         waiting_since = time.monotonic()
@@ -211,7 +211,7 @@ class Misses:
             batch = read_batch(self._read, missing)
             return self._end(batch, self._launch(batch), found)
         except BaseException:
-            self._release([self._claim_of(position) for position in positions])
+            self._release([self._lock_key_of(position) for position in positions])
             raise
 
     def _compute_together(
@@ -241,10 +241,12 @@ class Misses:
             return list(positions), {}
         if self._is_patient:
             # before the look: else a row that is put between the two would be missed
-            mine = set(self._claims.take([self._claim_of(position) for position in positions]))
-            self._claimed.update(mine)
-            self._elsewhere.extend([p for p in positions if self._claim_of(p) not in mine])
-            positions = [p for p in positions if self._claim_of(p) in mine]
+            mine = set(
+                self._key_locks.acquire([self._lock_key_of(position) for position in positions])
+            )
+            self._locked.update(mine)
+            self._elsewhere.extend([p for p in positions if self._lock_key_of(p) not in mine])
+            positions = [p for p in positions if self._lock_key_of(p) in mine]
         rows = self._store.get_many([self._key_of[position] for position in positions])
         found = {p: row for p, row in zip(positions, rows, strict=True) if row is not None}
         missing = [position for position in positions if position not in found]
@@ -254,11 +256,11 @@ class Misses:
         for position in missing:
             if self._key_of[position] in from_activations:
                 found[position] = from_activations[self._key_of[position]]
-        _progress.record(kept=len(found))
-        self._release([self._claim_of(position) for position in found])
+        _progress.record(cache_hits=len(found))
+        self._release([self._lock_key_of(position) for position in found])
         return [position for position in missing if position not in found], found
 
-    def _claim_of(self, position: int) -> bytes:
+    def _lock_key_of(self, position: int) -> bytes:
         """Return the key that is claimed: one for rows and what they are pooled from."""
         return self._kept.key(self._key_of[position])
 
@@ -277,22 +279,22 @@ class Misses:
         activations = launched()
         rows = dict(zip(batch.positions, self._kept.pooled(activations), strict=True))
         if self._frozen.n_stages:
-            _progress.record(passed=len(rows))
+            _progress.record(computed=len(rows))
         if self._store is not None:
             keyed = {self._key_of[position]: row for position, row in rows.items()}
-            claims = [self._claim_of(position) for position in rows]
-            self._finish({**keyed, **self._kept.worth_keeping(keyed, activations)}, claims)
-            self._release([self._claim_of(position) for position in batch.failures])
+            claims = [self._lock_key_of(position) for position in rows]
+            self._finish({**keyed, **self._kept.to_store(keyed, activations)}, claims)
+            self._release([self._lock_key_of(position) for position in batch.failures])
         return Computed({**found, **rows}, len(found), batch.failures)
 
     def _finish(self, rows: dict[bytes, np.ndarray], claims: list[bytes]) -> None:
         """Keep rows for the next time that some are put; at once if that is now."""
         with self._lock:
             self._finished.update(rows)
-            self._finished_claims += claims
+            self._finished_locks += claims
             is_time = (
                 self._is_closed
-                or len(self._finished_claims) >= _ROWS_AT_ONCE
+                or len(self._finished_locks) >= _ROWS_AT_ONCE
                 or sum(row.nbytes for row in self._finished.values()) >= _BYTES_AT_ONCE
                 or time.monotonic() - self._last_put >= _BETWEEN_PUTS
             )
@@ -302,14 +304,14 @@ class Misses:
     def _put_finished(self) -> None:
         with self._lock:
             rows, self._finished = self._finished, {}
-            claims, self._finished_claims = self._finished_claims, []
+            claims, self._finished_locks = self._finished_locks, []
             self._last_put = time.monotonic()
         if rows:
             self._store.put_many(rows)
         self._release(claims)
 
     def _release(self, keys: Sequence[bytes]) -> None:
-        mine = [key for key in keys if key in self._claimed]
+        mine = [key for key in keys if key in self._locked]
         if mine:
-            self._claimed.difference_update(mine)
-            self._claims.release(mine)
+            self._locked.difference_update(mine)
+            self._key_locks.release(mine)

@@ -14,16 +14,16 @@ import torch
 from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..runtime import _progress
-from ..runtime._gpu_lock import gpu_lease
-from ..runtime._progress import passes_bar, show_if_long
+from ..runtime._gpu_lock import gpu_lock
+from ..runtime._progress import forward_pass_bar, show_if_long
 from ..runtime._result_array import ResultArray
 from ..runtime._threads import CorePool
 from ..store._store import ActivationStore
-from ._compute import Misses
-from ._feature_extractor import FrozenPart, View
+from ._compute import MissingRows
+from ._feature_extractor import AugmentedView, ExtractionPlan
 from ._image_keys import image_keys
 
-__all__ = ["Extraction", "FrozenPart", "View", "extract"]
+__all__ = ["AugmentedView", "Extraction", "ExtractionPlan", "extract"]
 
 # Rows asked of the store at once: so many, or what fills so many bytes. Stage activations
 # may take a megabyte each.
@@ -45,7 +45,7 @@ class Extraction:
 
 def extract(
     images: ImageCollection,
-    frozen: FrozenPart,
+    frozen: ExtractionPlan,
     store: ActivationStore | None,
     *,
     batch_size: int | None = None,
@@ -56,7 +56,7 @@ def extract(
 
     Every image that can be read is computed and kept, even when others can't.
     """
-    if not frozen.has_name:
+    if not frozen.is_storable:
         store = None
     if frozen.n_stages == 0:  # pixels, which need no network and no other device
         frozen = replace(frozen, device=torch.device("cpu"))
@@ -70,7 +70,7 @@ def extract(
 
 def _extract(
     images: ImageCollection,
-    frozen: FrozenPart,
+    frozen: ExtractionPlan,
     store: ActivationStore | None,
     batch_size: int | None,
     pool: CorePool,
@@ -80,30 +80,30 @@ def _extract(
     first_of: dict[bytes, int] = {}  # key -> position of the first image with it
     copies: list[tuple[int, int]] = []  # positions of first images and their copies
     needs_content = store is not None or frozen.view is not None
-    keys = image_keys(images, frozen.key_of_all(), store, pool, reasons, needs_content)
+    keys = image_keys(images, frozen.common_key(), store, pool, reasons, needs_content)
     for position, key in enumerate(show_if_long(keys, len(images), "fingerprints")):
         if key is not None and first_of.setdefault(key, position) != position:
             copies.append((first_of[key], position))
 
     result = ResultArray(len(images))
     key_of = {position: key for key, position in first_of.items()}
-    n_kept = 0
+    n_cache_hits = 0
     for found in _look_up(key_of, store, result):
         result.write(found)
-        n_kept += len(found)
+        n_cache_hits += len(found)
         for position in found:
             del key_of[position]
-    _progress.record(kept=n_kept)
-    with passes_bar(len(first_of), n_kept, verbose) as bar:
+    _progress.record(cache_hits=n_cache_hits)
+    with forward_pass_bar(len(first_of), n_cache_hits, verbose) as bar:
         if key_of:
             # the network is on a GPU as long as the lease is held, and no longer
-            with gpu_lease(frozen.device):
-                misses = Misses(images, key_of, frozen, store, batch_size)
+            with gpu_lock(frozen.device):
+                misses = MissingRows(images, key_of, frozen, store, batch_size)
                 for computed in misses.compute(pool):
                     result.write(computed.rows)
                     reasons.update(computed.failures)
-                    n_kept += computed.n_kept
-                    bar.set_postfix_str(f"{n_kept} kept", refresh=False)
+                    n_cache_hits += computed.n_cache_hits
+                    bar.set_postfix_str(f"{n_cache_hits} kept", refresh=False)
                     bar.update(computed.n_images)
                 del misses
 

@@ -21,7 +21,7 @@ from ._fold import fold_batch_norms
 FORMAT_VERSION = 2
 
 
-class View(Protocol):
+class AugmentedView(Protocol):
     """One way to change images, such as one of several random views of each."""
 
     def key(self) -> str | None:
@@ -32,7 +32,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class FrozenPart:
+class ExtractionPlan:
     """The first stages of a backbone, as a function of an image.
 
     `module` maps uint8 (n, 3, size, size) to activations; the other fields are
@@ -51,11 +51,11 @@ class FrozenPart:
     pooling: str | None
     precision: str
     device: torch.device
-    view: View | None = None
-    before: "FrozenPart | None" = None
+    view: AugmentedView | None = None
+    before: "ExtractionPlan | None" = None
     pool: nn.Module | None = None
 
-    def key_of_all(self) -> bytes:
+    def common_key(self) -> bytes:
         """Return what the keys of all images have in common."""
         # Without a stage there is no network: the pixels are those of any backbone
         # with the same input numbers.
@@ -66,7 +66,7 @@ class FrozenPart:
         return hashlib.blake2b(repr(what).encode(), digest_size=16).digest()
 
     @property
-    def has_name(self) -> bool:
+    def is_storable(self) -> bool:
         """Whether the key names the values for good, so that they can be kept by it."""
         return self.view is None or self.view.key() is not None
 
@@ -91,14 +91,14 @@ _folded: WeakKeyDictionary[nn.Module, tuple[tuple, nn.Module | None]] = WeakKeyD
 _fold_lock = ForkSafeLock()
 
 
-class FrozenNetwork:
+class FeatureExtractor:
     """Maps uint8 (n, 3, size, size) to activations: evaluation mode, no gradients.
 
     The network is not compiled: torch.compile takes minutes for the first batch, and
     what it brings here was not measured.
     """
 
-    def __init__(self, frozen: FrozenPart):
+    def __init__(self, frozen: ExtractionPlan):
         self._device = frozen.device
         self._is_cuda = frozen.device.type == "cuda"
         self._is_bfloat16 = frozen.precision == "bfloat16"
@@ -175,7 +175,7 @@ def _says_out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _fold(frozen: FrozenPart) -> nn.Module:
+def _fold(frozen: ExtractionPlan) -> nn.Module:
     """Return the network with its batch norms folded, once for calls with one backbone."""
     module = frozen.module.eval()
     norm = next((part for part in module.modules() if isinstance(part, nn.BatchNorm2d)), None)

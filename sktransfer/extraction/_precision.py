@@ -24,7 +24,7 @@ def resolve_precision(
 ) -> str:
     """Return "float32" or "bfloat16".
 
-    "auto" is bfloat16 where the hardware multiplies it and the backbone bears it: on a
+    "auto" is bfloat16 where the hardware multiplies it and rows keep their direction: on a
     few drawn images its rows keep the direction that they have in float32.
 
     Parameters
@@ -44,12 +44,12 @@ def resolve_precision(
         return "float32"
     key = (backbone, size, device.type)
     if key not in _tried:
-        _tried[key] = "bfloat16" if _bears_bfloat16(rows().eval(), size) else "float32"
+        _tried[key] = "bfloat16" if _is_accurate_in_bfloat16(rows().eval(), size) else "float32"
     return _tried[key]
 
 
 @torch.inference_mode()
-def _bears_bfloat16(network: nn.Module, size: int) -> bool:
+def _is_accurate_in_bfloat16(network: nn.Module, size: int) -> bool:
     # on the CPU, wherever the network will run: bfloat16 rounds alike on all hardware
     images = _draw(size)
     network = fold_batch_norms(network, size)  # as it will run

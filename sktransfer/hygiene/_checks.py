@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from .._text_table import Table
-from ..images._collection import ImageRef
+from ..images._collection import ImageReference
 from ..images._decode import DecodeError, quiet_pillow, read_orientation
 from ..images._fingerprint import read_file
 from ..images._formats import identify
@@ -228,7 +228,7 @@ def check_images(
     return ImageChecks(records, len(images))
 
 
-def _measure(image: ImageRef) -> _Measures:
+def _measure(image: ImageReference) -> _Measures:
     if isinstance(image, FileImage):  # read once, for the pixels and the orientation
         image = EncodedImage(read_file(image.path), image.path, image.pixel_range)
     pixels = image.read()
@@ -247,7 +247,7 @@ def _measure(image: ImageRef) -> _Measures:
     )
 
 
-def _is_turned(image: ImageRef) -> bool:
+def _is_turned(image: ImageReference) -> bool:
     """Tell whether a readable image has an EXIF orientation other than upright."""
     if isinstance(image, PillowImage):
         return read_orientation(image.image) != 1

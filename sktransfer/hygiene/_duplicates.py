@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from .._feature_transformer import PretrainedFeatureTransformer
 from .._text_table import Table
 from ..exceptions import UnreadableImageWarning
-from ..images._collection import ImageRef
+from ..images._collection import ImageReference
 from ..images._decode import DecodeError
 from ._hash import HASH_BITS, hash_image, near_pairs
 from ._joining import in_order, join
@@ -215,11 +215,11 @@ def near_duplicates(
     return Duplicates(_sets(images, same, labels, positions, rows), labels)
 
 
-def _digest(image: ImageRef) -> bytes:
+def _digest(image: ImageReference) -> bytes:
     return image.digest()
 
 
-def _hash(image: ImageRef) -> np.ndarray:
+def _hash(image: ImageReference) -> np.ndarray:
     return hash_image(image.read())
 
 
@@ -261,7 +261,7 @@ def _connect(
 
 
 def _sets(
-    images: Sequence[ImageRef],
+    images: Sequence[ImageReference],
     same: np.ndarray,
     labels: np.ndarray,
     positions: np.ndarray,
@@ -284,7 +284,7 @@ def _sets(
     return sets
 
 
-def _warn(images: Sequence[ImageRef], failed: dict[int, str]) -> None:
+def _warn(images: Sequence[ImageReference], failed: dict[int, str]) -> None:
     shown = [f"X[{i}] {images[i].describe()}: {failed[i]}" for i in sorted(failed)[:5]]
     more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
     warnings.warn(

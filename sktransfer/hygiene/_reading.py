@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .._feature_transformer import PretrainedFeatureTransformer
-from ..images._collection import ImageCollection, ImageRef
+from ..images._collection import ImageCollection, ImageReference
 from ..images._decode import DecodeError
 from ..runtime._threads import CorePool
 
@@ -22,7 +22,7 @@ def images_of(X: Any, image_shape: tuple[int, ...] | None, pixel_range: Any) -> 
 def for_each(
     images: ImageCollection,
     positions: Sequence[int],
-    function: Callable[[ImageRef], Result],
+    function: Callable[[ImageReference], Result],
     n_jobs: int | None,
 ) -> Iterator[Result | DecodeError]:
     """Yield what `function` returns of each image in order, or why it can't be read.

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as F
 
 from .._spec import InputSpec
 from ._custom_transform import (
-    OwnTransform,
+    CustomTransform,
     SeededDraws,
     check_transform,
     library_versions,
@@ -156,7 +156,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class View:
+class AugmentedView:
     """The view with this number of any image.
 
     It depends on the fields, on the image and its digest and on the preprocessing
@@ -210,4 +210,4 @@ def make_augmentation(augment: Any) -> Augmentation | None:
         raise ValueError(f"augment must be {_ALLOWED}; got {augment!r}")
     check_transform(augment)
     name = transform_name(augment)
-    return Augmentation(name, OwnTransform(augment, draws_with_torch=name is not None))
+    return Augmentation(name, CustomTransform(augment, draws_with_torch=name is not None))

@@ -9,10 +9,17 @@ import torch
 from PIL import Image
 
 from ._colour import PixelRange
-from ._image_ref import ArrayImage, EncodedImage, FileImage, ImageRef, NoImage, PillowImage
+from ._image_ref import ArrayImage, EncodedImage, FileImage, ImageReference, NoImage, PillowImage
 from ._layout import LayoutError, check_image_shape, check_stack, check_tensor, row_shape
 
-__all__ = ["ImageCollection", "ImageRef", "PixelRange", "as_images", "row_shape", "value_range"]
+__all__ = [
+    "ImageCollection",
+    "ImageReference",
+    "PixelRange",
+    "as_images",
+    "row_shape",
+    "value_range",
+]
 
 _ALLOWED = (
     "a list, tuple, 1-D object array, Series or one-column DataFrame of paths, bytes, "
@@ -40,7 +47,7 @@ class ImageCollection(Sequence):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> ImageRef:
+    def __getitem__(self, index: int) -> ImageReference:
         return _make_ref(self._items[index], self._image_shape, self._pixel_range)
 
     def take(self, positions: Sequence[int]) -> "ChosenImages":
@@ -58,7 +65,7 @@ class ChosenImages(Sequence):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, index: int) -> ImageRef:
+    def __getitem__(self, index: int) -> ImageReference:
         return self._images[self._positions[index]]
 
 
@@ -199,7 +206,7 @@ def _check_kind(images: ImageCollection) -> None:
 
 def _make_ref(
     cell: Any, image_shape: tuple[int, ...] | None, pixel_range: PixelRange | None
-) -> ImageRef:
+) -> ImageReference:
     if isinstance(cell, (str, os.PathLike)):
         return FileImage(os.fsdecode(cell), pixel_range)
     if isinstance(cell, (bytes, bytearray, memoryview)):
@@ -218,7 +225,7 @@ def _make_ref(
     return NoImage(f"of type {type(cell).__name__}, which is no image")
 
 
-def _ref_of_mapping(cell: Mapping, pixel_range: PixelRange | None) -> ImageRef:
+def _ref_of_mapping(cell: Mapping, pixel_range: PixelRange | None) -> ImageReference:
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, (bytes, bytearray, memoryview)):
         return EncodedImage(bytes(data), path, pixel_range)

@@ -171,7 +171,7 @@ _OVERSHOOT = 0.5
 
 
 @dataclass(frozen=True)
-class OwnTransform:
+class CustomTransform:
     """Calls `transform` on the whole image, and checks and prepares what it returns.
 
     `draws_with_torch` says that all its draws are torch's, as in torchvision's own

@@ -17,7 +17,7 @@ from ._decode import decode_array, decode_bytes, decode_pil
 from ._fingerprint import digest_bytes, digest_file, digest_pixels, file_version, read_file
 
 
-class ImageRef(Protocol):
+class ImageReference(Protocol):
     """One image that has not been read yet."""
 
     def describe(self) -> str:

@@ -27,7 +27,7 @@ _BETWEEN_LOOKS = 0.05
 
 
 @contextmanager
-def gpu_lease(device: torch.device) -> Iterator[None]:
+def gpu_lock(device: torch.device) -> Iterator[None]:
     """Wait until this process may use `device`, and hold it within a ``with`` block.
 
     Blocks may be nested, and threads of a process hold a GPU together. The CPU needs no
@@ -47,7 +47,7 @@ def gpu_lease(device: torch.device) -> Iterator[None]:
                 torch.cuda.empty_cache()
 
 
-class Lease:
+class GpuLock:
     """One of the places on what `name` stands for, held by a process as a whole."""
 
     def __init__(self, name: str):
@@ -76,11 +76,11 @@ class Lease:
         self.__init__(self._name)
 
 
-_leases: dict[str, Lease] = {}
+_leases: dict[str, GpuLock] = {}
 
 
-def _lease(name: str) -> Lease:
-    return _leases.setdefault(name, Lease(name))
+def _lease(name: str) -> GpuLock:
+    return _leases.setdefault(name, GpuLock(name))
 
 
 def _forget_all() -> None:

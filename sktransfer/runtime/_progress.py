@@ -1,5 +1,6 @@
 """Count the images that pass frozen networks, and show progress when a run takes long."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,49 +11,58 @@ from tqdm.auto import tqdm
 from .._locking import ForkSafeLock
 
 _lock = ForkSafeLock()
-_counters: "list[PassCounter]" = []
+_counters: "list[ForwardPassCounter]" = []
 
 
 @dataclass
-class PassCounter:
-    """Images that passed a frozen network, and images whose activation was kept.
+class ForwardPassCounter:
+    """Images that passed a frozen network, and images that the store had rows of.
 
     Attributes
     ----------
-    passed : int
+    computed : int
         Images that passed a frozen network, at any depth.
-    kept : int
-        Images whose activation was found in the store of activations instead.
+    cache_hits : int
+        Images whose row or activation was found in the store.
     """
 
-    passed: int = 0
-    kept: int = 0
+    computed: int = 0
+    cache_hits: int = 0
+
+    # as `count_passes` named them
+    @property
+    def passed(self) -> int:
+        return self.computed
+
+    @property
+    def kept(self) -> int:
+        return self.cache_hits
 
 
 @contextmanager
-def count_passes() -> Iterator[PassCounter]:
+def count_forward_passes() -> Iterator[ForwardPassCounter]:
     """Count the images that pass frozen networks within a ``with`` block.
 
     Only this process is counted: with ``n_jobs=2`` the workers' passes are not.
 
     Yields
     ------
-    counter : PassCounter
-        Its attributes `passed` and `kept` grow while the block runs.
+    counter : ForwardPassCounter
+        Its attributes `computed` and `cache_hits` grow while the block runs.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from sktransfer import PretrainedFeatureTransformer, count_passes
+    >>> from sktransfer import PretrainedFeatureTransformer, count_forward_passes
     >>> X = np.zeros((3, 64, 64, 3), dtype=np.uint8)
     >>> X[1] = 128
     >>> transformer = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X)
-    >>> with count_passes() as counter:
+    >>> with count_forward_passes() as counter:
     ...     rows = transformer.transform(X)
-    >>> counter.passed  # the first and the last image are the same
+    >>> counter.computed  # the first and the last image are the same
     2
     """
-    counter = PassCounter()
+    counter = ForwardPassCounter()
     with _lock:
         _counters.append(counter)
     try:
@@ -62,12 +72,27 @@ def count_passes() -> Iterator[PassCounter]:
             _counters.remove(counter)
 
 
-def record(*, passed: int = 0, kept: int = 0) -> None:
+def count_passes():
+    """Count forward passes, under the former name of `count_forward_passes`.
+
+    .. deprecated:: 0.1
+        Use :func:`count_forward_passes`, whose counter has `computed` and `cache_hits`.
+    """
+    warnings.warn(
+        "count_passes is deprecated; use count_forward_passes, whose counter has .computed and "
+        ".cache_hits in place of .passed and .kept",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return count_forward_passes()
+
+
+def record(*, computed: int = 0, cache_hits: int = 0) -> None:
     """Add to every counter that is open."""
     with _lock:
         for counter in _counters:
-            counter.passed += passed
-            counter.kept += kept
+            counter.computed += computed
+            counter.cache_hits += cache_hits
 
 
 _SECONDS_BEFORE_PROGRESS = 10
@@ -75,14 +100,14 @@ _SECONDS_BEFORE_PROGRESS = 10
 Item = TypeVar("Item")
 
 
-def passes_bar(n_images: int, n_kept: int, verbose: int) -> tqdm:
+def forward_pass_bar(n_images: int, n_cache_hits: int, verbose: int) -> tqdm:
     """Return a bar of images, with images/s; those whose activation was kept are done."""
     return tqdm(
         total=n_images,
-        initial=n_kept,
+        initial=n_cache_hits,
         desc="backbone",
         unit="img",
-        postfix=f"{n_kept} kept",
+        postfix=f"{n_cache_hits} kept",
         delay=0 if verbose else _SECONDS_BEFORE_PROGRESS,
         leave=verbose > 0,
     )

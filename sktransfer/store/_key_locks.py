@@ -18,7 +18,7 @@ except ImportError:  # Windows
 _N_PLACES = 2**62  # as far as a file's offsets go; two keys on one place only wait
 
 
-class Claims:
+class KeyLocks:
     """The claims of this process on keys, in the file `path`.
 
     Locks are the process's; which of its threads asked first is known here. Closing
@@ -31,7 +31,7 @@ class Claims:
         self._held: dict[int, bool] = {}  # place -> whether the system holds it too
         self._file: int | None = None
 
-    def take(self, keys: Iterable[bytes]) -> list[bytes]:
+    def acquire(self, keys: Iterable[bytes]) -> list[bytes]:
         """Claim the keys; return those that were free and are now this caller's."""
         with self._lock:
             return [key for key in keys if self._take(_place(key))]

@@ -68,7 +68,7 @@ DAMAGE = (
 )
 
 
-class StoreFile:
+class LmdbFile:
     """An open environment in `folder`, which must exist. LMDB's errors pass through."""
 
     def __init__(self, folder: str):

@@ -24,10 +24,10 @@ from weakref import WeakValueDictionary
 import numpy as np
 import platformdirs
 
-from .._locking import ForkGate
+from .._locking import ForkGuard
 from ..exceptions import FeatureCacheWarning
-from ._key_locks import Claims
-from ._lmdb import DAMAGE, Error, StoreFile
+from ._key_locks import KeyLocks
+from ._lmdb import DAMAGE, Error, LmdbFile
 
 _Result = TypeVar("_Result")
 
@@ -43,7 +43,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _stores: WeakValueDictionary[str, "ActivationStore"] = WeakValueDictionary()
 _recent: deque["ActivationStore"] = deque(maxlen=4)
 _stores_lock = threading.Lock()
-_gate = ForkGate()
+_gate = ForkGuard()
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class ActivationStore:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()  # for what follows; LMDB locks its own
-        self._file: StoreFile | None = None
+        self._file: LmdbFile | None = None
         self._is_off = False
         self._n_restarts = 0
         self._unreadable: set[bytes] = set()  # to be replaced by the next put
         self._default_limit: int | None = None
-        self.claims = Claims(os.path.join(self._folder, "claims"))
+        self.key_locks = KeyLocks(os.path.join(self._folder, "locks"))
 
     def __reduce__(self):
         return open_store, (self.path,)
@@ -171,12 +171,12 @@ class ActivationStore:
         return f"ActivationStore({self.path!r})"
 
     def __len__(self) -> int:
-        return self._try(StoreFile.measure, (0, 0))[0]
+        return self._try(LmdbFile.measure, (0, 0))[0]
 
     @property
     def size_bytes(self) -> int:
         """Bytes in use; the file may hold free pages besides, within `limit`."""
-        return self._try(StoreFile.measure, (0, 0))[1]
+        return self._try(LmdbFile.measure, (0, 0))[1]
 
     @property
     def limit(self) -> int:
@@ -221,7 +221,7 @@ class ActivationStore:
         if items:
             self._try(lambda file: file.put_digests(items, self.limit), None, create=True)
 
-    def _put(self, file: StoreFile, items: Mapping[bytes, np.ndarray]) -> None:
+    def _put(self, file: LmdbFile, items: Mapping[bytes, np.ndarray]) -> None:
         limit = self.limit
         if file.file_bytes > _OUTGROWN * limit + 2**24:
             # The limit was lowered. LMDB's file never shrinks, so a new one.
@@ -239,13 +239,13 @@ class ActivationStore:
 
     # when the disk fails
 
-    def _try(self, work: Callable[[StoreFile], _Result], default: _Result, create=False):
+    def _try(self, work: Callable[[LmdbFile], _Result], default: _Result, create=False):
         """Return `work(file)`; `default` if there is no file or it fails."""
         with _gate:
             # in a frame of its own, that has let go of the file at the gate
             return self._try_inside(work, default, create)
 
-    def _try_inside(self, work: Callable[[StoreFile], _Result], default: _Result, create: bool):
+    def _try_inside(self, work: Callable[[LmdbFile], _Result], default: _Result, create: bool):
         try:
             file = self._open(create)
             return default if file is None else work(file)
@@ -255,11 +255,11 @@ class ActivationStore:
             self._turn_off(error)
         return default
 
-    def _open(self, create: bool) -> StoreFile | None:
+    def _open(self, create: bool) -> LmdbFile | None:
         with self._lock:
             return None if self._is_off else self._open_locked(create)
 
-    def _open_locked(self, create: bool) -> StoreFile | None:
+    def _open_locked(self, create: bool) -> LmdbFile | None:
         if self._file is not None and not self._file.is_current():
             # Cleared or removed by another. Dropped, not closed: another
             # thread may be reading; it closes with the last transaction.
@@ -269,7 +269,7 @@ class ActivationStore:
                 os.makedirs(self._folder, exist_ok=True)
             elif not os.path.exists(os.path.join(self._folder, "data.mdb")):
                 return None
-            self._file = StoreFile(self._folder)
+            self._file = LmdbFile(self._folder)
         return self._file
 
     def _start_anew(self, error: Exception) -> None:
@@ -339,7 +339,7 @@ def _read_limit() -> int | None:
 def _forget_after_fork() -> None:
     """Let the child of a fork open its own: locks and LMDB don't survive a fork."""
     global _stores_lock, _gate
-    _stores_lock, _gate = threading.Lock(), ForkGate()
+    _stores_lock, _gate = threading.Lock(), ForkGuard()
     for store in list(_stores.values()):
         store._reset()
 
@@ -347,7 +347,7 @@ def _forget_after_fork() -> None:
 def _write_uses_at_exit() -> None:
     for store in list(_stores.values()):
         if store._file is not None:
-            store._try(StoreFile.write_uses, None)
+            store._try(LmdbFile.write_uses, None)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

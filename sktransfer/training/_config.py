@@ -18,7 +18,7 @@ _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 30
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """The parameters of training, as the estimators name and document them."""
 
     head: HeadParameter = "linear"
@@ -40,17 +40,17 @@ class Recipe:
     mix_alpha: float = 0.2
     n_iter_no_change: int | None = None
 
-    def batch_size_of(self, n_samples: int, only_a_linear_head: bool) -> int:
+    def batch_size_of(self, n_samples: int, is_linear_probe: bool) -> int:
         """Return images a step; all of them where the best head is unique."""
         if self.batch_size == "auto":
-            return n_samples if only_a_linear_head else min(32, n_samples)
+            return n_samples if is_linear_probe else min(32, n_samples)
         return min(self.batch_size, n_samples)
 
-    def epochs_of(self, n_samples: int, only_a_linear_head: bool) -> int:
+    def epochs_of(self, n_samples: int, is_linear_probe: bool) -> int:
         """Return the number of epochs; by the size of the data when it is not given."""
         if self.max_epochs is not None:
             return self.max_epochs
-        if only_a_linear_head:
+        if is_linear_probe:
             return _MOST_EPOCHS
         n_steps = n_batches(n_samples, self.batch_size_of(n_samples, False))
         return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_STEPS / n_steps)))

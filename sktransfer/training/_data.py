@@ -64,7 +64,7 @@ class Replay:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def followed_by(self, other: "Replay") -> "Replay":
+    def concatenated_with(self, other: "Replay") -> "Replay":
         """Return these images and then those of `other`."""
         pairs = zip(self._columns(), other._columns(), strict=True)
         return Replay(*(np.concatenate(pair) for pair in pairs))
@@ -90,7 +90,7 @@ class Replay:
         return [getattr(self, field.name) for field in fields(self)]
 
 
-class Views:
+class AugmentedActivations:
     """Activations of the training images: one array for each random view of them.
 
     Parameters
@@ -107,13 +107,15 @@ class Views:
         self._kept: dict[int, np.ndarray] = {}
 
     @classmethod
-    def fixed(cls, activations: np.ndarray) -> "Views":
+    def fixed(cls, activations: np.ndarray) -> "AugmentedActivations":
         """Return the one view of images that are not augmented."""
         return cls(lambda number: activations, 1)
 
-    def followed_by(self, others: np.ndarray) -> "Views":
+    def concatenated_with(self, others: np.ndarray) -> "AugmentedActivations":
         """Return the same views, each followed by the activations of other images."""
-        return Views(lambda n: np.concatenate([self._extract(n), others]), self._n_views)
+        return AugmentedActivations(
+            lambda n: np.concatenate([self._extract(n), others]), self._n_views
+        )
 
     def of_epoch(self, epoch: int) -> np.ndarray:
         """Return the activations that an epoch trains on."""
@@ -124,7 +126,7 @@ class Views:
             self._kept[number] = self._extract(number)
         return self._kept[number]
 
-    def to_start_from(self) -> list[np.ndarray]:
+    def for_the_head_start(self) -> list[np.ndarray]:
         """Return the views that the head starts from: those that will be kept anyway."""
         return [self.of_epoch(number) for number in range(self._n_views or 1)]
 
@@ -134,7 +136,7 @@ class TrainingSet(Dataset):
 
     def __init__(
         self,
-        views: Views,
+        views: AugmentedActivations,
         targets: np.ndarray,
         weights: np.ndarray,
         dtype: torch.dtype = torch.float32,

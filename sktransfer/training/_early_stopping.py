@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 
-class BestEpoch:
+class EarlyStop:
     """Keeps the state of a module at the epoch of least validation loss.
 
     Parameters

@@ -9,34 +9,34 @@ import torch
 from torch import nn
 
 from .._locking import own_random_state
-from ..runtime._gpu_lock import gpu_lease
+from ..runtime._gpu_lock import gpu_lock
 from ._checkpoint import Checkpoint, name_of
-from ._config import Recipe
-from ._data import TrainingSet, Views
-from ._head import TrainablePart, only_a_linear_head, pooled_rows, start_head
+from ._config import TrainingConfig
+from ._data import AugmentedActivations, TrainingSet
+from ._head import TrainablePart, is_linear_probe, pooled_rows, start_head
 from ._net import TransferNet, make_net
 from ._optim import WeightedLoss
 from ._targets import Targets
 
 
 @dataclass
-class Examples:
-    """Views of images, their encoded targets (n, n_outputs), weights and counts (n,).
+class LabelledActivations:
+    """Activations of images, their encoded targets (n, n_outputs), weights and counts (n,).
 
     `weights` are those in the loss. `counts` say how many images each one stands for,
     which is what the spread of features is measured over: a class that weighs a thousand
     times as much in the loss is not a thousand times as frequent.
     """
 
-    views: Views
+    views: AugmentedActivations
     encoded: np.ndarray
     weights: np.ndarray
     counts: np.ndarray
 
 
 @dataclass
-class Surroundings:
-    """What a fit has to do with beside the recipe and the images."""
+class RunOptions:
+    """How one fit runs: device, seed, checkpoint, callbacks; not what is trained."""
 
     device: torch.device
     seed: int
@@ -49,11 +49,11 @@ class Surroundings:
 
 def fit_net(
     start: nn.Module,
-    recipe: Recipe,
+    recipe: TrainingConfig,
     targets: Targets,
-    training: Examples,
-    validation: Examples | None,
-    around: Surroundings,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    options: RunOptions,
 ) -> TransferNet:
     """Return a trained net.
 
@@ -63,15 +63,15 @@ def fit_net(
     """
     weights = training.weights / training.weights.mean()
     # One training at a time in a process, with all of torch's threads, and on a GPU
-    with own_random_state(around.seed, around.device), gpu_lease(around.device):
+    with own_random_state(options.seed, options.device), gpu_lock(options.device):
         part = start
         if not isinstance(start, TrainablePart):
-            views = training.views.to_start_from()
-            rows = np.concatenate([pooled_rows(start, view, around.device) for view in views])
+            views = training.views.for_the_head_start()
+            rows = np.concatenate([pooled_rows(start, view, options.device) for view in views])
             head = start_head(recipe, rows, *_repeated(training, len(views)), targets)
             part = TrainablePart(start, head, recipe.batch_norm)
-        device, dtype = around.device, torch.float32
-        is_probe = only_a_linear_head(recipe, part.stages)
+        device, dtype = options.device, torch.float32
+        is_probe = is_linear_probe(recipe, part.stages)
         if is_probe and recipe.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
             # in their precision, and where it costs no transfers.
@@ -92,12 +92,12 @@ def fit_net(
             batch_size=recipe.batch_size_of(n, is_probe),
             validation=validation
             and _set(validation, validation.weights / validation.weights.mean(), dtype),
-            checkpoint=_checkpoint(recipe, start, targets, training, validation, around),
-            seed=around.seed,
+            checkpoint=_checkpoint(recipe, start, targets, training, validation, options),
+            seed=options.seed,
             device=device,
-            callbacks=around.callbacks,
-            net_params=around.net_params,
-            verbose=around.verbose,
+            callbacks=options.callbacks,
+            net_params=options.net_params,
+            verbose=options.verbose,
         )
         net.fit(_set(training, weights, dtype))
         net.train_split = None  # holds the images that were validated on
@@ -108,7 +108,7 @@ def fit_net(
         return net
 
 
-def _repeated(training: Examples, n_views: int) -> list[np.ndarray]:
+def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
     """Return targets, weights and counts of all views; those of an image weigh as one."""
     return [
         np.tile(training.encoded, (n_views, 1)),
@@ -117,26 +117,26 @@ def _repeated(training: Examples, n_views: int) -> list[np.ndarray]:
     ]
 
 
-def _set(examples: Examples, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:
+def _set(examples: LabelledActivations, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:
     return TrainingSet(examples.views, examples.encoded, weights, dtype)
 
 
 def _checkpoint(
-    recipe: Recipe,
+    recipe: TrainingConfig,
     start: nn.Module,
     targets: Targets,
-    training: Examples,
-    validation: Examples | None,
-    around: Surroundings,
+    training: LabelledActivations,
+    validation: LabelledActivations | None,
+    options: RunOptions,
 ) -> Checkpoint | None:
-    if around.checkpoint_dir is None:
+    if options.checkpoint_dir is None:
         return None
     choices = [(field.name, name_of(getattr(recipe, field.name))) for field in fields(recipe)]
-    what = f"{around.checkpoint_name} {choices} {targets.loss}"
+    what = f"{options.checkpoint_name} {choices} {targets.loss}"
     arrays = [getattr(targets, "balance", np.empty(0))]
     for examples in (training, validation):
         if examples is not None:
             arrays += [examples.views.of_epoch(0), examples.encoded, examples.weights]
     if isinstance(start, TrainablePart):  # a fit that goes on from another one
         arrays += [tensor.numpy(force=True) for tensor in start.state_dict().values()]
-    return Checkpoint(around.checkpoint_dir, what, arrays)
+    return Checkpoint(options.checkpoint_dir, what, arrays)

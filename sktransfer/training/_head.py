@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ._config import HeadParameter, Recipe
+from ._config import HeadParameter, TrainingConfig
 from ._targets import ClassTargets, LabelTargets, Targets
 
 
@@ -60,7 +60,7 @@ class TrainablePart(nn.Module):
         """Return the stages that have parameters, from the cut to the head."""
         return [stage for stage in self.stages.children() if any(True for _ in stage.parameters())]
 
-    def let_train(self, n_stages: int | None) -> None:
+    def set_trainable(self, n_stages: int | None) -> None:
         """Let the head and the last `n_stages` train; None is all of them."""
         stages = self.trained_stages()
         n_fixed = 0 if n_stages is None else max(0, len(stages) - n_stages)
@@ -146,7 +146,7 @@ def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device
 
 
 def start_head(
-    recipe: Recipe,
+    recipe: TrainingConfig,
     rows: np.ndarray,
     encoded: np.ndarray,
     weights: np.ndarray,
@@ -195,7 +195,7 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()  # looks for libraries, which takes longer than a probe
 
 
-def only_a_linear_head(recipe: Recipe, stages: nn.Module) -> bool:
+def is_linear_probe(recipe: TrainingConfig, stages: nn.Module) -> bool:
     """Tell whether the best head is unique: everything frozen, and one linear layer."""
     trains_stages = any(True for _ in stages.parameters())
     return recipe.head == "linear" and not recipe.dropout and not trains_stages

@@ -21,9 +21,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ._checkpoint import Checkpoint
-from ._config import Recipe
+from ._config import TrainingConfig
 from ._data import Batches, TrainingSet, mix_batch, n_batches, seed_of
-from ._early_stopping import BestEpoch
+from ._early_stopping import EarlyStop
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
 from ._targets import score_outputs
@@ -56,7 +56,7 @@ class _EndOfTraining(Exception):
 
 
 class TransferNet(NeuralNet):
-    """A skorch net that trains by a `Recipe`: rates by part, by step and by epoch."""
+    """A skorch net that trains by a `TrainingConfig`: rates by part, by step and by epoch."""
 
     def __init__(self, *args, recipe=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
         self.recipe = recipe
@@ -223,7 +223,7 @@ class TransferNet(NeuralNet):
     def initialize_history(self):
         super().initialize_history()
         patience = self.recipe.n_iter_no_change
-        self.best_ = None if patience is None else BestEpoch(patience)
+        self.best_ = None if patience is None else EarlyStop(patience)
         return self
 
 
@@ -238,7 +238,7 @@ class _Epochs(Callback):
         if torch.device(net.device).type == "cuda":
             torch.cuda.manual_seed(seed_of(net.seed, epoch))
         if net.recipe.unfreeze_every is not None:
-            net.module_.let_train(epoch // net.recipe.unfreeze_every)
+            net.module_.set_trainable(epoch // net.recipe.unfreeze_every)
         self.validated_ = []
 
     def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
@@ -267,7 +267,7 @@ class _Epochs(Callback):
             raise _EndOfTraining
 
     def on_train_end(self, net, **kwargs):
-        net.module_.let_train(None)
+        net.module_.set_trainable(None)
         if net.best_ is not None:
             net.best_.restore(net.module_)
             net.best_.state = None  # the module has it
@@ -276,7 +276,7 @@ class _Epochs(Callback):
 def make_net(
     module: TrainablePart,
     loss: WeightedLoss,
-    recipe: Recipe,
+    recipe: TrainingConfig,
     *,
     n_epochs: int,
     batch_size: int,

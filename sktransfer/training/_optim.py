@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, optim
 
-from ._config import Recipe
+from ._config import TrainingConfig
 from ._head import TrainablePart
 
 
@@ -115,7 +115,7 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
 _FUSED_ON = {"cpu", "cuda"}
 
 
-def make_optimizer(recipe: Recipe, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
+def make_optimizer(recipe: TrainingConfig, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
     """Return the optimizer of a recipe over groups of parameters."""
     name, params = recipe.optimizer, {}
     if isinstance(name, str):

@@ -109,7 +109,7 @@ def score_outputs(
     return float(accuracy_score(encoded.argmax(1), outputs.argmax(1), sample_weight=weights))
 
 
-class InUnits(nn.Module):
+class Rescale(nn.Module):
     """Standardised numbers to numbers in the unit of the training images."""
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray):
@@ -127,4 +127,4 @@ def prediction_of(targets: Targets) -> nn.Module:
         return nn.Softmax(dim=1)
     if isinstance(targets, LabelTargets):
         return nn.Sigmoid()
-    return InUnits(targets.mean, targets.scale)
+    return Rescale(targets.mean, targets.scale)

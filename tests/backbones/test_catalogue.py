@@ -33,7 +33,7 @@ def test_the_numbers_of_torchvision_are_those_it_publishes(name):
     in_stages = sum(stage.n_params for stage in info.stages)
     architecture = _torchvision.architecture(name)
     model = architecture.empty(dict(info.weights[0].params))
-    head = architecture.anatomy(model).head
+    head = architecture.structure(model).head
     of_head = sum(p.numel() for n, p in model.named_parameters() if n.startswith(head))
     if name not in TWO_HEADS:
         assert in_stages + of_head == info.n_params
@@ -106,7 +106,7 @@ def test_params_make_another_network():
 
 def test_a_backbone_file_has_a_record(tmp_path):
     backbone = load_backbone("mobilenet_v2", {"width_mult": 0.1}, None)
-    passport = {
+    metadata = {
         "architecture": "mobilenet_v2",
         "params": {"width_mult": 0.1},
         "input": dataclasses.asdict(backbone.spec.input.at(64)),
@@ -115,7 +115,7 @@ def test_a_backbone_file_has_a_record(tmp_path):
         "licence": "CC0-1.0",
     }
     path = tmp_path / "mine.safetensors"
-    write_backbone_file(path, backbone.model.state_dict(), passport)
+    write_backbone_file(path, backbone.model.state_dict(), metadata)
     info = backbone_info(path)
     assert info.source == "file"
     assert info.architecture == "mobilenet_v2"

@@ -14,7 +14,7 @@ from sktransfer.backbones._weights import write_backbone_file
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
 NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}  # 0.3 million parameters
-PASSPORT = {
+METADATA = {
     "architecture": NAME,
     "params": PARAMS,
     "input": {
@@ -235,7 +235,7 @@ def test_an_unknown_weights_name_lists_those_on_offer():
 
 def test_a_backbone_file_brings_architecture_params_and_input(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, state, PASSPORT)
+    write_backbone_file(path, state, METADATA)
     backbone = load_backbone(path)
     assert_same_weights(backbone, state)
     assert backbone.spec.architecture == NAME
@@ -246,13 +246,13 @@ def test_a_backbone_file_brings_architecture_params_and_input(state, tmp_path):
 
 def test_a_backbone_file_may_be_a_path_object(state, tmp_path):
     path = tmp_path / "mine.safetensors"
-    write_backbone_file(path, state, PASSPORT)
+    write_backbone_file(path, state, METADATA)
     assert load_backbone(path).spec.name == str(path)
 
 
 def test_a_backbone_file_also_serves_as_weights(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, state, PASSPORT)
+    write_backbone_file(path, state, METADATA)
     backbone = load_backbone(NAME, PARAMS, path)
     assert_same_weights(backbone, state)
     assert backbone.spec.input.size == 64
@@ -260,35 +260,35 @@ def test_a_backbone_file_also_serves_as_weights(state, tmp_path):
 
 def test_a_backbone_file_may_be_used_with_random_weights(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, {k: v + 1 for k, v in state.items()}, PASSPORT)
+    write_backbone_file(path, {k: v + 1 for k, v in state.items()}, METADATA)
     assert_same_weights(load_backbone(path, None, None), state)
 
 
-def test_weights_of_another_architecture_are_refused_by_their_passport(state, tmp_path):
+def test_weights_of_another_architecture_are_refused_by_their_metadata(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, state, PASSPORT)
+    write_backbone_file(path, state, METADATA)
     with pytest.raises(WeightsError, match="architecture 'mobilenet_v2', and") as caught:
         load_backbone("resnet18", None, path)
     assert "'resnet18'" in str(caught.value)
 
 
-def test_safetensors_without_passport_is_no_backbone(state, tmp_path):
+def test_safetensors_without_metadata_is_no_backbone(state, tmp_path):
     path = str(tmp_path / "plain.safetensors")
     save_file(state, path)
-    with pytest.raises(WeightsError, match="has no passport") as caught:
+    with pytest.raises(WeightsError, match="has no metadata") as caught:
         load_backbone(path)
     assert "name the architecture as backbone, the file as weights" in str(caught.value)
 
 
 def test_a_backbone_file_takes_no_weights_name(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, state, PASSPORT)
+    write_backbone_file(path, state, METADATA)
     with pytest.raises(ValueError, match="weights='IMAGENET1K_V1' is unknown for backbone="):
         load_backbone(path, None, "IMAGENET1K_V1")
 
 
-def test_a_passport_of_an_unknown_architecture_says_so(state, tmp_path):
+def test_a_metadata_of_an_unknown_architecture_says_so(state, tmp_path):
     path = str(tmp_path / "mine.safetensors")
-    write_backbone_file(path, state, {**PASSPORT, "architecture": "resnet19"})
+    write_backbone_file(path, state, {**METADATA, "architecture": "resnet19"})
     with pytest.raises(WeightsError, match="architecture 'resnet19', which this version"):
         load_backbone(path)

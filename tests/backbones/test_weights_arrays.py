@@ -1,4 +1,4 @@
-"""Weights to arrays and back, and a backbone from its passport and arrays."""
+"""Weights to arrays and back, and a backbone from its metadata and arrays."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_a_search_goes_into_the_image_column(shapes, columns, mixed):
     _, y = shapes
     model = make_pipeline(mixed, LogisticRegression(max_iter=1000))
     grid = {"columntransformer__image__depth": [None, 1]}
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search = GridSearchCV(model, grid, cv=3).fit(pd.DataFrame(columns), y)
-    assert counter.passed == 2 * len(y)
+    assert counter.computed == 2 * len(y)
     assert search.best_params_ == {"columntransformer__image__depth": None}
     assert search.best_score_ == 1.0

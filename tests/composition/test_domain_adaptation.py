@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, cross_validate
 from sklearn.preprocessing import StandardScaler
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 # skada switches scikit-learn's metadata routing on when it is imported, for all that
 # comes after; the tests beside these shall not depend on whether it was.
@@ -47,11 +47,11 @@ def test_a_pipeline_of_rows_and_an_adapter_is_that_adapter_on_the_rows(
 ):
     X, y, domain = domains
     steps = [StandardScaler(), PCA(8, random_state=0), adapter(), LogisticRegression()]
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         model = skada.make_da_pipeline(transformer, *steps)
         model.fit(X, y.copy(), sample_domain=domain)
         predicted = model.predict(X[24:], sample_domain=domain[24:])
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
 
     rows = transformer.fit_transform(X)
     by_hand = skada.make_da_pipeline(*steps).fit(rows, y.copy(), sample_domain=domain)
@@ -77,11 +77,11 @@ def test_cross_validation_passes_sample_domain_on_and_each_image_once(domains, t
         (np.concatenate([np.arange(24), 24 + train]), 24 + test)
         for train, test in KFold(2).split(X[24:])
     ]
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         result = cross_validate(
             model, X, y, params={"sample_domain": domain}, cv=folds, error_score="raise"
         )
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     for (train, test), score in zip(folds, result["test_score"], strict=True):
         fitted = sklearn.clone(model).fit(X[train], y[train], sample_domain=domain[train])
         assert score == fitted.score(X[test], y[test], sample_domain=domain[test])
@@ -91,7 +91,7 @@ def test_arrays_of_pixels_go_through_its_splitters_and_scorers(domains, transfor
     paths, y, domain = domains
     X = np.stack([np.asarray(Image.open(path)) for path in paths])
     model = skada.make_da_pipeline(transformer, skada.CORALAdapter(), LogisticRegression())
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         result = cross_validate(
             model,
             X,
@@ -101,6 +101,6 @@ def test_arrays_of_pixels_go_through_its_splitters_and_scorers(domains, transfor
             scoring=metrics.PredictionEntropyScorer(),
             error_score="raise",
         )
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert (result["test_score"] <= 0).all()  # an entropy, with its sign turned
     assert (result["test_score"] >= -np.log(2)).all()  # of two classes

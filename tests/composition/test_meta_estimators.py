@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 BOTH = pytest.mark.parametrize("which", ["model", "classifier"])
 
@@ -31,10 +31,10 @@ def estimator(which, request):
 @BOTH
 def test_calibration_gives_probabilities_and_passes_each_image_once(shapes, estimator):
     X, y = shapes
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         calibrated = CalibratedClassifierCV(estimator, cv=3, ensemble=False).fit(X, y)
         probabilities = calibrated.predict_proba(X)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert calibrated.score(X, y) == 1.0
     (inner,) = calibrated.calibrated_classifiers_
@@ -56,9 +56,9 @@ def test_a_frozen_estimator_is_not_fitted_again(shapes, estimator):
     X, y = shapes
     estimator.fit(X[:16], y[:16])
     before = estimator.predict_proba(X)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         calibrated = CalibratedClassifierCV(FrozenEstimator(estimator), cv=2).fit(X[16:], y[16:])
-    assert counter.passed == 0  # `before` has passed them all
+    assert counter.computed == 0  # `before` has passed them all
     assert all(
         inner.estimator.estimator is estimator for inner in calibrated.calibrated_classifiers_
     )
@@ -76,9 +76,9 @@ def test_a_frozen_transformer_keeps_what_it_was_fitted_to(shapes, transformer):
 def test_both_kinds_stack_and_share_the_passes(shapes, model, classifier):
     X, y = shapes
     stack = StackingClassifier([("rows", model), ("tuned", classifier)], cv=3)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         stack.fit(X, y)
-    assert counter.passed == len(X)  # both read the last activation, pooled
+    assert counter.computed == len(X)  # both read the last activation, pooled
     assert stack.transform(X).shape == (len(X), 2)
     by_hand = np.column_stack(
         [clone(e).fit(X, y).predict_proba(X)[:, 1] for e in (model, classifier)]
@@ -100,10 +100,10 @@ def test_bagging_takes_images_as_one_column_and_passes_each_once(shapes, estimat
     X, y = shapes
     column = X.reshape(-1, 1)  # it asks for two dimensions
     bag = BaggingClassifier(estimator, n_estimators=3, random_state=0)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         bag.fit(column, y)
         probabilities = bag.predict_proba(column)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     by_hand = [inner.predict_proba(column) for inner in bag.estimators_]
     np.testing.assert_allclose(probabilities, np.mean(by_hand, axis=0), rtol=1e-6)
     assert bag.score(column, y) >= 0.9
@@ -114,10 +114,10 @@ def test_one_against_the_rest_tells_four_classes(shapes, estimator):
     X, y = shapes
     half = np.where(np.arange(len(X)) < 12, "early", "late")
     labels = np.array([f"{first} {second}" for first, second in zip(half, y, strict=True)])
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         rest = OneVsRestClassifier(estimator).fit(X, labels)
         predicted = rest.predict(X)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert len(rest.estimators_) == 4
     assert rest.classes_.tolist() == sorted(set(labels))
     kinds = [label.split()[1] for label in predicted]
@@ -128,10 +128,10 @@ def test_one_against_the_rest_tells_four_classes(shapes, estimator):
 def test_several_targets_have_a_model_each(shapes, estimator):
     X, y = shapes
     targets = np.column_stack([y, np.where(np.arange(len(X)) < 12, "early", "late")])
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         several = MultiOutputClassifier(estimator).fit(X, targets)
         predicted = several.predict(X)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert predicted.shape == targets.shape
     assert [fitted.classes_.tolist() for fitted in several.estimators_] == [
         ["disc", "square"],
@@ -145,11 +145,11 @@ def test_a_tuned_threshold_is_where_the_score_is_best(shapes, estimator):
     X, y = shapes
     wrong = y.copy()
     wrong[[0, 4, 8, 12]] = "disc"  # squares that are labelled as discs
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         tuned = TunedThresholdClassifierCV(
             estimator, scoring="balanced_accuracy", cv=StratifiedKFold(3), store_cv_results=True
         ).fit(X, wrong)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     thresholds, scores = tuned.cv_results_["thresholds"], tuned.cv_results_["scores"]
     assert tuned.best_threshold_ == thresholds[np.argmax(scores)]
     of_second = tuned.predict_proba(X)[:, 1]
@@ -163,9 +163,9 @@ def test_self_training_on_rows_learns_from_images_without_labels(shapes, transfo
     known = labels.copy()
     known[4:] = -1  # scikit-learn's mark of a label that is not known
     trained = SelfTrainingClassifier(LogisticRegression(max_iter=1000))
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         model = make_pipeline(transformer, trained).fit(X, known)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     newly = model[-1].labeled_iter_ > 0
     assert newly.sum() >= 8
     assert recall_score(labels[newly], model[-1].transduction_[newly]) >= 0.9
@@ -188,8 +188,8 @@ def test_the_image_column_is_important_and_a_number_is_not(shapes, estimator):
     table = pd.DataFrame({"photo": X, "noise": np.random.default_rng(0).normal(size=len(X))})
     only_photo = make_column_transformer(("passthrough", ["photo"]))
     model = make_pipeline(only_photo, estimator).fit(table, y)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         found = permutation_importance(model, table, y, n_repeats=5, random_state=0)
-    assert counter.passed == 0  # shuffled paths are the same images
+    assert counter.computed == 0  # shuffled paths are the same images
     assert found.importances_mean[0] > 0.3
     assert found.importances_mean[1] == 0.0

@@ -10,7 +10,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_valid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +55,9 @@ def test_a_search_routes_weights_to_the_model_and_groups_to_the_splitter(shapes,
         scoring=make_scorer(accuracy_score).set_score_request(sample_weight=True),
         error_score="raise",
     )
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search.fit(X, y, sample_weight=weights + 0.5, groups=groups)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     scores = []
     for train, test in folds.split(X, y, groups):
         fitted = clone(search.best_estimator_)
@@ -94,9 +94,9 @@ def test_a_search_weighs_training_and_scores_of_the_classifier(shapes, classifie
     classifier.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
     folds = list(KFold(2).split(X))
     search = GridSearchCV(classifier, {"lr": [1e-4, 1e-2]}, cv=folds, error_score="raise")
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search.fit(X, y, sample_weight=weights)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     scores, unweighted = [], []
     for train, test in folds:
         fitted = clone(search.best_estimator_).fit(X[train], y[train], sample_weight=weights[train])

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 optuna = pytest.importorskip("optuna")
 
@@ -49,9 +49,9 @@ def test_a_study_over_depth_and_c_prunes_and_passes_each_image_once_a_depth(shap
     )
     for depth, strength in [(-1, 1.0), (-1, 0.1), (1, 0.1)]:
         study.enqueue_trial({"depth": depth, "C": strength})
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         study.optimize(objective, n_trials=8)
-    assert counter.passed == 2 * len(X)
+    assert counter.computed == 2 * len(X)
 
     third = study.trials[2]
     assert third.state == optuna.trial.TrialState.PRUNED  # after its first fold
@@ -70,9 +70,9 @@ def test_a_study_over_the_classifier_passes_each_image_once(shapes, classifier):
         return fold_by_fold(clone(classifier).set_params(lr=lr), X, y, trial, folds)
 
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         study.optimize(objective, n_trials=4)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert len(study.trials) == 4
     assert study.best_value >= 0.9
 
@@ -88,9 +88,9 @@ def test_optunas_search_draws_candidates_and_passes_each_image_once(shapes, mode
     X, y = shapes
     drawn = {"linear__C": optuna.distributions.FloatDistribution(1e-3, 10, log=True)}
     search = integration.OptunaSearchCV(model, drawn, n_trials=4, cv=3, random_state=0)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         search.fit(X, y)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert search.n_trials_ == 4
     best = clone(model).set_params(**search.best_params_)
     assert search.best_score_ == pytest.approx(cross_val_score(best, X, y, cv=3).mean())

@@ -11,7 +11,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sktransfer import FineTunedRegressor, count_passes, register_backbone
+from sktransfer import FineTunedRegressor, count_forward_passes, register_backbone
 from sktransfer.backbones.sources import _registered
 
 
@@ -58,12 +58,12 @@ def test_a_union_of_two_depths_and_poolings_is_their_rows_side_by_side(shapes, t
     X, _ = shapes
     last, middle = clone(transformer), clone(transformer).set_params(depth=-1, pooling="max")
     union = FeatureUnion([("last", last), ("middle", middle)])
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         rows = union.fit_transform(X)
     by_hand = np.hstack([last.fit_transform(X), middle.fit_transform(X)])
     np.testing.assert_array_equal(rows, by_hand)
     assert rows.shape == (len(X), 256 + 128)
-    assert counter.passed == 2 * len(X)  # once for each of the two
+    assert counter.computed == 2 * len(X)  # once for each of the two
     names = union.get_feature_names_out()
     assert names[0] == "last__pretrainedfeaturetransformer0"
     assert names[-1] == "middle__pretrainedfeaturetransformer127"
@@ -82,11 +82,11 @@ def test_a_union_of_two_networks_goes_on_to_one_linear_model(shapes, transformer
 def test_memory_of_a_pipeline_gives_the_same_and_fits_the_transformer_once(shapes, model, tmp_path):
     X, y = shapes
     remembering = clone(model).set_params(memory=str(tmp_path / "memory"))
-    with count_passes() as first:
+    with count_forward_passes() as first:
         remembering.fit(X, y)
-    with count_passes() as second:
+    with count_forward_passes() as second:
         again = clone(remembering).set_params(linear__C=0.1).fit(X, y)
-    assert (first.passed, second.passed + second.kept) == (len(X), 0)
+    assert (first.computed, second.computed + second.cache_hits) == (len(X), 0)
     expected = model.set_params(linear__C=0.1).fit(X, y)
     np.testing.assert_array_equal(again.predict_proba(X), expected.predict_proba(X))
 
@@ -106,9 +106,9 @@ def test_the_best_columns_are_chosen_among_the_rows(shapes, transformer):
 def test_recursive_elimination_keeps_few_columns(shapes, transformer):
     X, y = shapes
     eliminate = RFECV(LogisticRegression(), step=0.5, cv=2, min_features_to_select=4)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         model = make_pipeline(transformer.set_params(depth=-2), eliminate).fit(X[:16], y[:16])
-    assert counter.passed == 16  # eliminating reads the rows, not the images
+    assert counter.computed == 16  # eliminating reads the rows, not the images
     assert 4 <= model[-1].n_features_ <= 64
     assert model.score(X[16:], y[16:]) >= 0.75
 
@@ -139,9 +139,9 @@ def test_a_transformed_target_goes_round_a_fine_tuned_regressor(shapes, cache):
         random_state=0,
     )
     model = TransformedTargetRegressor(regressor, func=np.log, inverse_func=np.exp)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         predicted = model.fit(X[:16], area[:16]).predict(X)
         by_hand = np.exp(clone(regressor).fit(X[:16], np.log(area[:16])).predict(X))
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     np.testing.assert_allclose(predicted, by_hand, rtol=1e-5)
     assert np.abs(np.log10(predicted[16:]) - np.log10(area[16:])).max() < 1.5

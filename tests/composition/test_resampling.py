@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 
 pytest.importorskip("imblearn")
 
@@ -40,10 +40,10 @@ def test_a_sampler_on_rows_evens_the_classes_and_only_in_fit(rare, transformer, 
     X, y = rare
     assert count(y) == {"disc": 4, "square": 12}
     linear = LogisticRegression(max_iter=1000)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         model = make_pipeline(transformer, sampler, linear).fit(X, y)
         predicted = model.predict_proba(X)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert predicted.shape == (len(X), 2)  # nothing is sampled in predict
     rows, labels = clone(sampler).fit_resample(transformer.fit_transform(X), y)
     assert count(labels) == {"disc": n, "square": n}
@@ -56,9 +56,9 @@ def test_no_made_up_row_gets_into_the_test_folds(rare, transformer):
     model = make_pipeline(
         transformer, SMOTE(k_neighbors=1, random_state=0), LogisticRegression(max_iter=1000)
     )
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         scores = cross_val_score(model, X, y, cv=2, scoring="balanced_accuracy")
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     assert scores.mean() >= 0.9
 
 
@@ -70,10 +70,10 @@ def test_images_are_repeated_as_one_column_and_pass_once(rare, which, table, req
     sampler, estimator = RandomOverSampler(random_state=0), request.getfixturevalue(which)
     repeated, labels = sampler.fit_resample(column, y)
     assert count(labels) == {"disc": 12, "square": 12}
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         model = make_pipeline(sampler, estimator).fit(column, y)
         by_hand = clone(estimator).fit(repeated, labels)
-    assert counter.passed == len(X)
+    assert counter.computed == len(X)
     np.testing.assert_allclose(
         model.predict_proba(column), by_hand.predict_proba(column), rtol=1e-6
     )

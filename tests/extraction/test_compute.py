@@ -13,10 +13,10 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.extraction import _compute
-from sktransfer.extraction._compute import Misses
-from sktransfer.extraction._extract import FrozenPart, extract
+from sktransfer.extraction._compute import MissingRows
+from sktransfer.extraction._extract import ExtractionPlan, extract
 from sktransfer.images._collection import as_images
-from sktransfer.runtime._progress import count_passes
+from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.runtime._threads import CorePool
 from sktransfer.store._store import open_store
 
@@ -40,7 +40,7 @@ class Slow(nn.Module):
 def frozen_part(seconds=0.01):
     spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
     cpu = torch.device("cpu")
-    return FrozenPart(Slow(seconds), spec, INPUT, 1, "avg", "float32", cpu)
+    return ExtractionPlan(Slow(seconds), spec, INPUT, 1, "avg", "float32", cpu)
 
 
 def greys(n):
@@ -60,7 +60,7 @@ class Process:
 
     def _work(self, writing, cache, n, seconds, n_jobs):
         how, values = "interrupted", []
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             try:
                 store = open_store(cache)
                 images, part = greys(n), frozen_part(seconds)
@@ -68,7 +68,7 @@ class Process:
                 how, values = "finished", extraction.values[:, 0].tolist()
             except KeyboardInterrupt:
                 pass
-        os.write(writing, json.dumps([how, counter.passed, values]).encode())
+        os.write(writing, json.dumps([how, counter.computed, values]).encode())
         return 0
 
     def join(self):
@@ -108,11 +108,11 @@ def test_the_work_of_a_killed_process_is_taken_over(cache):
     process = Process(cache, 40, 0.02)
     wait_for(lambda: len(open_store(cache)) >= 8)
     process.kill()
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extraction = extract(greys(40), frozen_part(), open_store(cache), batch_size=4)
     np.testing.assert_array_equal(extraction.values[:, 0], range(40))
-    assert counter.kept >= 8
-    assert counter.passed == 40 - counter.kept
+    assert counter.cache_hits >= 8
+    assert counter.computed == 40 - counter.cache_hits
 
 
 @needs_fork
@@ -137,9 +137,9 @@ def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
     how, passed, _ = process.join()
     assert how == "interrupted"
     assert len(store) == passed < 200
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extract(greys(200), frozen_part(0), store)
-    assert (counter.kept, counter.passed) == (passed, 200 - passed)
+    assert (counter.cache_hits, counter.computed) == (passed, 200 - passed)
 
 
 def test_threads_of_one_process_share_the_work(cache):
@@ -149,13 +149,13 @@ def test_threads_of_one_process_share_the_work(cache):
         store = open_store(cache)
         results.append(extract(greys(80), frozen_part(), store, batch_size=4, n_jobs=2).values)
 
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert counter.passed == 80
+    assert counter.computed == 80
     assert len(results) == 3
     for values in results:
         np.testing.assert_array_equal(values[:, 0], range(80))
@@ -170,19 +170,19 @@ def test_no_claim_is_held_after_an_error(n_jobs, cache):
     store = open_store(cache)
     with pytest.raises(RuntimeError, match="broken"):
         extract(greys(40), replace_module(Broken()), store, batch_size=4, n_jobs=n_jobs)
-    assert not store.claims._held
+    assert not store.key_locks._held
     extract(greys(40), frozen_part(0), store)
-    assert not store.claims._held
+    assert not store.key_locks._held
 
 
 def replace_module(module):
     part = frozen_part()
-    return FrozenPart(**{**vars(part), "module": module})
+    return ExtractionPlan(**{**vars(part), "module": module})
 
 
 def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
     done, key_of = [], {position: bytes([position]) * 32 for position in range(8)}
-    misses = Misses(greys(8), key_of, frozen_part(), None, 2)
+    misses = MissingRows(greys(8), key_of, frozen_part(), None, 2)
 
     def launch(pixels):
         done.append("launch")
@@ -197,7 +197,7 @@ def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
 
 def test_batches_are_the_same_whichever_comes_first(cache):
     key_of = {position: bytes([position]) * 32 for position in range(50)}
-    misses = Misses(greys(50), key_of, frozen_part(), open_store(cache), 8)
+    misses = MissingRows(greys(50), key_of, frozen_part(), open_store(cache), 8)
     seen = [misses._batches(list(range(50))) for _ in range(20)]
     assert len({str(batches) for batches in seen}) > 1
     assert len({str(sorted(batches)) for batches in seen}) == 1

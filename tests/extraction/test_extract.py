@@ -10,10 +10,10 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.extraction import _compute, _extract
-from sktransfer.extraction._extract import FrozenPart, extract
+from sktransfer.extraction._extract import ExtractionPlan, extract
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _progress, _result_array
-from sktransfer.runtime._progress import count_passes
+from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.store._store import open_store
 
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
@@ -37,7 +37,7 @@ def frozen_part(module=None, **changes):
         "precision": "float32",
         "device": torch.device("cpu"),
     }
-    return FrozenPart(**{**fields, **changes})
+    return ExtractionPlan(**{**fields, **changes})
 
 
 def greys(*values):
@@ -46,19 +46,19 @@ def greys(*values):
 
 def test_rows_come_in_the_order_of_the_images_and_equal_images_pass_once():
     values = [5, 3, 5, 9, 3, 3]
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extraction = extract(greys(*values), frozen_part(), None, batch_size=2)
     np.testing.assert_array_equal(extraction.values[:, 0], values)
-    assert counter.passed == 3
+    assert counter.computed == 3
 
 
 def test_only_what_the_store_lacks_passes(cache):
     store = open_store(cache)
     extract(greys(1, 2, 3), frozen_part(), store)
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extraction = extract(greys(3, 4, 2), frozen_part(), store)
     np.testing.assert_array_equal(extraction.values[:, 0], [3, 4, 2])
-    assert (counter.passed, counter.kept) == (1, 2)
+    assert (counter.computed, counter.cache_hits) == (1, 2)
 
 
 def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
@@ -85,9 +85,9 @@ def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         extract(greys(*range(20)), frozen_part(), store, batch_size=4)
     monkeypatch.undo()
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extraction = extract(greys(*range(20)), frozen_part(), store, batch_size=4)
-    assert counter.passed == 20 - 2 * 4
+    assert counter.computed == 20 - 2 * 4
     np.testing.assert_array_equal(extraction.values[:, 0], range(20))
 
 
@@ -96,9 +96,9 @@ def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeyp
     extract(greys(1, 2, 3, 4), frozen_part(), store)
     # this "process" looked before the other had put anything
     monkeypatch.setattr(_extract, "_look_up", lambda *arguments: [])
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         extraction = extract(greys(1, 2, 3, 4), frozen_part(), store, batch_size=2)
-    assert (counter.passed, counter.kept) == (0, 4)
+    assert (counter.computed, counter.cache_hits) == (0, 4)
     np.testing.assert_array_equal(extraction.values[:, 0], [1, 2, 3, 4])
 
 
@@ -144,10 +144,10 @@ def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
     plain = extract(images, frozen_part(), store)
     for by in (10, 20):
         view = Brighter(by)
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             first = extract(images, frozen_part(view=view), store)
             again = extract(images, frozen_part(view=Brighter(by)), store)
-        assert (counter.passed, counter.kept) == (2, 2)
+        assert (counter.computed, counter.cache_hits) == (2, 2)
         np.testing.assert_array_equal(first.values, plain.values + by)
         np.testing.assert_array_equal(again.values, first.values)
         assert set(view.seen) == {image.digest() for image in images}
@@ -157,10 +157,10 @@ def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
     store, images = open_store(cache), greys(1, 2, 1)
     for by in (10, 20):
         view = Brighter(by, name=None)
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             values = extract(images, frozen_part(view=view), store).values
         np.testing.assert_array_equal(values[:, 0], [1 + by, 2 + by, 1 + by])
-        assert (counter.passed, counter.kept) == (2, 0)
+        assert (counter.computed, counter.cache_hits) == (2, 0)
         assert all(len(shapes) == 1 for shapes in view.seen.values())
     assert len(store) == 0
 
@@ -168,12 +168,12 @@ def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
 def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
     part = frozen_part(nn.Identity(), n_stages=0, pooling=None, view=Brighter(5))
     for _ in range(2):
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             values = extract(greys(1, 2), part, open_store(cache)).values
         assert values.dtype == np.uint8
         assert values.shape == (2, 3, 8, 8)
         np.testing.assert_array_equal(values[:, 0, 0, 0], [6, 7])
-        assert counter.passed == 0
+        assert counter.computed == 0
 
 
 def test_pixels_need_no_gpu():
@@ -221,12 +221,12 @@ def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
             return super().forward(images)
 
     store = open_store(cache)
-    with pytest.raises(KeyboardInterrupt), count_passes() as counter:
+    with pytest.raises(KeyboardInterrupt), count_forward_passes() as counter:
         extract(greys(*range(40)), frozen_part(Interrupted()), store, batch_size=4, n_jobs=2)
-    assert len(store) == counter.passed >= 3 * 4
-    with count_passes() as counter:
+    assert len(store) == counter.computed >= 3 * 4
+    with count_forward_passes() as counter:
         extract(greys(*range(40)), frozen_part(), store, batch_size=4)
-    assert counter.passed == 40 - counter.kept <= 40 - 3 * 4
+    assert counter.computed == 40 - counter.cache_hits <= 40 - 3 * 4
 
 
 def test_progress_is_shown_when_asked_also_when_all_was_kept(cache, capsys):

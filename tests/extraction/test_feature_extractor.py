@@ -8,7 +8,7 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.extraction import _feature_extractor, _fold
-from sktransfer.extraction._feature_extractor import FrozenNetwork, FrozenPart
+from sktransfer.extraction._feature_extractor import ExtractionPlan, FeatureExtractor
 
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -38,7 +38,9 @@ def _forget(monkeypatch):
 
 def frozen_part(module, digest="digest", size=8, n_stages=1):
     spec = BackboneSpec("name", "mean", (), None, digest, INPUT, ("one",), "", "")
-    return FrozenPart(module, spec, INPUT.at(size), n_stages, "avg", "float32", torch.device("cpu"))
+    return ExtractionPlan(
+        module, spec, INPUT.at(size), n_stages, "avg", "float32", torch.device("cpu")
+    )
 
 
 def greys(n):
@@ -49,37 +51,37 @@ def greys(n):
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, ON_CPU, ON_MPS], ids=["cuda", "cpu", "mps"])
 def test_a_batch_is_halved_while_memory_runs_out(error):
     module = Mean(largest=3, error=error)
-    rows = FrozenNetwork(frozen_part(module))(greys(10))
+    rows = FeatureExtractor(frozen_part(module))(greys(10))
     np.testing.assert_array_equal(rows[:, 0], range(10))
     assert module.batches == [10, 5, 2, 2, 2, 2, 2]
 
 
 def test_what_memory_has_room_for_is_remembered():
-    FrozenNetwork(frozen_part(Mean(largest=3)))(greys(10))
+    FeatureExtractor(frozen_part(Mean(largest=3)))(greys(10))
     module = Mean(largest=3)
-    network = FrozenNetwork(frozen_part(module))  # as the next call does
+    network = FeatureExtractor(frozen_part(module))  # as the next call does
     network(greys(10))
     network(greys(1))
     assert module.batches == [2, 2, 2, 2, 2, 1]
 
 
 def test_it_is_remembered_for_one_backbone_depth_and_size():
-    FrozenNetwork(frozen_part(Mean(largest=3)))(greys(10))
+    FeatureExtractor(frozen_part(Mean(largest=3)))(greys(10))
     for other in ({"digest": "other"}, {"size": 16}, {"n_stages": 2}):
         module = Mean()
-        FrozenNetwork(frozen_part(module, **other))(greys(10))
+        FeatureExtractor(frozen_part(module, **other))(greys(10))
         assert module.batches == [10]
 
 
 def test_one_image_too_large_for_memory_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
-        FrozenNetwork(frozen_part(Mean(largest=0)))(greys(2))
+        FeatureExtractor(frozen_part(Mean(largest=0)))(greys(2))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
     module = Mean(largest=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
-        FrozenNetwork(frozen_part(module))(greys(4))
+        FeatureExtractor(frozen_part(module))(greys(4))
     assert module.batches == [4]
 
 
@@ -99,10 +101,10 @@ def test_a_network_is_folded_once_for_all_calls(monkeypatch):
     with torch.no_grad():
         expected = module(greys(4))
     for _ in range(3):
-        rows = FrozenNetwork(frozen_part(nn.Sequential(*module)))(greys(4))  # parts are shared
+        rows = FeatureExtractor(frozen_part(nn.Sequential(*module)))(greys(4))  # parts are shared
         np.testing.assert_allclose(rows, expected, atol=1e-5)
     assert len(folds) == 1
-    FrozenNetwork(frozen_part(module, n_stages=2))
+    FeatureExtractor(frozen_part(module, n_stages=2))
     assert len(folds) == 2
 
 
@@ -111,7 +113,7 @@ def test_a_folded_network_is_not_kept_beyond_its_backbone(can_fold):
     module = with_norm()
     if not can_fold:
         module.insert(2, nn.ReLU())
-    FrozenNetwork(frozen_part(module))(greys(1))
+    FeatureExtractor(frozen_part(module))(greys(1))
     norm = weakref.ref(module[-1])
     assert norm() in _feature_extractor._folded
     del module
@@ -122,8 +124,8 @@ def test_a_folded_network_is_not_kept_beyond_its_backbone(can_fold):
 def test_a_device_of_its_own_leaves_the_network_where_it_was():
     module = with_norm()
     spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
-    meta = FrozenPart(module, spec, INPUT, 1, None, "float32", torch.device("meta"))
-    network = FrozenNetwork(meta)
+    meta = ExtractionPlan(module, spec, INPUT, 1, None, "float32", torch.device("meta"))
+    network = FeatureExtractor(meta)
     assert {value.device.type for value in network._module.parameters()} == {"meta"}
     assert {value.device.type for value in module.parameters()} == {"cpu"}
 
@@ -146,7 +148,7 @@ def test_on_cuda_rows_are_copied_once_and_waited_for_only_when_wanted(monkeypatc
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pin") or self)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    network = FrozenNetwork(frozen_part(module))
+    network = FeatureExtractor(frozen_part(module))
     network._is_cuda = True  # the device stays the CPU
     _feature_extractor._largest[network._kind] = 4
 

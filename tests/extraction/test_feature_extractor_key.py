@@ -6,7 +6,7 @@ from torch import nn
 
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.extraction import _feature_extractor
-from sktransfer.extraction._feature_extractor import FrozenPart
+from sktransfer.extraction._feature_extractor import ExtractionPlan
 
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
 
@@ -30,7 +30,7 @@ def frozen_part(**changes):
         "precision": "float32",
         "device": torch.device("cpu"),
     }
-    return FrozenPart(**{**fields, **changes})
+    return ExtractionPlan(**{**fields, **changes})
 
 
 @pytest.mark.parametrize(
@@ -47,32 +47,32 @@ def frozen_part(**changes):
     ids=lambda changes: next(iter(changes)),
 )
 def test_everything_that_changes_a_row_changes_its_key(changes):
-    assert frozen_part(**changes).key_of_all() != frozen_part().key_of_all()
+    assert frozen_part(**changes).common_key() != frozen_part().common_key()
 
 
 def test_another_view_has_another_key():
-    keys = [frozen_part(view=Named(name)).key_of_all() for name in ("one", "two", "two")]
+    keys = [frozen_part(view=Named(name)).common_key() for name in ("one", "two", "two")]
     assert keys[0] != keys[1] == keys[2]
 
 
 def test_another_version_of_the_engine_has_other_keys(monkeypatch):
-    before = frozen_part().key_of_all()
+    before = frozen_part().common_key()
     monkeypatch.setattr(_feature_extractor, "FORMAT_VERSION", _feature_extractor.FORMAT_VERSION + 1)
-    assert frozen_part().key_of_all() != before
+    assert frozen_part().common_key() != before
 
 
 def test_a_name_and_a_device_change_no_key():
     renamed = BackboneSpec("other", "mean", (), "x", "digest", INPUT, ("one",), "there", "")
     same = frozen_part(spec=renamed, device=torch.device("meta"))
-    assert same.key_of_all() == frozen_part().key_of_all()
+    assert same.common_key() == frozen_part().common_key()
 
 
 def test_without_stages_backbones_share_their_pixels():
     other = BackboneSpec("name", "mean", (), None, "other", INPUT, ("one",), "", "")
     parts = [frozen_part(n_stages=0), frozen_part(n_stages=0, spec=other)]
-    assert parts[0].key_of_all() == parts[1].key_of_all()
+    assert parts[0].common_key() == parts[1].common_key()
 
 
 def test_only_what_has_a_name_can_be_kept():
     views = [None, Named("a view"), Named(None)]
-    assert [frozen_part(view=view).has_name for view in views] == [True, True, False]
+    assert [frozen_part(view=view).is_storable for view in views] == [True, True, False]

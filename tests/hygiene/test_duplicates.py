@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from sktransfer import count_passes
+from sktransfer import count_forward_passes
 from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.hygiene import near_duplicates
 
@@ -82,12 +82,12 @@ def test_flattened_rows_are_read_with_image_shape_and_pixel_range():
 
 
 def test_only_candidates_pass_the_network_and_each_once(images, cache):
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         near_duplicates(images, feature_cache=cache)
-    assert counter.passed == 4  # 1 and 7, 2 and 8: the others differ in more bits, or in none
-    with count_passes() as counter:
+    assert counter.computed == 4  # 1 and 7, 2 and 8: the others differ in more bits, or in none
+    with count_forward_passes() as counter:
         near_duplicates(images, feature_cache=cache, min_cosine=0.9)
-    assert counter.passed == 0
+    assert counter.computed == 0
 
 
 def test_a_higher_cosine_finds_fewer(images):
@@ -95,9 +95,9 @@ def test_a_higher_cosine_finds_fewer(images):
 
 
 def test_without_a_backbone_the_hash_decides_and_nothing_passes(images):
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         found = near_duplicates(images, backbone=None)
-    assert counter.passed == 0
+    assert counter.computed == 0
     assert found.labels.tolist() == LABELS
     assert found[1].cosine is None
 

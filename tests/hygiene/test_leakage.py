@@ -10,7 +10,7 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.hygiene import DuplicateGroups, leakage_report, near_duplicates
 
 
@@ -91,9 +91,9 @@ def test_masks_groups_and_scoring_are_those_of_scikit_learn(leaky):
 
 def test_the_default_is_a_logistic_regression_on_kept_features(leaky, cache):
     X, y = leaky
-    with count_passes() as counter:
+    with count_forward_passes() as counter:
         report = leakage_report(X, y, 2, feature_cache=cache)
-    assert counter.passed == 30  # each picture once, over folds and scores
+    assert counter.computed == 30  # each picture once, over folds and scores
     model = make_pipeline(PretrainedFeatureTransformer("mini"), LogisticRegression(max_iter=1000))
     assert report.score == leakage_report(X, y, 2, estimator=model).score
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
-from sktransfer.images._augment import View, _turn, draw_crop, light, make_augmentation
+from sktransfer.images._augment import AugmentedView, _turn, draw_crop, light, make_augmentation
 from sktransfer.images._preprocess import preprocess, resized_shape
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
@@ -42,7 +42,9 @@ def augmentation(request):
 
 
 def _views(augmentation, n, pixels=PIXELS, spec=SPEC):
-    return [View(augmentation, number, 0).pixels(pixels, spec, b"one") for number in range(n)]
+    return [
+        AugmentedView(augmentation, number, 0).pixels(pixels, spec, b"one") for number in range(n)
+    ]
 
 
 def _states():
@@ -55,7 +57,8 @@ def test_a_view_is_the_same_again(augmentation):
     random.seed(5)
     np.random.seed(5)
     backwards = [
-        View(augmentation, number, 0).pixels(PIXELS, SPEC, b"one") for number in reversed(range(6))
+        AugmentedView(augmentation, number, 0).pixels(PIXELS, SPEC, b"one")
+        for number in reversed(range(6))
     ]
     for view, again in zip(first, reversed(backwards), strict=True):
         assert view.dtype == torch.uint8
@@ -65,7 +68,7 @@ def test_a_view_is_the_same_again(augmentation):
 
 def test_views_differ_by_number_seed_and_image(augmentation):
     views = [
-        View(augmentation, number, seed).pixels(PIXELS, SPEC, digest)
+        AugmentedView(augmentation, number, seed).pixels(PIXELS, SPEC, digest)
         for number in (0, 1)
         for seed in (0, 1)
         for digest in (b"one", b"two")
@@ -83,7 +86,7 @@ def test_threads_draw_the_same_views_and_leave_the_global_states(augmentation):
     expected, before = _views(augmentation, 40), _states()
     with ThreadPoolExecutor(4) as pool:
         futures = [
-            pool.submit(View(augmentation, number, 0).pixels, PIXELS, SPEC, b"one")
+            pool.submit(AugmentedView(augmentation, number, 0).pixels, PIXELS, SPEC, b"one")
             for number in range(40)
         ]
         views = [future.result() for future in futures]
@@ -97,7 +100,7 @@ def test_views_in_threads_and_dropout_in_training_do_not_disturb_each_other(augm
         torch.manual_seed(0)
         with ThreadPoolExecutor(2) as pool:
             futures = [
-                pool.submit(View(augmentation, number, 0).pixels, PIXELS, SPEC, b"one")
+                pool.submit(AugmentedView(augmentation, number, 0).pixels, PIXELS, SPEC, b"one")
                 for number in range(40)
             ]
             while len(beside) < 50 or not all(future.done() for future in futures):
@@ -110,7 +113,7 @@ def test_views_in_threads_and_dropout_in_training_do_not_disturb_each_other(augm
 
 
 def test_a_pickled_view_draws_the_same(augmentation):
-    view = View(augmentation, 3, 1)
+    view = AugmentedView(augmentation, 3, 1)
     again = pickle.loads(pickle.dumps(view))
     assert again.key() == view.key()
     assert torch.equal(again.pixels(PIXELS, SPEC, b"x"), view.pixels(PIXELS, SPEC, b"x"))
@@ -119,20 +122,22 @@ def test_a_pickled_view_draws_the_same(augmentation):
 def test_the_key_states_augmentation_number_and_seed():
     kinds = ["light", "medium", "trivial", v2.RandomVerticalFlip()]
     views = [
-        View(make_augmentation(kind), number, seed)
+        AugmentedView(make_augmentation(kind), number, seed)
         for kind in kinds
         for number in (0, 1, 11)
         for seed in (0, 1, 11)
     ]
     assert len({view.key() for view in views}) == len(views)
-    assert View(make_augmentation("light"), np.int64(2), np.uint32(7)).key() == "light:1|2|7"
-    assert View(make_augmentation(draws_from_everywhere), 0, 0).key() is None
+    assert (
+        AugmentedView(make_augmentation("light"), np.int64(2), np.uint32(7)).key() == "light:1|2|7"
+    )
+    assert AugmentedView(make_augmentation(draws_from_everywhere), 0, 0).key() is None
 
 
 def test_a_seed_of_any_integer_type_draws_the_same():
     light = make_augmentation("light")
     views = [
-        View(light, kind(2), kind(7)).pixels(PIXELS, SPEC, b"x")
+        AugmentedView(light, kind(2), kind(7)).pixels(PIXELS, SPEC, b"x")
         for kind in (int, np.int64, np.uint8)
     ]
     assert torch.equal(views[0], views[1])
@@ -181,7 +186,7 @@ def test_a_crop_lies_in_the_image(height, width, spec, seed):
 def test_any_image_becomes_the_network_s_square(name, height, width, spec, seed):
     pixels = np.full((height, width, 3), 100, dtype=np.uint8)
     pixels.setflags(write=False)
-    view = View(make_augmentation(name), 0, seed).pixels(pixels, spec, b"x")
+    view = AugmentedView(make_augmentation(name), 0, seed).pixels(pixels, spec, b"x")
     assert view.shape == (3, spec.size, spec.size)
     assert view.dtype == torch.uint8
 
@@ -279,7 +284,7 @@ def test_writing_to_a_view_does_not_change_the_user_s_pixels(shape, spec):
 
 
 def test_the_crops_of_version_1_stay_what_they_are():
-    # Views are kept from run to run under the name "light:1": change it with these.
+    # AugmentedActivations are kept from run to run under the name "light:1": change it with these.
     spec = InputSpec(224, 256, **PLAIN)
     rng = Random(0)
     crops = [draw_crop(375, 500, spec, rng) for _ in range(3)]

@@ -9,7 +9,7 @@ from torchvision import transforms as v1
 from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
-from sktransfer.images._augment import View, make_augmentation
+from sktransfer.images._augment import AugmentedView, make_augmentation
 from sktransfer.images._preprocess import preprocess
 
 SPEC = InputSpec(32, 36, mean=(0, 0, 0), std=(1, 1, 1))
@@ -17,7 +17,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 
 
 def _view(transform, pixels=PIXELS):
-    return View(make_augmentation(transform), 0, 0).pixels(pixels, SPEC, b"digest")
+    return AugmentedView(make_augmentation(transform), 0, 0).pixels(pixels, SPEC, b"digest")
 
 
 class OwnFlip(v2.RandomHorizontalFlip):

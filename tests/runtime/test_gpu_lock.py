@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from sktransfer import PretrainedFeatureTransformer, count_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.extraction import _extract
 from sktransfer.runtime import _gpu_lock
-from sktransfer.runtime._gpu_lock import Lease, gpu_lease
+from sktransfer.runtime._gpu_lock import GpuLock, gpu_lock
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -25,7 +25,7 @@ class Holder:
         reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            with Lease(name):
+            with GpuLock(name):
                 os.write(writing, f"{time.monotonic()}\n".encode())
                 time.sleep(seconds)
                 os.write(writing, f"{time.monotonic()}\n".encode())
@@ -76,7 +76,7 @@ def test_more_processes_when_asked(name, monkeypatch):
 
 
 def test_gpus_are_leased_one_by_one(name):
-    with Lease(name), Lease(name + "-other"):
+    with GpuLock(name), GpuLock(name + "-other"):
         pass  # the second does not wait for the first
 
 
@@ -84,12 +84,12 @@ def test_a_killed_process_gives_its_lease_back(name):
     holder = Holder(name, 600)
     holder.read_time()
     holder.kill()
-    with Lease(name):
+    with GpuLock(name):
         pass
 
 
 def test_threads_of_a_process_hold_it_together_and_blocks_nest(name):
-    lease, both = Lease(name), threading.Barrier(2)
+    lease, both = GpuLock(name), threading.Barrier(2)
 
     def work():
         with lease, lease:
@@ -101,15 +101,15 @@ def test_threads_of_a_process_hold_it_together_and_blocks_nest(name):
     for thread in threads:
         thread.join()
     assert not both.broken
-    with Lease(name):  # free again
+    with GpuLock(name):  # free again
         pass
 
 
 def test_it_is_given_back_when_the_work_fails(name):
-    lease = Lease(name)
+    lease = GpuLock(name)
     with pytest.raises(ZeroDivisionError), lease:
         1 / 0  # noqa: B018
-    with Lease(name):
+    with GpuLock(name):
         pass
 
 
@@ -120,7 +120,7 @@ def test_a_fork_does_not_keep_it(name):
             time.sleep(30)
             os._exit(0)
     try:
-        with Lease(name):
+        with GpuLock(name):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -130,17 +130,17 @@ def test_a_fork_does_not_keep_it(name):
 @pytest.mark.parametrize("value", ["0", "-1", "two", ""])
 def test_a_wrong_number_of_processes_is_an_error_that_names_the_variable(name, monkeypatch, value):
     monkeypatch.setenv("SKTRANSFER_GPU_PROCESSES", value)
-    with pytest.raises(ValueError, match=f"SKTRANSFER_GPU_PROCESSES.*'{value}'"), Lease(name):
+    with pytest.raises(ValueError, match=f"SKTRANSFER_GPU_PROCESSES.*'{value}'"), GpuLock(name):
         pass
 
 
 def test_a_gpu_is_leased_by_its_own_name_and_the_cpu_not_at_all(name, monkeypatch, tmp_path):
-    with gpu_lease(torch.device("cpu")):
+    with gpu_lock(torch.device("cpu")):
         assert not list(tmp_path.rglob("*.lock"))
     emptied = []
     monkeypatch.setattr(_gpu_lock, "_name_of", lambda device: f"{name}-{device}")
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
-    with gpu_lease(torch.device("cuda:1")):
+    with gpu_lock(torch.device("cuda:1")):
         assert [path.name for path in tmp_path.rglob("*.lock")] == [f"{name}-cuda:1-0.lock"]
         assert not emptied
     assert emptied
@@ -151,11 +151,11 @@ def test_an_extraction_holds_its_device_only_where_images_pass(shapes, cache, mo
 
     @contextmanager
     def noted(device):
-        with count_passes() as counter:
+        with count_forward_passes() as counter:
             yield
-        held.append((device, counter.passed))
+        held.append((device, counter.computed))
 
-    monkeypatch.setattr(_extract, "gpu_lease", noted)
+    monkeypatch.setattr(_extract, "gpu_lock", noted)
     transformer = PretrainedFeatureTransformer("mini", device="cpu", feature_cache=cache)
     transformer.fit(shapes[0]).transform(shapes[0])
     assert held == [(torch.device("cpu"), len(shapes[0]))]

@@ -1,17 +1,27 @@
-from sktransfer.runtime._progress import count_passes, record
+import pytest
+
+from sktransfer.runtime._progress import count_forward_passes, count_passes, record
 
 
 def test_only_what_passes_within_the_block_is_counted():
-    record(passed=1)
-    with count_passes() as counter:
-        record(passed=2, kept=3)
-    record(passed=4)
-    assert (counter.passed, counter.kept) == (2, 3)
+    record(computed=1)
+    with count_forward_passes() as counter:
+        record(computed=2, cache_hits=3)
+    record(computed=4)
+    assert (counter.computed, counter.cache_hits) == (2, 3)
 
 
 def test_nested_counters_count_for_themselves():
-    with count_passes() as outer:
-        record(passed=1)
-        with count_passes() as inner:
-            record(passed=2)
-    assert (outer.passed, inner.passed) == (3, 2)
+    with count_forward_passes() as outer:
+        record(computed=1)
+        with count_forward_passes() as inner:
+            record(computed=2)
+    assert (outer.computed, inner.computed) == (3, 2)
+
+
+def test_the_former_name_warns_and_counts_as_before():
+    with pytest.warns(FutureWarning, match="use count_forward_passes"):
+        counting = count_passes()
+    with counting as counter:
+        record(computed=2, cache_hits=3)
+    assert (counter.passed, counter.kept) == (2, 3)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from sktransfer.store import _key_locks
-from sktransfer.store._key_locks import Claims
+from sktransfer.store._key_locks import KeyLocks
 
 needs_locks = pytest.mark.skipif(_key_locks.fcntl is None, reason="needs locks on parts of a file")
 
@@ -19,17 +19,17 @@ KEYS = [key(i) for i in range(10)]
 
 @pytest.fixture
 def path(tmp_path):
-    return str(tmp_path / "folder" / "claims")
+    return str(tmp_path / "folder" / "locks")
 
 
 class Other:
-    """A process that takes claims and holds them."""
+    """A process that takes locks and holds them."""
 
     def __init__(self, path, keys):
         reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            taken = Claims(path).take(keys)
+            taken = KeyLocks(path).acquire(keys)
             os.write(writing, bytes([len(taken)]))
             signal.pause()
         os.close(writing)
@@ -44,35 +44,35 @@ class Other:
 @needs_locks
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_key_is_one_process_s_until_it_ends(path):
-    claims = Claims(path)
-    assert claims.take(KEYS[:3]) == KEYS[:3]
+    locks = KeyLocks(path)
+    assert locks.acquire(KEYS[:3]) == KEYS[:3]
     other = Other(path, KEYS[2:5])
     assert other.n_taken == 2
-    assert claims.take(KEYS[3:6]) == KEYS[5:6]
+    assert locks.acquire(KEYS[3:6]) == KEYS[5:6]
     other.kill()
-    assert claims.take(KEYS[3:6]) == KEYS[3:5]
+    assert locks.acquire(KEYS[3:6]) == KEYS[3:5]
 
 
 @needs_locks
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_what_is_released_is_free_and_the_rest_is_not(path):
-    claims = Claims(path)
-    claims.take(KEYS)
-    claims.release(KEYS[:4])
+    locks = KeyLocks(path)
+    locks.acquire(KEYS)
+    locks.release(KEYS[:4])
     other = Other(path, KEYS)
     assert other.n_taken == 4
     other.kill()
-    claims.release(KEYS[4:])
+    locks.release(KEYS[4:])
     other = Other(path, KEYS)
     assert other.n_taken == 10
     other.kill()
 
 
 def test_a_key_is_one_thread_s(path):
-    claims, taken, lock = Claims(path), [], threading.Lock()
+    locks, taken, lock = KeyLocks(path), [], threading.Lock()
 
     def work():
-        mine = claims.take(KEYS)
+        mine = locks.acquire(KEYS)
         with lock:
             taken.extend(mine)
 
@@ -82,8 +82,8 @@ def test_a_key_is_one_thread_s(path):
     for thread in threads:
         thread.join()
     assert sorted(taken) == KEYS
-    claims.release(KEYS)
-    assert claims.take(KEYS) == KEYS
+    locks.release(KEYS)
+    assert locks.acquire(KEYS) == KEYS
 
 
 @pytest.mark.parametrize("broken", ["no fcntl", "no folder", "no locks"])
@@ -91,7 +91,7 @@ def test_where_nothing_can_be_locked_every_claim_is_granted(broken, path, monkey
     if broken == "no fcntl":
         monkeypatch.setattr(_key_locks, "fcntl", None)
     elif broken == "no folder":
-        path = os.path.join(__file__, "claims")
+        path = os.path.join(__file__, "locks")
     elif _key_locks.fcntl is not None:
 
         def no_locks(*arguments):
@@ -99,18 +99,18 @@ def test_where_nothing_can_be_locked_every_claim_is_granted(broken, path, monkey
 
         monkeypatch.setattr(_key_locks.fcntl, "lockf", no_locks)
     for _ in range(2):
-        claims = Claims(path)
-        assert claims.take(KEYS) == KEYS
-        assert claims.take(KEYS) == []  # but once in this process
-        claims.release(KEYS)
-        assert claims.take(KEYS) == KEYS
+        locks = KeyLocks(path)
+        assert locks.acquire(KEYS) == KEYS
+        assert locks.acquire(KEYS) == []  # but once in this process
+        locks.release(KEYS)
+        assert locks.acquire(KEYS) == KEYS
 
 
 def test_no_file_stays_open(path):
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("needs /proc")
-    claims = Claims(path)
+    locks = KeyLocks(path)
     before = len(os.listdir("/proc/self/fd"))
-    claims.take(KEYS)
-    claims.release(KEYS)
+    locks.acquire(KEYS)
+    locks.release(KEYS)
     assert len(os.listdir("/proc/self/fd")) == before

@@ -261,7 +261,7 @@ def test_reading_alone_writes_uses_once_a_minute_at_most(store, monkeypatch, clo
     store.put_many(items)
     writes = []
     monkeypatch.setattr(
-        _lmdb.StoreFile, "write_uses", lambda file: writes.append(len(file._touched))
+        _lmdb.LmdbFile, "write_uses", lambda file: writes.append(len(file._touched))
     )
     store._file._touched_at = time.monotonic()
     clock[0] += 60
@@ -403,7 +403,7 @@ def test_a_full_disk_turns_the_store_off_with_one_warning(store, monkeypatch, er
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(_lmdb.StoreFile, "_append", fail)
+    monkeypatch.setattr(_lmdb.LmdbFile, "_append", fail)
     with pytest.warns(FeatureCacheWarning, match=r"is off for this process.*feature_cache=None"):
         store.put_many(make_rows(10, seed=1))
     with warnings.catch_warnings():
@@ -414,7 +414,7 @@ def test_a_full_disk_turns_the_store_off_with_one_warning(store, monkeypatch, er
 
 def test_a_full_map_evicts_and_tries_again(store, monkeypatch):
     store.put_many(make_rows(100))
-    append, calls = _lmdb.StoreFile._append, []
+    append, calls = _lmdb.LmdbFile._append, []
 
     def fail_once(*args):
         calls.append(args)
@@ -422,7 +422,7 @@ def test_a_full_map_evicts_and_tries_again(store, monkeypatch):
             raise lmdb.MapFullError("full")
         append(*args)
 
-    monkeypatch.setattr(_lmdb.StoreFile, "_append", fail_once)
+    monkeypatch.setattr(_lmdb.LmdbFile, "_append", fail_once)
     items = make_rows(10, seed=1)
     store.put_many(items)
     assert_found(store, items)
@@ -622,7 +622,7 @@ def test_a_disk_that_fails_finds_no_digests_and_warns_once(store, monkeypatch):
     def fail(*arguments):
         raise lmdb.DiskError("disk full")
 
-    monkeypatch.setattr(_lmdb.StoreFile, "get_digests", fail)
+    monkeypatch.setattr(_lmdb.LmdbFile, "get_digests", fail)
     with pytest.warns(FeatureCacheWarning, match="disk full"):
         assert store.get_digests([bytes(16)] * 2) == [None] * 2
     assert store.get_digests([bytes(16)] * 2) == [None] * 2

@@ -1,12 +1,12 @@
 import numpy as np
 import torch
 
-from sktransfer.training._data import Batches, TrainingSet, Views, seed_of
+from sktransfer.training._data import AugmentedActivations, Batches, TrainingSet, seed_of
 
 
 def training_set(n=40):
     X = np.arange(n * 3, dtype=np.float32).reshape(n, 3)
-    return TrainingSet(Views.fixed(X), X[:, :1].copy(), np.ones(n))
+    return TrainingSet(AugmentedActivations.fixed(X), X[:, :1].copy(), np.ones(n))
 
 
 def test_every_sample_is_in_one_batch_with_its_target():
@@ -41,18 +41,20 @@ def test_kept_views_take_turns_and_are_extracted_once():
         asked.append(number)
         return np.full((2, 1), number)
 
-    views = Views(extract, 3)
+    views = AugmentedActivations(extract, 3)
     assert [int(views.of_epoch(epoch)[0, 0]) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert asked == [0, 1, 2]
-    assert len(views.to_start_from()) == 3
+    assert len(views.for_the_head_start()) == 3
 
 
 def test_fresh_views_are_new_in_each_epoch_and_one_at_a_time_is_held():
-    views = Views(lambda number: np.full((2, 1), number), None)
+    views = AugmentedActivations(lambda number: np.full((2, 1), number), None)
     assert [int(views.of_epoch(epoch)[0, 0]) for epoch in range(4)] == [0, 1, 2, 3]
     assert len(views._kept) == 1
 
 
 def test_views_can_be_followed_by_other_images():
-    views = Views(lambda number: np.full((2, 1), number), 2).followed_by(np.array([[9]]))
+    views = AugmentedActivations(lambda number: np.full((2, 1), number), 2).concatenated_with(
+        np.array([[9]])
+    )
     assert views.of_epoch(1).ravel().tolist() == [1, 1, 9]

@@ -22,7 +22,7 @@ def test_a_small_pool_is_kept_whole():
 
 
 def test_two_pools_follow_each_other():
-    both = images_of([0, 1]).followed_by(images_of([2]))
+    both = images_of([0, 1]).concatenated_with(images_of([2]))
     assert both.targets.argmax(1).tolist() == [0, 1, 2]
     assert len(both) == len(both.weights) == len(both.counts) == 3
 

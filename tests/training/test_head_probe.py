@@ -7,15 +7,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sktransfer.training._config import Recipe
-from sktransfer.training._head import _PROBE_C, only_a_linear_head, pooled_rows, start_head
+from sktransfer.training._config import TrainingConfig
+from sktransfer.training._head import _PROBE_C, is_linear_probe, pooled_rows, start_head
 from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
 
 
 def head_for_classes(head, rows, labels, n_classes, weights=None):
     targets = ClassTargets(n_classes)
     weights = np.ones(len(rows)) if weights is None else weights
-    return start_head(Recipe(head=head), rows, targets.encode(labels), weights, weights, targets)
+    return start_head(
+        TrainingConfig(head=head), rows, targets.encode(labels), weights, weights, targets
+    )
 
 
 @torch.no_grad()
@@ -80,7 +82,9 @@ def test_each_label_has_a_probe_of_its_own():
     rows, positions = make_blobs(60, n_features=4, centers=4, random_state=0)
     labels = np.stack([positions % 2, positions > 1, np.ones(60), np.zeros(60)], axis=1)
     targets = LabelTargets.of(labels, np.ones(60), balanced=True)
-    head = start_head(Recipe(), rows, targets.encode(labels), np.ones(60), np.ones(60), targets)
+    head = start_head(
+        TrainingConfig(), rows, targets.encode(labels), np.ones(60), np.ones(60), targets
+    )
     assert ((outputs_of(head, rows) > 0) == labels).mean() > 0.95
 
 
@@ -90,7 +94,9 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
     rows = rng.normal(size=(80, 5))
     numbers = rows @ rng.normal(size=(5, n_outputs)) * 100 + 7
     targets = NumberTargets.of(numbers, np.ones(80))
-    head = start_head(Recipe(), rows, targets.encode(numbers), np.ones(80), np.ones(80), targets)
+    head = start_head(
+        TrainingConfig(), rows, targets.encode(numbers), np.ones(80), np.ones(80), targets
+    )
     predicted = targets.decode(outputs_of(head, rows))
     np.testing.assert_allclose(predicted, numbers, rtol=0.05, atol=5)
 
@@ -98,14 +104,14 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
 @pytest.mark.parametrize(
     ("recipe", "stages", "expected"),
     [
-        (Recipe(), nn.Identity(), True),
-        (Recipe(dropout=0.1), nn.Identity(), False),
-        (Recipe(head=(8,)), nn.Identity(), False),
-        (Recipe(), nn.Linear(2, 2), False),
+        (TrainingConfig(), nn.Identity(), True),
+        (TrainingConfig(dropout=0.1), nn.Identity(), False),
+        (TrainingConfig(head=(8,)), nn.Identity(), False),
+        (TrainingConfig(), nn.Linear(2, 2), False),
     ],
 )
 def test_the_best_head_is_unique_where_nothing_else_trains(recipe, stages, expected):
-    assert only_a_linear_head(recipe, stages) == expected
+    assert is_linear_probe(recipe, stages) == expected
 
 
 def test_a_search_fits_one_probe_for_each_fold(monkeypatch):

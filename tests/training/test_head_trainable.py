@@ -35,7 +35,7 @@ def test_stages_are_let_train_from_the_head_down():
     stages = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2), nn.Flatten())
     part = TrainablePart(stages, nn.Linear(2, 2))
     for n_stages, expected in [(0, 0), (1, 1), (2, 2), (5, 3), (None, 3)]:
-        part.let_train(n_stages)
+        part.set_trainable(n_stages)
         training = [stage.weight.requires_grad for stage in stages[:3]]
         assert training == [False] * (3 - expected) + [True] * expected
         assert part.head.weight.requires_grad

@@ -7,8 +7,8 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sktransfer.training._checkpoint import Checkpoint
-from sktransfer.training._config import Recipe
-from sktransfer.training._data import TrainingSet, Views
+from sktransfer.training._config import TrainingConfig
+from sktransfer.training._data import AugmentedActivations, TrainingSet
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net, outputs, records
 from sktransfer.training._optim import WeightedLoss
@@ -19,12 +19,12 @@ CPU = torch.device("cpu")
 def training_set(n=40, seed=0):
     X = np.random.default_rng(seed).normal(size=(n, 6)).astype(np.float32)
     targets = np.eye(2, dtype=np.float32)[(X[:, 0] > 0).astype(int)]
-    return TrainingSet(Views.fixed(X), targets, np.ones(n))
+    return TrainingSet(AugmentedActivations.fixed(X), targets, np.ones(n))
 
 
 def net(head=None, recipe=None, **changes):
     torch.manual_seed(0)
-    recipe = recipe or Recipe(lr=0.05, weight_decay=0.0)
+    recipe = recipe or TrainingConfig(lr=0.05, weight_decay=0.0)
     part = TrainablePart(nn.Identity(), head or nn.Linear(6, 2))
     options = {"n_epochs": 20, "batch_size": 8, "seed": 0, "device": CPU, **changes}
     return make_net(part, WeightedLoss("softmax"), recipe, **options)
@@ -48,21 +48,21 @@ def _own_random_state():
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", torch.optim.RAdam])
 def test_the_net_learns_what_can_be_learned(optimizer):
     data = training_set()
-    fitted = net(recipe=Recipe(lr=0.1, optimizer=optimizer), n_epochs=40).fit(data)
+    fitted = net(recipe=TrainingConfig(lr=0.1, optimizer=optimizer), n_epochs=40).fit(data)
     assert accuracy(fitted, data) >= 0.9
 
 
 def test_an_optimizer_gets_its_parameters():
-    fitted = net(recipe=Recipe(optimizer_params={"betas": (0.5, 0.6)}), n_epochs=1)
+    fitted = net(recipe=TrainingConfig(optimizer_params={"betas": (0.5, 0.6)}), n_epochs=1)
     assert fitted.fit(training_set()).optimizer_.param_groups[0]["betas"] == (0.5, 0.6)
 
 
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (Recipe(optimizer_params={"momentum": 1}), "optimizer='adamw'.*momentum"),
-        (Recipe(optimizer=torch.optim.LBFGS), "optimizer=.*LBFGS.*groups of parameters"),
-        (Recipe(optimizer=dict), "optimizer=.*dict.*groups of parameters"),
+        (TrainingConfig(optimizer_params={"momentum": 1}), "optimizer='adamw'.*momentum"),
+        (TrainingConfig(optimizer=torch.optim.LBFGS), "optimizer=.*LBFGS.*groups of parameters"),
+        (TrainingConfig(optimizer=dict), "optimizer=.*dict.*groups of parameters"),
     ],
 )
 def test_an_optimizer_that_can_not_be_made_is_named(recipe, message):
@@ -98,7 +98,7 @@ def test_gradients_are_no_longer_than_their_limit():
             grads = [parameter.grad.norm() for _, parameter in named_parameters]
             norms.append(torch.stack(grads).norm().item())
 
-    net(recipe=Recipe(max_grad_norm=0.01), callbacks=[Watching()]).fit(training_set())
+    net(recipe=TrainingConfig(max_grad_norm=0.01), callbacks=[Watching()]).fit(training_set())
     assert max(norms) <= 0.0101
 
 
@@ -116,15 +116,15 @@ def test_a_stage_is_in_training_mode_but_for_frozen_batch_norm(batch_norm):
     part = TrainablePart(stages, nn.Linear(6, 2), batch_norm)
     before = stages[0].running_mean.clone()
     options = {"n_epochs": 2, "batch_size": 8, "seed": 0, "device": CPU}
-    make_net(part, WeightedLoss("softmax"), Recipe(), validation=training_set(8, 1), **options).fit(
-        data
-    )
+    make_net(
+        part, WeightedLoss("softmax"), TrainingConfig(), validation=training_set(8, 1), **options
+    ).fit(data)
     assert modes == {True: 10, False: 2}
     assert stages[0].running_mean.equal(before) == (batch_norm == "frozen")
 
 
 def test_early_stopping_restores_the_best_epoch():
-    recipe = Recipe(lr=1.0, weight_decay=0.0, n_iter_no_change=3)
+    recipe = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=3)
     noise = training_set(30, seed=1)
     noise.targets = noise.targets.roll(1, 0)
     fitted = net(recipe=recipe, validation=noise, n_epochs=60).fit(training_set())
@@ -139,7 +139,7 @@ def test_early_stopping_restores_the_best_epoch():
 
 def test_records_are_plain_and_tell_the_score_on_what_is_held_out():
     validation = training_set(20, seed=1)
-    recipe = Recipe(lr=0.05, n_iter_no_change=50)
+    recipe = TrainingConfig(lr=0.05, n_iter_no_change=50)
     fitted = net(recipe=recipe, validation=validation, n_epochs=3).fit(training_set())
     for number, record in enumerate(records(fitted), start=1):
         assert record.keys() >= {"epoch", "train_loss", "valid_loss", "valid_score", "lr", "dur"}
@@ -176,7 +176,7 @@ def test_an_interrupted_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path,
     def started(**changes):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Dropout(0.3), nn.Linear(6, 2))
-        recipe = Recipe(lr=0.05, mix="mixup", n_iter_no_change=n_iter_no_change)
+        recipe = TrainingConfig(lr=0.05, mix="mixup", n_iter_no_change=n_iter_no_change)
         validation = None if n_iter_no_change is None else training_set(20, seed=1)
         return net(head, recipe, validation=validation, n_epochs=6, **changes)
 
@@ -192,7 +192,7 @@ def test_an_interrupted_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path,
 
 
 def test_a_fit_that_was_killed_when_it_had_stopped_trains_no_further(tmp_path, monkeypatch):
-    recipe = Recipe(lr=1.0, weight_decay=0.0, n_iter_no_change=2)
+    recipe = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=2)
 
     def started(where):
         return net(
@@ -211,7 +211,7 @@ def test_a_fit_that_was_killed_when_it_had_stopped_trains_no_further(tmp_path, m
 
 def test_a_pickle_holds_neither_optimizer_nor_data_nor_callbacks():
     data = training_set(4000)
-    recipe = Recipe(n_iter_no_change=2)
+    recipe = TrainingConfig(n_iter_no_change=2)
     fitted = net(recipe=recipe, validation=data, n_epochs=1, batch_size=4000).fit(data)
     pickled = pickle.dumps(fitted)
     assert len(pickled) < 20_000  # the data have 96,000 bytes
@@ -231,8 +231,8 @@ def test_outputs_do_not_depend_on_neighbours_in_the_batch():
 
 def test_mixed_precision_trains_and_predicts_in_float32():
     data = training_set()
-    fitted = net(recipe=Recipe(lr=0.1, training_precision="bfloat16")).fit(data)
+    fitted = net(recipe=TrainingConfig(lr=0.1, training_precision="bfloat16")).fit(data)
     assert {p.dtype for p in fitted.module_.parameters()} == {torch.float32}
     assert accuracy(fitted, data) >= 0.9
-    exact = net(recipe=Recipe(lr=0.1)).fit(data)
+    exact = net(recipe=TrainingConfig(lr=0.1)).fit(data)
     assert not weights_of(fitted).equal(weights_of(exact))

@@ -29,16 +29,16 @@ def find_architecture(name: str) -> Architecture | None:
     return None
 
 
-def named_architecture(name: str, passport: dict[str, Any] | None) -> Architecture:
-    """Return the architecture that a name, or a file's passport, asks for."""
-    wanted = passport["architecture"] if passport else name
+def named_architecture(name: str, metadata: dict[str, Any] | None) -> Architecture:
+    """Return the architecture that a name, or a file's metadata, asks for."""
+    wanted = metadata["architecture"] if metadata else name
     architecture = find_architecture(wanted)
     if architecture is not None:
         return architecture
     known = names("timm") if wanted.startswith("timm:") else names()
     close = get_close_matches(wanted, known) or known[:3]
     listed = f"{', '.join(close)} and others, see list_backbones()"
-    if passport:
+    if metadata:
         raise WeightsError(
             f"backbone={name!r} asks for the architecture {wanted!r}, which this version does not "
             f"have; it has {listed}"

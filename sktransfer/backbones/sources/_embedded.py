@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ..._spec import InputSpec, WeightsOffer
-from .._architecture import Anatomy, Architecture
-from .._weights import load_strictly, read_passport, read_tensors
+from .._architecture import Architecture, NetworkStructure
+from .._weights import load_strictly, read_metadata, read_tensors
 
 # channels and number of residual blocks of stage1 .. stage4
 _STAGES = ((32, 1), (64, 2), (128, 2), (256, 1))
@@ -82,7 +82,7 @@ _INPUT = InputSpec(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
 )
-_ANATOMY = Anatomy(
+_STRUCTURE_OF_MINI = NetworkStructure(
     stages={name: (name,) for name in ("stem", "stage1", "stage2", "stage3", "stage4")},
     head=("fc.",),
 )
@@ -100,7 +100,7 @@ def architecture(name: str) -> Architecture | None:
         name=name,
         source="embedded",
         build=MiniNet,
-        anatomy=lambda model: _ANATOMY,
+        structure=lambda model: _STRUCTURE_OF_MINI,
         input=lambda: _offer().input if _FILE.is_file() else _INPUT,
         offers=lambda: {"CIFAR10": _offer()} if _FILE.is_file() else {},
         pretrained=_pretrained,
@@ -109,12 +109,12 @@ def architecture(name: str) -> Architecture | None:
 
 def _offer() -> WeightsOffer:
     path = os.fspath(_FILE)
-    passport = read_passport(path)
+    metadata = read_metadata(path)
     return WeightsOffer(
         name="CIFAR10",
         location=path,
-        input=InputSpec.from_mapping(passport["input"]),
-        licence=passport["licence"],
+        input=InputSpec.from_mapping(metadata["input"]),
+        licence=metadata["licence"],
         n_bytes=0,  # to download
     )
 
@@ -124,6 +124,9 @@ def _pretrained(
 ) -> nn.Module:
     model = architecture.empty(params)
     load_strictly(
-        model, read_tensors(offer.location), _ANATOMY.head, f"backbone={architecture.name!r}"
+        model,
+        read_tensors(offer.location),
+        _STRUCTURE_OF_MINI.head,
+        f"backbone={architecture.name!r}",
     )
     return model

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..._spec import InputSpec, WeightsOffer
-from .._architecture import Anatomy, Architecture
+from .._architecture import Architecture, NetworkStructure
 from .._stages import CLASS_TOKEN, FEATURE_MAPS, StageTable, outside
 
 
@@ -43,7 +43,7 @@ def architecture(name: str) -> Architecture | None:
         name=name,
         source="registered",
         build=registration.builder,
-        anatomy=partial(_anatomy, name, registration),
+        structure=partial(_structure, name, registration),
         input=lambda: registration.input,
         offers=lambda: {"default": offer},
         pretrained=_as_built,
@@ -55,7 +55,7 @@ def _as_built(architecture: Architecture, offer: WeightsOffer, params: dict[str,
     return architecture.random(params)
 
 
-def _anatomy(name: str, registration: Registration, model: Any) -> Anatomy:
+def _structure(name: str, registration: Registration, model: Any) -> NetworkStructure:
     if not isinstance(model, nn.Module):
         raise TypeError(f"the builder registered as {name!r} returned {model!r}, not an nn.Module")
     for stage, steps in registration.stages.items():
@@ -67,7 +67,7 @@ def _anatomy(name: str, registration: Registration, model: Any) -> Anatomy:
                     f"stage {stage!r} of the registered backbone {name!r} names the submodule "
                     f"{step!r}, which {type(model).__name__} does not have"
                 ) from None
-    return Anatomy(
+    return NetworkStructure(
         stages=registration.stages,
         head=outside(model, registration.stages),
         layout=CLASS_TOKEN if registration.class_token else FEATURE_MAPS,

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..._spec import InputSpec, WeightsOffer
 from ...exceptions import WeightsError, WeightsNotFoundError
-from .._architecture import Anatomy, Architecture
+from .._architecture import Architecture, NetworkStructure
 from .._stages import Layout, outside
 from .._trace import trace_stages
 
@@ -40,14 +40,14 @@ def architecture(name: str) -> Architecture | None:
         name=name,
         source="timm",
         build=partial(_build, timm_name),
-        anatomy=_anatomy,
+        structure=_structure,
         input=lambda: _input(_config(timm_name)),
         offers=lambda: _offers(timm_name),
         pretrained=_pretrained,
         size_param="img_size",
         # some of its layers compute what they hold, and no file of weights has it
         builds_empty=False,
-        at_hand=_at_hand,
+        is_downloaded=_is_downloaded,
     )
 
 
@@ -131,7 +131,7 @@ def _offers(timm_name: str) -> dict[str, WeightsOffer]:
     return offers
 
 
-def _at_hand(offer: WeightsOffer) -> bool:
+def _is_downloaded(offer: WeightsOffer) -> bool:
     """Tell whether the Hugging Face cache holds the weights, in either of their formats."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -174,7 +174,7 @@ def _pretrained(
         raise WeightsError(f"the weights of {title} don't fit: {error}") from error
 
 
-def _anatomy(model: nn.Module) -> Anatomy:
+def _structure(model: nn.Module) -> NetworkStructure:
     config = model.pretrained_cfg
     size = _only_size(model)
     n_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
@@ -191,7 +191,7 @@ def _anatomy(model: nn.Module) -> Anatomy:
         head = tuple(f"{name}." for name in classifiers)
     pooling = getattr(model, "global_pool", "avg")
     own = _POOLINGS.get(pooling, "avg") if isinstance(pooling, str) else "avg"
-    return Anatomy(
+    return NetworkStructure(
         stages=stages,
         head=head,
         layout=Layout(

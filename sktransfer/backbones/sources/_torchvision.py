@@ -13,14 +13,14 @@ from torch import nn
 from torchvision import models
 
 from ..._spec import InputSpec, WeightsOffer
-from .._architecture import Anatomy, Architecture
+from .._architecture import Architecture, NetworkStructure
 from .._stages import CLASS_TOKEN, FEATURE_MAPS, Layout, StageTable, Step
 from .._weights import download, downloaded_path, load_strictly, read_state_dict
 from ._torchvision_steps import ChannelsFirst, ChannelsLast, FinalReLU, TransformInput, VitTokens
 
 
 @dataclass(frozen=True)
-class OneSize:
+class FixedSize:
     """A network that takes one image size, settled when it is built.
 
     Attributes
@@ -51,7 +51,7 @@ class Family:
     head : tuple of str
         Prefixes of the parameter names that are not part of any stage.
     layout : Layout
-    one_size : OneSize or None
+    one_size : FixedSize or None
     params : dict
         What the builder always gets.
     """
@@ -60,7 +60,7 @@ class Family:
     stages: StageTable | Callable[[nn.Module], StageTable]
     head: tuple[str, ...]
     layout: Layout = FEATURE_MAPS
-    one_size: OneSize | None = None
+    one_size: FixedSize | None = None
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -170,7 +170,7 @@ FAMILIES = (
         {"stem": ("stem",), **{f"block{i + 1}": (f"blocks.{i}",) for i in range(4)}},
         ("classifier.",),
         # the windows of the first block divide its maps, a quarter of the image's side
-        one_size=OneSize("input_size", lambda n: (n, n), lambda m: 4 * m.blocks[0].grid_size[0]),
+        one_size=FixedSize("input_size", lambda n: (n, n), lambda m: 4 * m.blocks[0].grid_size[0]),
     ),
     Family(
         r"mnasnet\d_\d+", partial(_by_resolution, container="layers", n_last=3), ("classifier.",)
@@ -226,7 +226,7 @@ FAMILIES = (
         ("heads.",),
         layout=CLASS_TOKEN,
         # a position was learned for every patch
-        one_size=OneSize("image_size", int, lambda model: model.image_size),
+        one_size=FixedSize("image_size", int, lambda model: model.image_size),
     ),
 )
 
@@ -247,14 +247,14 @@ def architecture(name: str) -> Architecture | None:
         name=name,
         source="torchvision",
         build=partial(models.get_model, name, weights=None),
-        anatomy=partial(_anatomy, family),
+        structure=partial(_structure, family),
         input=lambda: _input(table.DEFAULT),
         offers=lambda: _offers(family, table),
         pretrained=_pretrained,
         params=family.params,
         size_param=family.one_size.param if family.one_size else None,
         published_params=lambda: table.DEFAULT.meta["num_params"],
-        at_hand=lambda offer: os.path.exists(downloaded_path(offer.location)),
+        is_downloaded=lambda offer: os.path.exists(downloaded_path(offer.location)),
     )
 
 
@@ -266,8 +266,8 @@ def _family(name: str) -> Family | None:
     return next((family for family in FAMILIES if matches(family, name)), None)
 
 
-def _anatomy(family: Family, model: nn.Module) -> Anatomy:
-    return Anatomy(
+def _structure(family: Family, model: nn.Module) -> NetworkStructure:
+    return NetworkStructure(
         stages=family.stages(model) if callable(family.stages) else family.stages,
         head=family.head,
         layout=family.layout,
@@ -327,5 +327,5 @@ def _pretrained(
     title = f"backbone={architecture.name!r}, weights={offer.name!r}"
     state = read_state_dict(download(offer.location, title))
     model = architecture.empty(params)
-    load_strictly(model, state, architecture.anatomy(model).head, title)
+    load_strictly(model, state, architecture.structure(model).head, title)
     return model

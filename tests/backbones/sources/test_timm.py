@@ -64,7 +64,7 @@ def test_the_last_activation_is_that_of_forward_features(case):
     theirs = timm.create_model(case.name, **case.params).eval()
     loaded = theirs.load_state_dict(case.backbone.model.state_dict(), strict=False)
     assert not loaded.unexpected_keys
-    assert all(key.startswith(case.backbone.anatomy.head) for key in loaded.missing_keys)
+    assert all(key.startswith(case.backbone.structure.head) for key in loaded.missing_keys)
     spec = case.backbone.spec.input
     with torch.inference_mode():
         expected = theirs.forward_features(Normalise(spec.mean, spec.std)(case.images))
@@ -137,7 +137,7 @@ def test_all_tensors_of_a_stage_move_with_it(case):
 
 def test_another_image_size_is_refused_or_works(case):
     spec = case.backbone.spec.input.at(96)
-    if case.backbone.anatomy.image_size is None:
+    if case.backbone.structure.image_size is None:
         assert case.backbone.width(case.n_stages, "avg", spec) == case.rows.shape[1]
     else:
         with pytest.raises(ValueError, match="image_size=96 does not fit") as caught:
@@ -188,7 +188,7 @@ def test_a_tuned_timm_network_is_a_backbone_file(tmp_path, nothing_kept):
     backbone = load_backbone("timm:test_vit", {"img_size": 64}, None)
     spec = backbone.spec
     path = str(tmp_path / "tuned.safetensors")
-    passport = {
+    metadata = {
         "architecture": spec.architecture,
         "params": dict(spec.params),
         "input": vars(spec.input),
@@ -196,7 +196,7 @@ def test_a_tuned_timm_network_is_a_backbone_file(tmp_path, nothing_kept):
         "source": "a test",
         "licence": "CC0-1.0",
     }
-    write_backbone_file(path, backbone.model.state_dict(), passport)
+    write_backbone_file(path, backbone.model.state_dict(), metadata)
     again = load_backbone(path)
     assert again.spec.input == spec.input
     assert again.spec.digest == spec.digest

@@ -143,11 +143,11 @@ def test_every_family_has_a_small_member_here():
 def test_every_parameter_of_the_trunk_is_in_one_of_a_few_stages(name):
     architecture = _torchvision.architecture(name)
     model = architecture.empty({}).to("meta")
-    anatomy = architecture.anatomy(model)
-    assert 3 <= len(anatomy.stages) <= 8
-    stages = cut_into_stages(model, anatomy.stages)
+    structure = architecture.structure(model)
+    assert 3 <= len(structure.stages) <= 8
+    stages = cut_into_stages(model, structure.stages)
     in_stages = [id(p) for stage in stages.values() for p in stage.parameters()]
-    of_trunk = [id(p) for n, p in model.named_parameters() if not n.startswith(anatomy.head)]
+    of_trunk = [id(p) for n, p in model.named_parameters() if not n.startswith(structure.head)]
     assert sorted(in_stages) == sorted(of_trunk)
 
 
@@ -156,9 +156,9 @@ def test_the_head_reads_what_the_last_stage_gives(name):
     architecture = _torchvision.architecture(name)
     default = next(iter(architecture.offers().values()))
     model = architecture.empty(dict(default.params)).to("meta").eval()
-    anatomy = architecture.anatomy(model)
+    structure = architecture.structure(model)
     fed = []
-    head = model.get_submodule(anatomy.head[0].removesuffix("."))
+    head = model.get_submodule(structure.head[0].removesuffix("."))
     head.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0].shape[1:]))
     info = backbone_info(name)
     model(torch.empty(1, 3, info.input.size, info.input.size, device="meta"))
@@ -278,9 +278,9 @@ def test_rows_are_what_torchvision_feeds_its_last_linear_layer(case):
     params = {**_torchvision.architecture(case.name).params, **case.params}
     theirs = models.get_model(case.name, weights=None, **params).eval()
     loaded = theirs.load_state_dict(case.backbone.model.state_dict(), strict=False)
-    anatomy = case.backbone.anatomy
+    structure = case.backbone.structure
     assert not loaded.unexpected_keys
-    assert all(key.startswith(anatomy.head) for key in loaded.missing_keys)
+    assert all(key.startswith(structure.head) for key in loaded.missing_keys)
     fed = []
     last = [module for module in theirs.modules() if isinstance(module, nn.Linear)][-1]
     last.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0]))
