@@ -3,8 +3,7 @@
 import numbers
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -18,7 +17,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
-from ._spec import InputSpec
+from ._spec import FittedPlan, InputSpec
 from ._stage_table import StageDiagramMixin, StageTable
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
@@ -28,7 +27,8 @@ from .exceptions import (
     InconsistentVersionWarning,
     UnreadableImageWarning,
 )
-from .extraction._extract import Extraction, ExtractionPlan, extract
+from .extraction._extract import Extraction, extract
+from .extraction._feature_extractor import ExtractionPlan
 from .extraction._precision import PRECISIONS, resolve_precision
 from .images._augment import AugmentedView
 from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
@@ -86,12 +86,12 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             Interval(numbers.Integral, None, -1, closed="right"),
             None,
         ],
-        "feature_cache": [str, os.PathLike, None],
+        "feature_cache": [str, os.PathLike, list, tuple, None],
         "verbose": ["verbose"],
     }
 
     # what `fit` learns under names that are not public
-    _learned: tuple[str, ...] = ("_pixel_range",)
+    _learned: tuple[str, ...] = ("_pixel_range", "_plan")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -185,53 +185,36 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             )
         return PixelRange(float(values[0]), float(values[1]))
 
-    def _resolve_precision(
-        self, backbone: Backbone, input_spec: InputSpec, device: torch.device
-    ) -> str:
-        """Return one precision for a backbone, whatever the depth: estimators share rows."""
-        return resolve_precision(
-            self.precision,
-            device,
-            backbone.spec.digest,
-            input_spec.size,
-            lambda: backbone.frozen(len(backbone.stages), backbone.pooling("auto")),
+    def _fitted_plan(
+        self, backbone: Backbone, input_spec: InputSpec, depths: Sequence[int], pooling: str | None
+    ) -> FittedPlan:
+        """Return what this fit decides about the frozen part."""
+        return FittedPlan(
+            backbone=backbone.spec,
+            input=input_spec,
+            depths=tuple(depths),
+            pooling=pooling,
+            precision=resolve_precision(
+                self.precision, resolve_device(self.device), backbone, input_spec.size
+            ),
         )
 
     def _extract(
         self,
         images: ImageCollection,
         backbone: Backbone,
-        input_spec: InputSpec,
-        n_stages: int,
-        pooling: str | None,
+        plan: FittedPlan,
         batch_size: int | None = None,
         view: AugmentedView | None = None,
         keep: bool = True,
     ) -> Extraction:
-        """Return the activations of all images, and what could not be read.
+        """Return the rows of all images, and what could not be read.
 
         With `keep` false nothing is looked up in the store or put into it.
         """
-        device = resolve_device(self.device)
-        frozen = ExtractionPlan(
-            module=backbone.frozen(n_stages, pooling),
-            spec=backbone.spec,
-            input=input_spec,
-            n_stages=n_stages,
-            pooling=pooling,
-            precision=self._resolve_precision(backbone, input_spec, device),
-            device=device,
-            view=view,
-        )
-        if pooling is not None and 0 < n_stages < len(backbone.stages):
-            frozen = replace(
-                frozen,
-                before=replace(frozen, module=backbone.frozen(n_stages, None), pooling=None),
-                pool=backbone.pool(pooling, n_stages),
-            )
         return extract(
             images,
-            frozen,
+            ExtractionPlan(backbone, plan, resolve_device(self.device), view),
             open_store(self.feature_cache) if keep else None,
             batch_size=batch_size,
             n_jobs=self.n_jobs,

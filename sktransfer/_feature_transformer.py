@@ -3,9 +3,11 @@
 import numbers
 
 import numpy as np
+import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._onnx_export import write_onnx
@@ -21,8 +23,10 @@ class PretrainedFeatureTransformer(
 
     The network is cut at a depth: an image passes the stages ``stages[:depth]``,
     and the last activation is pooled to a row. Nothing is learned from the
-    images. Each row is computed once and kept: folds, candidates of a grid
-    search, other estimators and later runs read it from the store of activations.
+    images. Each row is computed once and stored: folds, candidates of a grid
+    search, other estimators and later runs read it from the store of activations. One
+    forward pass gives the rows of all stage ends, so a search over `depth` passes each
+    image once; without a store the network is passed up to `depth` only.
 
     Parameters
     ----------
@@ -38,9 +42,11 @@ class PretrainedFeatureTransformer(
         of weights such as ``"IMAGENET1K_V1"``; or the path of a state dict
         (``.safetensors``, or ``.pth`` read without running code). None is random
         weights, the same ones each time.
-    depth : int, default=None
+    depth : int, tuple of int, or None, default=None
         Which stages are used, read as a slice: ``stages[:depth]``. None is all of
-        them, -1 all but the last, 0 none (the pixels themselves).
+        them, -1 all but the last, 0 none (the pixels themselves). A tuple such as
+        ``(-2, -1, None)`` is the rows of several depths side by side, from one forward
+        pass.
     pooling : {"auto", "avg", "max", "gem", "cls", "flatten"}, default="auto"
         How the activation becomes a row: average, maximum, generalised mean,
         class token, or every value. ``"auto"`` is what the network's own head
@@ -68,7 +74,8 @@ class PretrainedFeatureTransformer(
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has it
         and rows keep their direction: on a few drawn images its rows keep a cosine of
-        0.999 with those in float32. Rows are float32 either way.
+        0.999 with those in float32. Rows are float32 either way; those of a network in
+        bfloat16 have its 8 significant bits, and take half the disk.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
     feature_cache : str, path-like or None, default="auto"
@@ -83,13 +90,17 @@ class PretrainedFeatureTransformer(
     backbone_spec_ : BackboneSpec
         What was used: architecture, digest of the weights, numbers of the input,
         names of the stages, source and licence.
-    depth_ : int
-        Number of stages in ``stages[:depth]``.
+    depth_ : int, or tuple of int
+        Number of stages in ``stages[:depth]``; one number for each where `depth` is a
+        tuple.
     stages_ : tuple of (name, role, n_params)
         Each stage, "frozen" or "unused", and its number of parameters. It prints as
         a table, and stands below the diagram in a notebook.
     pooling_ : str
         The pooling that was used.
+    precision_ : str
+        The arithmetic that was used, "float32" or "bfloat16". Decided at `fit`: a fitted
+        transformer computes the same rows on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_out_ : int
@@ -133,7 +144,7 @@ class PretrainedFeatureTransformer(
 
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
-        "depth": [numbers.Integral, None],
+        "depth": [numbers.Integral, tuple, list, None],
         "pooling": [StrOptions(set(POOLINGS))],
         "on_error": [StrOptions({"raise", "nan"})],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -249,9 +260,7 @@ class PretrainedFeatureTransformer(
         extraction = self._extract(
             images,
             reload_backbone(self.backbone_spec_),
-            self.backbone_spec_.input.at(self.image_size_),
-            self.depth_,
-            self.pooling_,
+            self._plan,
             None if self.batch_size == "auto" else self.batch_size,
         )
         if self.on_error == "raise":
@@ -294,7 +303,7 @@ class PretrainedFeatureTransformer(
         check_is_fitted(self)
         write_onnx(
             path,
-            [reload_backbone(self.backbone_spec_).frozen(self.depth_, self.pooling_)],
+            [_SideBySide(reload_backbone(self.backbone_spec_), self._plan)],
             "features",
             self.backbone_spec_,
             self.image_size_,
@@ -309,12 +318,55 @@ class PretrainedFeatureTransformer(
 
     def _fit_backbone(self):
         backbone, input_spec = self._load_backbone()
-        self.depth_ = backbone.depth(self.depth, "depth")
-        self.pooling_ = backbone.pooling(self.pooling)
-        self.n_features_out_ = backbone.width(self.depth_, self.pooling_, input_spec)
+        depths, is_several = self._depths(), isinstance(self.depth, (tuple, list))
+        counts = [backbone.depth(depth, "depth") for depth in depths]
+        pooling = backbone.pooling(self.pooling)
+        self._widths = tuple(backbone.width(count, pooling, input_spec) for count in counts)
+        self._plan = self._fitted_plan(backbone, input_spec, counts, pooling)
+        self.depth_ = tuple(counts) if is_several else counts[0]
+        self.pooling_ = self._plan.pooling
+        self.precision_ = self._plan.precision
+        self.n_features_out_ = sum(self._widths)
         self.image_size_ = input_spec.size
-        self.stages_ = stage_table(backbone, self.depth_, rest="unused")
+        self.stages_ = stage_table(backbone, max(counts), rest="unused")
         self.backbone_spec_ = backbone.spec
+
+    def _depths(self):
+        if not isinstance(self.depth, (tuple, list)):
+            return [self.depth]
+        if not self.depth:
+            raise ValueError(
+                "depth must not be empty; use None for all stages, an int, or a tuple of them "
+                f"such as (-1, None), got {self.depth!r}"
+            )
+        return list(self.depth)
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns of `transform`.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Ignored, as scikit-learn's API has it.
+
+        Returns
+        -------
+        names : ndarray of str
+            ``pretrainedfeaturetransformer0`` and so on; where `depth` is a tuple,
+            ``pretrainedfeaturetransformer_layer4_0``, with the name of the last stage
+            before each row.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.depth_, tuple):
+            return super().get_feature_names_out(input_features)
+        prefix = type(self).__name__.lower()
+        ends = ["pixels", *self.backbone_spec_.stages]
+        names = [
+            f"{prefix}_{ends[count]}_{i}"
+            for count, width in zip(self.depth_, self._widths, strict=True)
+            for i in range(width)
+        ]
+        return np.asarray(names, dtype=object)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "backbone_spec_")  # what `fit` sets last
@@ -328,3 +380,14 @@ class PretrainedFeatureTransformer(
         tags.input_tags.allow_nan = self.on_error == "nan"
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+class _SideBySide(nn.Module):
+    """8-bit images to the rows of one depth, or of several side by side, for export."""
+
+    def __init__(self, backbone, plan):
+        super().__init__()
+        self.rows = nn.ModuleList(backbone.frozen(depth, plan.pooling) for depth in plan.depths)
+
+    def forward(self, images):
+        return torch.cat([rows(images) for rows in self.rows], dim=1)

@@ -188,6 +188,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     stages_ : tuple of (name, role, n_params)
         Each stage and the head, "frozen" or "trained", and its number of parameters.
         It prints as a table, and stands below the diagram in a notebook.
+    precision_ : str
+        Arithmetic of the frozen stages, "float32" or "bfloat16". Decided at `fit`: a
+        fitted estimator reads the same activations on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_in_ : int

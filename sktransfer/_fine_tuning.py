@@ -182,7 +182,7 @@ class FineTunedEstimator(ImageEstimator):
         the file, turning it upright, and `pixel_range`.
         """
         check_is_fitted(self)
-        frozen = self._backbone.frozen(self.freeze_depth_, self._pooling_at_cut())
+        frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
         trained = self.net_.module_
         classes = getattr(self, "classes_", None)
         write_onnx(
@@ -366,6 +366,14 @@ class FineTunedEstimator(ImageEstimator):
         self.image_size_ = input_spec.size
         self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
         pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
+        all_frozen = self.freeze_depth_ == len(pristine.stages)
+        self._plan = self._fitted_plan(
+            pristine,
+            input_spec,
+            [self.freeze_depth_],
+            pristine.pooling("auto") if all_frozen else None,
+        )
+        self.precision_ = self._plan.precision
         self._backbone = pristine.fresh(self.freeze_depth_)
         self._structure = {name: getattr(self, name) for name in _STRUCTURE}
 
@@ -495,17 +503,11 @@ class FineTunedEstimator(ImageEstimator):
         return self._extract(
             images,
             self._backbone,
-            self.backbone_spec_.input.at(self.image_size_),
-            self.freeze_depth_,
-            self._pooling_at_cut(),
+            self._plan,
             view=view,
             # a view that is seen once is not worth the disk
             keep=view is None or self.augment_views is not None,
         )
-
-    def _pooling_at_cut(self):
-        all_frozen = self.freeze_depth_ == len(self._backbone.stages)
-        return self._backbone.pooling("auto") if all_frozen else None
 
     def _trained_stages(self):
         if self.freeze_depth_ == len(self._backbone.stages):

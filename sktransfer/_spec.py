@@ -64,6 +64,30 @@ class BackboneSpec:
 
 
 @dataclass(frozen=True)
+class FittedPlan:
+    """What `fit` decided about the frozen part; whatever comes later decides nothing anew.
+
+    Attributes
+    ----------
+    backbone : BackboneSpec
+    input : InputSpec
+        The preprocessing, for the size of image that is used.
+    depths : tuple of int
+        After how many stages an activation is taken; their rows stand side by side.
+    pooling : str or None
+        How an activation becomes a row; None where it is used as it is.
+    precision : str
+        "float32" or "bfloat16".
+    """
+
+    backbone: BackboneSpec
+    input: InputSpec
+    depths: tuple[int, ...]
+    pooling: str | None
+    precision: str
+
+
+@dataclass(frozen=True)
 class WeightsOffer:
     """Weights that an architecture can be had with, and what their source says of them.
 

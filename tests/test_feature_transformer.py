@@ -12,7 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import PretrainedFeatureTransformer, count_forward_passes
+from sktransfer import (
+    PretrainedFeatureTransformer,
+    count_forward_passes,
+    feature_cache_info,
+)
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning, WeightsError
 
 FLOAT32 = {"backbone": "mini", "precision": "float32"}
@@ -69,18 +73,74 @@ def test_each_image_passes_once_in_a_grid_search_and_its_refit(shapes, cache):
     assert counter.computed == len(X)
 
 
-def test_each_image_passes_once_for_each_depth_of_a_grid(shapes, cache):
+@pytest.mark.parametrize("depths", [[None, -1, -2, -3, 0], [1, 2, 3, 4, 5]], ids=str)
+def test_a_search_over_depths_passes_each_image_once(shapes, cache, depths):
     X, y = shapes
     pipeline = make_pipeline(
-        PretrainedFeatureTransformer("mini", feature_cache=cache), LogisticRegression()
+        PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache),
+        LogisticRegression(max_iter=1000),
     )
     grid = {
-        "pretrainedfeaturetransformer__depth": [None, -1],
-        "logisticregression__C": [0.1, 1.0],
+        "pretrainedfeaturetransformer__depth": depths,
+        "logisticregression__C": [0.01, 0.1, 1.0],
+    }
+    with count_forward_passes() as counter:
+        GridSearchCV(pipeline, grid, cv=5).fit(X, y)
+    assert counter.computed == len(X)
+
+
+def test_a_search_over_depths_and_two_backbones_passes_each_image_twice(
+    shapes, cache, imagenet_weights
+):
+    X, y = shapes
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer(image_size=64, feature_cache=cache),
+        LogisticRegression(max_iter=1000),
+    )
+    grid = {
+        "pretrainedfeaturetransformer__backbone": ["mini", imagenet_weights],
+        "pretrainedfeaturetransformer__depth": [-3, -1, None],
     }
     with count_forward_passes() as counter:
         GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert counter.computed == 2 * len(X)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_rows_of_several_depths_stand_side_by_side_after_one_pass(shapes, cache, cached):
+    X, _ = shapes
+    options = {"image_size": 32, "precision": "float32"}
+    folder = cache if cached else None
+    several = PretrainedFeatureTransformer(
+        "mini", depth=(-2, None, 0), feature_cache=folder, **options
+    )
+    with count_forward_passes() as counter:
+        rows = several.fit_transform(X)
+    assert counter.computed == len(X)
+    assert several.depth_ == (3, 5, 0)
+    alone = [
+        PretrainedFeatureTransformer("mini", depth=depth, feature_cache=None, **options)
+        for depth in (-2, None, 0)
+    ]
+    expected = np.hstack([transformer.fit_transform(X) for transformer in alone])
+    np.testing.assert_allclose(rows, expected, rtol=1e-5, atol=1e-6)
+    names = several.get_feature_names_out()
+    assert len(names) == len(set(names)) == rows.shape[1] == several.n_features_out_
+    assert names[0] == "pretrainedfeaturetransformer_stage2_0"
+    assert names[-1] == "pretrainedfeaturetransformer_pixels_2"
+
+
+def test_no_depth_at_all_is_an_error(shapes):
+    with pytest.raises(ValueError, match=r"depth must not be empty.*such as \(-1, None\)"):
+        PretrainedFeatureTransformer("mini", depth=()).fit(shapes[0])
+
+
+def test_a_transformer_alone_stores_its_rows_and_no_activations(shapes, cache):
+    X, _ = shapes
+    transformer = PretrainedFeatureTransformer("mini", depth=-3, feature_cache=cache).fit(X)
+    transformer.transform(X)
+    info = feature_cache_info(cache)
+    assert info.n_entries == len(X) * (len(transformer.backbone_spec_.stages) + 1)
 
 
 def test_without_a_store_every_call_computes_each_different_image(shapes):

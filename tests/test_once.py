@@ -16,7 +16,6 @@ from sktransfer import (
     FineTunedClassifier,
     PretrainedFeatureTransformer,
     count_forward_passes,
-    feature_cache_info,
 )
 
 SMALL = {"backbone": "mini", "image_size": 32}
@@ -35,40 +34,21 @@ def search_classifier(cache, classifier=FineTunedClassifier, freeze_depth=None, 
     return GridSearchCV(classifier, {"lr": [1e-3, 1e-2]}, cv=3, **options)
 
 
-@pytest.mark.parametrize(
-    "searches",
-    [(search_pipeline, search_classifier), (search_classifier, search_pipeline)],
-    ids=["pipeline first", "classifier first"],
-)
 @pytest.mark.parametrize("depth", [None, -1, 1])
-def test_two_searches_at_one_depth_pass_each_image_once(shapes, cache, searches, depth):
+def test_rows_come_from_the_activations_that_a_classifier_stored(shapes, cache, depth):
     X, y = shapes
-    named = {search_pipeline: {"depth": depth}, search_classifier: {"freeze_depth": depth}}
     with count_forward_passes() as counter:
-        for search in searches:
-            search(cache, **named[search]).fit(X, y).score(X, y)
+        search_classifier(cache, freeze_depth=depth).fit(X, y).score(X, y)
+        search_pipeline(cache, depth=depth).fit(X, y).score(X, y)
     assert counter.computed == len(X)
 
 
-def test_another_pooling_at_the_same_depth_needs_no_pass(shapes, cache):
-    X, _ = shapes
-    options = {**SMALL, "depth": -1, "precision": "float32"}
-    average = PretrainedFeatureTransformer(**options, feature_cache=cache).fit_transform(X)
+def test_rows_of_the_whole_network_serve_a_classifier_that_freezes_it(shapes, cache):
+    X, y = shapes
     with count_forward_passes() as counter:
-        largest = PretrainedFeatureTransformer(
-            **options, pooling="max", feature_cache=cache
-        ).fit_transform(X)
-    assert counter.computed == 0
-    for pooling, rows in (("avg", average), ("max", largest)):
-        alone = PretrainedFeatureTransformer(**options, pooling=pooling, feature_cache=None)
-        np.testing.assert_allclose(rows, alone.fit_transform(X), rtol=1e-5, atol=1e-6)
-
-
-def test_activations_that_would_fill_the_store_are_not_kept_beside_rows(shapes, cache, monkeypatch):
-    X, _ = shapes
-    monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "500K")
-    PretrainedFeatureTransformer(**SMALL, depth=1, feature_cache=cache).fit_transform(X)
-    assert feature_cache_info(cache).n_entries == len(X)
+        search_pipeline(cache, depth=-1).fit(X, y).score(X, y)
+        search_classifier(cache, freeze_depth=None).fit(X, y).score(X, y)
+    assert counter.computed == len(X)
 
 
 def writing_down(estimator_class, log):

@@ -35,7 +35,10 @@ class Backbone:
         size_param: str | None = None,
     ):
         self.spec = spec
-        self.model = model.eval().requires_grad_(False)
+        # All that changes the network in place happens here, before another thread may see it.
+        model.eval().requires_grad_(False)
+        # convolutions on CPUs and GPUs are faster with channels last
+        self.model = model.to(memory_format=torch.channels_last)
         self.structure = structure
         self.size_param = size_param
         self._widths: dict[tuple[int, int, str], int] = {}
@@ -73,7 +76,7 @@ class Backbone:
         """
         parts: list[nn.Module] = []
         if n_stages or pooling is not None:
-            parts.append(self._normalise())
+            parts.append(self.normalise())
         parts += list(self.stages.values())[:n_stages]
         if pooling is not None:
             parts.append(self.pool(pooling, n_stages))
@@ -81,7 +84,7 @@ class Backbone:
 
     def rest(self, n_stages: int, pooling: str) -> nn.Sequential:
         """Return what follows `frozen`: its activations to rows."""
-        parts: list[nn.Module] = [] if n_stages else [self._normalise()]
+        parts: list[nn.Module] = [] if n_stages else [self.normalise()]
         parts += list(self.stages.values())[n_stages:]
         parts.append(self.pool(pooling, len(self.stages)))
         return nn.Sequential(*parts)
@@ -121,7 +124,7 @@ class Backbone:
     def _sizes(self, size: int, n_stages: int, pooling: str) -> str:
         """Say which sizes can be had, where `size` can't."""
         own = self.spec.input.size
-        good = [n for n in (own - 1, own, own + 1) if self._takes(n, n_stages, pooling)]
+        good = [n for n in (own - 1, own, own + 1) if self.takes(n, n_stages, pooling)]
         if own not in good or size >= own:
             return f"use image_size={own} or None"
         if len(good) == 1:
@@ -129,13 +132,14 @@ class Backbone:
         too_small, enough = size, own
         while enough - too_small > 1:
             middle = (too_small + enough) // 2
-            if self._takes(middle, n_stages, pooling):
+            if self.takes(middle, n_stages, pooling):
                 enough = middle
             else:
                 too_small = middle
         return f"it takes {enough} pixels or more, and its weights' own size is {own}"
 
-    def _takes(self, size: int, n_stages: int, pooling: str) -> bool:
+    def takes(self, size: int, n_stages: int, pooling: str) -> bool:
+        """Tell whether images of that size can pass so many stages."""
         try:
             self._width_at(size, n_stages, pooling)
         except _BAD_SIZE:
@@ -150,7 +154,8 @@ class Backbone:
             "weights that fit it"
         )
 
-    def _normalise(self) -> Normalise:
+    def normalise(self) -> Normalise:
+        """Return what turns 8-bit images into what the first stage takes."""
         return Normalise(self.spec.input.mean, self.spec.input.std)
 
     def pool(self, pooling: str, n_stages: int) -> nn.Module:

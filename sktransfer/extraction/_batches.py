@@ -1,48 +1,15 @@
-"""Read images in threads ahead of the network, in a bounded window."""
+"""Work on batches of images in threads, in a bounded window and bounded memory."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
-
-import torch
-
-from ..images._decode import DecodeError
+from contextlib import contextmanager
+from typing import TypeVar
 
 _BATCHES_AHEAD = 2
 
 Result = TypeVar("Result")
-# position of an image -> what the network reads of it, or DecodeError
-Read = Callable[[int], torch.Tensor]
-
-
-class Batch(NamedTuple):
-    """Images that were read, and what could not be."""
-
-    positions: list[int]
-    pixels: torch.Tensor | None  # uint8 (n, 3, size, size); None where n is 0
-    failures: dict[int, str]
-
-
-def read_batch(read: Read, positions: Sequence[int]) -> Batch:
-    """Return one batch of images, read one after the other."""
-    return _gather(positions, [_outcome(read, position) for position in positions])
-
-
-def read_batches(
-    read: Read, batches: Iterable[Sequence[int]], pool: ThreadPoolExecutor
-) -> Iterator[Batch]:
-    """Yield batches of images in order; a few batches are read ahead.
-
-    The images of a batch are read side by side. Memory is bounded by the window,
-    however many images there are.
-    """
-
-    def submit(positions: Sequence[int]) -> list[Future]:
-        return [pool.submit(_outcome, read, position) for position in positions]
-
-    for positions, futures in _ahead(batches, submit, _BATCHES_AHEAD):
-        yield _gather(positions, [future.result() for future in futures])
 
 
 def run_batches(
@@ -56,43 +23,80 @@ def run_batches(
     def submit(positions: Sequence[int]) -> list[Future]:
         return [pool.submit(work, positions)]
 
-    for _, (future,) in _ahead(batches, submit, 2 * n_workers):
+    for (future,) in _ahead(batches, submit, 2 * n_workers):
         yield future.result()
+
+
+def run_images(
+    batches: Iterable[Sequence[int]],
+    work: Callable[[Sequence[int]], Result],
+    pool: ThreadPoolExecutor,
+) -> Iterator[list[Result]]:
+    """Yield ``[work([image]), ...]`` of each batch in order; a few batches are worked ahead.
+
+    The images of a batch are worked on side by side.
+    """
+
+    def submit(positions: Sequence[int]) -> list[Future]:
+        return [pool.submit(work, [position]) for position in positions]
+
+    for futures in _ahead(batches, submit, _BATCHES_AHEAD):
+        yield [future.result() for future in futures]
 
 
 def _ahead(
     batches: Iterable[Sequence[int]],
     submit: Callable[[Sequence[int]], list[Future]],
     n_ahead: int,
-) -> Iterator[tuple[Sequence[int], list[Future]]]:
-    """Yield batches with their futures; `n_ahead` more are submitted at any time."""
-    window: deque[tuple[Sequence[int], list[Future]]] = deque()
+) -> Iterator[list[Future]]:
+    """Yield the futures of batches; those of `n_ahead` more are submitted at any time."""
+    window: deque[list[Future]] = deque()
     try:
         for positions in batches:
-            window.append((positions, submit(positions)))
+            window.append(submit(positions))
             if len(window) > n_ahead:
                 yield window.popleft()
         while window:
             yield window.popleft()
     finally:
-        for _, futures in window:
+        for futures in window:
             for future in futures:
                 future.cancel()
 
 
-def _gather(positions: Sequence[int], outcomes: Sequence[torch.Tensor | DecodeError]) -> Batch:
-    good, tensors, failures = [], [], {}
-    for position, outcome in zip(positions, outcomes, strict=True):
-        if isinstance(outcome, DecodeError):
-            failures[position] = str(outcome)
-        else:
-            good.append(position)
-            tensors.append(outcome)
-    return Batch(good, torch.stack(tensors) if tensors else None, failures)
+class MemoryBudget:
+    """Bytes that threads may hold together; who would exceed them waits.
 
+    What is larger than all of them is let alone, when nothing else is held.
+    """
 
-def _outcome(read: Read, position: int) -> torch.Tensor | DecodeError:
-    try:
-        return read(position)
-    except DecodeError as error:
-        return error
+    def __init__(self, n_bytes: int):
+        self._n_bytes = n_bytes
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reservation(self) -> Iterator[Callable[[int], None]]:
+        """Give a function that takes bytes; they are given back at the end of the block.
+
+        It may be called once in a block: a thread that holds some and waits for more could
+        wait for another that does the same.
+        """
+        held = 0
+
+        def reserve(n_bytes: int) -> None:
+            nonlocal held
+            if held:
+                raise RuntimeError("memory was reserved twice in one block")
+            wanted = min(n_bytes, self._n_bytes)
+            with self._changed:
+                self._changed.wait_for(lambda: self._held + wanted <= self._n_bytes)
+                self._held += wanted
+            held = wanted
+
+        try:
+            yield reserve
+        finally:
+            with self._changed:
+                self._held -= held
+                self._changed.notify_all()

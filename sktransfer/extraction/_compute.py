@@ -1,96 +1,32 @@
-"""Compute the activations that are not in the store, once among all who share it.
-
-A transformer at a depth and a classifier that freezes as many stages pass each image
-through the same stages. The one keeps rows, the other activations; here rows come from
-kept activations, and the activations that rows were made of are kept as well.
-"""
+"""Compute the rows that are not in the store, each file read once, shared by all processes."""
 
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from ..exceptions import DecodeError
 from ..images._collection import ImageCollection
+from ..images._image_ref import LoadedImage
 from ..runtime import _progress
 from ..runtime._threads import CorePool
-from ..store._store import ActivationStore
-from ._batches import Batch, read_batch, read_batches, run_batches
+from ..store._base import ActivationStore
+from ._batches import MemoryBudget, run_batches, run_images
 from ._feature_extractor import ExtractionPlan, FeatureExtractor
-from ._image_keys import digest_in
-
-# Activations are kept beside rows while the store stays this empty, of its limit. With
-# more of them the rows of many images would be evicted for activations of a few.
-_SHARE_OF_THE_STORE = 0.5
-
-
-class StoredActivations:
-    """What lies before the pooling of `frozen`, in the store; nothing if it has no `before`.
-
-    Parameters
-    ----------
-    frozen : ExtractionPlan
-    store : ActivationStore or None
-    n_images : int
-        How many are to be computed.
-    """
-
-    def __init__(self, frozen: ExtractionPlan, store: ActivationStore | None, n_images: int):
-        has_before = frozen.before is not None and store is not None
-        self.part = frozen.before if has_before else frozen  # what is to be computed
-        self._pool = frozen.pool if has_before else None
-        self._store = store
-        self._n_images = n_images
-        self._has_room: bool | None = None  # known from the first batch
-        self._common = self.part.common_key()
-
-    def key(self, key: bytes) -> bytes:
-        """Return the key of the activation that a row is pooled from."""
-        return key if self._pool is None else self._common + digest_in(key)
-
-    def rows(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
-        """Return rows of kept activations, by the keys of the rows."""
-        keys = list(keys)
-        if self._pool is None or not keys:
-            return {}
-        activations = self._store.get_many([self.key(key) for key in keys])
-        there = [
-            (k, value) for k, value in zip(keys, activations, strict=True) if value is not None
-        ]
-        if not there:
-            return {}
-        pooled = self.pooled(np.stack([value for _, value in there]))
-        return dict(zip((key for key, _ in there), pooled, strict=True))
-
-    @torch.inference_mode()
-    def pooled(self, activations: np.ndarray) -> np.ndarray:
-        """Return rows of activations (n, ...)."""
-        if self._pool is None or not len(activations):
-            return activations
-        return self._pool(torch.from_numpy(activations)).numpy()
-
-    def to_store(
-        self, rows: Mapping[bytes, np.ndarray], activations: np.ndarray
-    ) -> dict[bytes, np.ndarray]:
-        """Return the activations of rows, by their own keys, if the call's have room."""
-        if self._pool is None or not rows:
-            return {}
-        if self._has_room is None:
-            all_of_them = activations[0].nbytes * self._n_images
-            room = _SHARE_OF_THE_STORE * self._store.limit
-            self._has_room = self._store.size_bytes + all_of_them <= room
-        if not self._has_room:
-            return {}
-        return dict(zip(map(self.key, rows), activations, strict=True))
-
+from ._image_ids import ImageIds
+from ._rows import Rows
 
 # Images a batch. On a CPU larger batches fall out of the caches, on a GPU smaller
 # ones leave it idle.
 _BATCH_SIZE = {"cpu": 16, "cuda": 128, "mps": 32}
+
+# Decoded pictures that are in memory at a time, in bytes: as much as the largest takes.
+_PIXEL_BYTES = 2**30
 
 # Rows are put so many at a time, or when so much time has passed: each time waits some
 # milliseconds for the disk. A kill loses what was not put yet.
@@ -98,8 +34,8 @@ _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 2**24
 _BETWEEN_PUTS = 1.0  # s
 
-# Another process's claim is waited for: this long between looks, and so long in vain
-# before its images are computed here as well. A claim is of one batch, and a stopped
+# Another process's lock is waited for: this long between looks, and so long in vain
+# before its images are computed here as well. A lock is of one batch, and a stopped
 # process keeps its.
 _BETWEEN_LOOKS = 0.02  # s
 _PATIENCE = 60.0  # s
@@ -117,15 +53,26 @@ class Computed(NamedTuple):
         return len(self.rows) + len(self.failures)
 
 
+@dataclass
+class _Prepared:
+    """Some images on their way to the network, and those that need not go there."""
+
+    positions: list[int] = field(default_factory=list)
+    pixels: list[torch.Tensor] = field(default_factory=list)  # of the positions
+    found: dict[int, np.ndarray] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    locked: dict[int, bytes] = field(default_factory=dict)  # position -> key
+
+
 class MissingRows:
     """Computes rows batch by batch, and puts them into the store.
 
     Parameters
     ----------
     images : ImageCollection
-    key_of : dict
-        Position of each image to be computed -> its key.
-    frozen : ExtractionPlan
+    ids : ImageIds
+        Of the images; digests are noted there as files are read.
+    plan : ExtractionPlan
     store : ActivationStore or None
     batch_size : int or None
     """
@@ -133,33 +80,34 @@ class MissingRows:
     def __init__(
         self,
         images: ImageCollection,
-        key_of: dict[int, bytes],
-        frozen: ExtractionPlan,
+        ids: ImageIds,
+        plan: ExtractionPlan,
         store: ActivationStore | None,
         batch_size: int | None,
     ):
         self._images = images
-        self._key_of = key_of
-        self._frozen = frozen
-        self._on_cpu = frozen.device.type == "cpu"
-        self._batch_size = batch_size or _BATCH_SIZE[frozen.device.type]
+        self._ids = ids
+        self._plan = plan
+        self._on_cpu = plan.device.type == "cpu"
+        self._batch_size = batch_size or _BATCH_SIZE[plan.device.type]
         self._store = store
-        self._key_locks = None if store is None else store.key_locks
-        self._kept = StoredActivations(frozen, store, len(key_of))
-        self._network = FeatureExtractor(self._kept.part)
+        self._rows = Rows(plan, store)
+        self._extractor = FeatureExtractor(plan, self._rows.computed_depths)
+        self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
         self._locked: set[bytes] = set()  # now
         self._finished: dict[bytes, np.ndarray] = {}  # not put yet
+        self._finished_digests: dict[bytes, bytes] = {}  # of files, by their versions
         self._finished_locks: list[bytes] = []
         self._last_put = time.monotonic()
-        self._lock = threading.Lock()  # for the three before
+        self._lock = threading.Lock()  # for the five before
         self._is_closed = False
-        self._elsewhere: list[int] = []  # claimed by another when it was their turn
+        self._elsewhere: list[int] = []  # locked by another when it was their turn
         self._is_patient = True
 
-    def compute(self, pool: CorePool) -> Iterator[Computed]:
+    def compute(self, positions: Sequence[int], pool: CorePool) -> Iterator[Computed]:
         """Yield what becomes of the images, in no order, each once."""
         try:
-            yield from self._compute(self._batches(list(self._key_of)), pool)
+            yield from self._compute(self._batches(positions), pool)
             self._put_finished()
             yield from self._wait_for_others(pool)
         finally:
@@ -182,13 +130,13 @@ class MissingRows:
             self._put_finished()
             if n_done:
                 waiting_since = time.monotonic()
-            else:
+            elif self._elsewhere:
                 time.sleep(_BETWEEN_LOOKS)
 
-    def _batches(self, positions: list[int]) -> list[list[int]]:
+    def _batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
         """Divide positions into batches, always the same, in an order that is not.
 
-        Where there are no claims, processes that start at once and go in one order
+        Where there are no locks, processes that start at once and go in one order
         would be at the same batch all the way.
         """
         n = self._batch_size
@@ -206,95 +154,139 @@ class MissingRows:
             yield from self._compute_together(batches, pool)
 
     def _work(self, positions: Sequence[int]) -> Computed:
+        prepared = self._prepare(positions)
         try:
-            missing, found = self._begin(positions)
-            batch = read_batch(self._read, missing)
-            return self._end(batch, self._launch(batch), found)
+            return self._end(prepared, self._launch(prepared))
         except BaseException:
-            self._release([self._lock_key_of(position) for position in positions])
+            self._release(list(prepared.locked.values()))
             raise
 
     def _compute_together(
         self, batches: Sequence[Sequence[int]], pool: CorePool
     ) -> Iterator[Computed]:
         """Let all threads read one batch; on a GPU, while the last one is computed."""
-        found: deque[dict[int, np.ndarray]] = deque()  # of each batch that was begun
-
-        def begun() -> Iterator[list[int]]:
-            for positions in batches:
-                missing, rows = self._begin(positions)
-                found.append(rows)
-                yield missing
-
-        under_way: tuple[Batch, Callable[[], np.ndarray]] | None = None
-        for batch in read_batches(self._read, begun(), pool):
-            launched = self._launch(batch)
+        under_way: tuple[_Prepared, Callable[[], list[np.ndarray]]] | None = None
+        for parts in run_images(batches, self._prepare, pool):
+            prepared = _Prepared()
+            for part in parts:
+                prepared.positions += part.positions
+                prepared.pixels += part.pixels
+                prepared.found |= part.found
+                prepared.failures |= part.failures
+                prepared.locked |= part.locked
+            launched = self._launch(prepared)
             if under_way is not None:
-                yield self._end(*under_way, found.popleft())
-            under_way = batch, launched
+                yield self._end(*under_way)
+            under_way = prepared, launched
         if under_way is not None:
-            yield self._end(*under_way, found.popleft())
+            yield self._end(*under_way)
 
-    def _begin(self, positions: Sequence[int]) -> tuple[list[int], dict[int, np.ndarray]]:
-        """Return positions that are for this process to compute, and rows that are there now."""
+    # from positions to what the network reads
+
+    def _prepare(self, positions: Sequence[int]) -> _Prepared:
+        """Read and decode images that are for this process to compute."""
+        prepared = _Prepared()
+        try:
+            loaded: dict[int, LoadedImage] = {}
+            for position in map(int, positions):
+                # Without its digest there is no key: read first what is not known.
+                if self._ids.digest(position) is None:
+                    self._load(position, loaded, prepared.failures)
+            left = [int(p) for p in positions if int(p) not in prepared.failures]
+            for position in self._find(left, prepared):
+                self._decode(position, loaded.pop(position, None), prepared)
+        except BaseException:
+            self._release(list(prepared.locked.values()))
+            raise
+        self._release_without_rows(prepared)
+        return prepared
+
+    def _load(
+        self, position: int, loaded: dict[int, LoadedImage], failures: dict[int, str]
+    ) -> None:
+        """Read an image's content, once, and note its digest."""
+        image = self._images[position]
+        try:
+            before = image.version()
+            content = image.load()
+            if before is not None and before == image.version():
+                with self._lock:
+                    self._finished_digests[before] = content.digest
+        except DecodeError as error:
+            failures[position] = str(error)
+            return
+        self._ids.set_digest(position, content.digest)
+        loaded[position] = content
+
+    def _find(self, positions: list[int], prepared: _Prepared) -> list[int]:
+        """Return the positions to be computed here; take the rows that are there now."""
         if self._store is None:
-            return list(positions), {}
+            return positions
+        digests = {position: self._ids.digest(position) for position in positions}
         if self._is_patient:
             # before the look: else a row that is put between the two would be missed
-            mine = set(
-                self._key_locks.acquire([self._lock_key_of(position) for position in positions])
-            )
-            self._locked.update(mine)
-            self._elsewhere.extend([p for p in positions if self._lock_key_of(p) not in mine])
-            positions = [p for p in positions if self._lock_key_of(p) in mine]
-        rows = self._store.get_many([self._key_of[position] for position in positions])
-        found = {p: row for p, row in zip(positions, rows, strict=True) if row is not None}
-        missing = [position for position in positions if position not in found]
-        from_activations = self._kept.rows([self._key_of[position] for position in missing])
-        if from_activations:
-            self._store.put_many(from_activations)
-        for position in missing:
-            if self._key_of[position] in from_activations:
-                found[position] = from_activations[self._key_of[position]]
-        _progress.record(cache_hits=len(found))
-        self._release([self._lock_key_of(position) for position in found])
-        return [position for position in missing if position not in found], found
+            wanted = {p: self._rows.lock_key(digest) for p, digest in digests.items()}
+            mine = self._acquire(list(wanted.values()))
+            for position, key in wanted.items():
+                if key in mine:
+                    mine.discard(key)  # equal images of one batch: the first has it
+                    prepared.locked[position] = key
+                else:
+                    self._elsewhere.append(position)
+            positions = list(prepared.locked)
+        for get in (self._rows.get, self._rows.from_activations):
+            left = [position for position in positions if position not in prepared.found]
+            rows = get([digests[position] for position in left])
+            prepared.found |= {p: row for p, row in zip(left, rows, strict=True) if row is not None}
+        _progress.record(cache_hits=len(prepared.found))
+        return [position for position in positions if position not in prepared.found]
 
-    def _lock_key_of(self, position: int) -> bytes:
-        """Return the key that is claimed: one for rows and what they are pooled from."""
-        return self._kept.key(self._key_of[position])
+    def _decode(self, position: int, content: LoadedImage | None, prepared: _Prepared) -> None:
+        try:
+            if content is None:
+                content = self._images[position].load()
+                # the file may have changed since its digest was taken
+                self._ids.set_digest(position, content.digest)
+            with self._pixel_budget.reservation() as reserve:
+                pixels = content.decode(reserve)
+                square = self._plan.prepare(pixels, content.digest)
+                del pixels
+        except DecodeError as error:
+            prepared.failures[position] = str(error)
+            return
+        prepared.positions.append(position)
+        prepared.pixels.append(square)
 
-    def _read(self, position: int) -> torch.Tensor:
-        digest = digest_in(self._key_of[position])
-        return self._frozen.prepare(self._images[position].read(), digest)
+    # through the network, and into the store
 
-    def _launch(self, batch: Batch) -> Callable[[], np.ndarray]:
-        if batch.pixels is None:
-            return lambda: np.empty((0,))
-        return self._network.launch(batch.pixels)
+    def _launch(self, prepared: _Prepared) -> Callable[[], list[np.ndarray]]:
+        if not prepared.positions:
+            return lambda: []
+        pixels = torch.stack(prepared.pixels)
+        prepared.pixels.clear()
+        return self._extractor.launch(pixels)
 
-    def _end(
-        self, batch: Batch, launched: Callable[[], np.ndarray], found: dict[int, np.ndarray]
-    ) -> Computed:
+    def _end(self, prepared: _Prepared, launched: Callable[[], list[np.ndarray]]) -> Computed:
         activations = launched()
-        rows = dict(zip(batch.positions, self._kept.pooled(activations), strict=True))
-        if self._frozen.n_stages:
-            _progress.record(computed=len(rows))
+        rows, to_put = dict(prepared.found), {}
+        if prepared.positions:
+            if self._plan.passes_network:
+                _progress.record(computed=len(prepared.positions))
+            digests = [self._ids.digest(position) for position in prepared.positions]
+            computed, to_put = self._rows.made(digests, activations)
+            rows.update(zip(prepared.positions, computed, strict=True))
         if self._store is not None:
-            keyed = {self._key_of[position]: row for position, row in rows.items()}
-            claims = [self._lock_key_of(position) for position in rows]
-            self._finish({**keyed, **self._kept.to_store(keyed, activations)}, claims)
-            self._release([self._lock_key_of(position) for position in batch.failures])
-        return Computed({**found, **rows}, len(found), batch.failures)
+            self._finish(to_put, list(prepared.locked.values()))
+        return Computed(rows, len(prepared.found), prepared.failures)
 
-    def _finish(self, rows: dict[bytes, np.ndarray], claims: list[bytes]) -> None:
+    def _finish(self, rows: dict[bytes, np.ndarray], locks: list[bytes]) -> None:
         """Keep rows for the next time that some are put; at once if that is now."""
         with self._lock:
             self._finished.update(rows)
-            self._finished_locks += claims
+            self._finished_locks += locks
             is_time = (
                 self._is_closed
-                or len(self._finished_locks) >= _ROWS_AT_ONCE
+                or len(self._finished) >= _ROWS_AT_ONCE * len(self._rows.stored_depths)
                 or sum(row.nbytes for row in self._finished.values()) >= _BYTES_AT_ONCE
                 or time.monotonic() - self._last_put >= _BETWEEN_PUTS
             )
@@ -304,14 +296,35 @@ class MissingRows:
     def _put_finished(self) -> None:
         with self._lock:
             rows, self._finished = self._finished, {}
-            claims, self._finished_locks = self._finished_locks, []
+            digests, self._finished_digests = self._finished_digests, {}
+            locks, self._finished_locks = self._finished_locks, []
             self._last_put = time.monotonic()
-        if rows:
-            self._store.put_many(rows)
-        self._release(claims)
+        if self._store is not None:
+            if rows:
+                self._store.put_many(rows)
+            # after the rows: a digest without its row costs another reading, no more
+            if digests:
+                self._store.put_digests(digests)
+        self._release(locks)
+
+    # locks
+
+    def _acquire(self, keys: Sequence[bytes]) -> set[bytes]:
+        mine = set(self._store.key_locks.acquire(keys))
+        with self._lock:
+            self._locked |= mine
+        return mine
+
+    def _release_without_rows(self, prepared: _Prepared) -> None:
+        """Give back the locks of images that were found, or can't be read."""
+        for position in [*prepared.found, *prepared.failures]:
+            key = prepared.locked.pop(position, None)
+            if key is not None:
+                self._release([key])
 
     def _release(self, keys: Sequence[bytes]) -> None:
-        mine = [key for key in keys if key in self._locked]
-        if mine:
+        with self._lock:
+            mine = [key for key in keys if key in self._locked]
             self._locked.difference_update(mine)
-            self._key_locks.release(mine)
+        if mine:
+            self._store.key_locks.release(mine)

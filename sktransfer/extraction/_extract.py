@@ -1,11 +1,11 @@
-"""From images to the activations of a frozen part, each computed once.
+"""From images to rows, each computed once.
 
-Images become digests, digests become keys, and the store is asked for every
-key. Only what it does not have is read, batched, passed through the network and
-put. Activations go back in the order of the images.
+Images become digests, digests become keys, and the store is asked for every key. Only what
+it does not have is read, once, and on the way digested, decoded, passed through the network
+and stored. Rows go back in the order of the images.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,15 +15,14 @@ from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..runtime import _progress
 from ..runtime._gpu_lock import gpu_lock
-from ..runtime._progress import forward_pass_bar, show_if_long
+from ..runtime._progress import fingerprint_bar, forward_pass_bar
 from ..runtime._result_array import ResultArray
 from ..runtime._threads import CorePool
-from ..store._store import ActivationStore
+from ..store._base import ActivationStore
 from ._compute import MissingRows
-from ._feature_extractor import AugmentedView, ExtractionPlan
-from ._image_keys import image_keys
-
-__all__ = ["AugmentedView", "Extraction", "ExtractionPlan", "extract"]
+from ._feature_extractor import ExtractionPlan
+from ._image_ids import ImageIds, identify
+from ._rows import Rows
 
 # Rows asked of the store at once: so many, or what fills so many bytes. Stage activations
 # may take a megabyte each.
@@ -45,90 +44,93 @@ class Extraction:
 
 def extract(
     images: ImageCollection,
-    frozen: ExtractionPlan,
+    plan: ExtractionPlan,
     store: ActivationStore | None,
     *,
     batch_size: int | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Extraction:
-    """Return the activations of all images; what the store has is not computed again.
+    """Return the rows of all images; what the store has is not computed again.
 
-    Every image that can be read is computed and kept, even when others can't.
+    Every image that can be read is computed and stored, even when others can't.
     """
-    if not frozen.is_storable:
+    if not plan.is_storable:
         store = None
-    if frozen.n_stages == 0:  # pixels, which need no network and no other device
-        frozen = replace(frozen, device=torch.device("cpu"))
+    if not plan.passes_network:  # pixels, which need no other device
+        plan = replace(plan, device=torch.device("cpu"))
     pool = CorePool(n_jobs)
     try:
-        return _extract(images, frozen, store, batch_size, pool, verbose)
+        return _extract(images, plan, store, batch_size, pool, verbose)
     finally:
-        # after Ctrl-C, batches under way are finished and kept, and what waits is dropped
+        # after Ctrl-C, batches under way are finished and stored, and what waits is dropped
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _extract(
     images: ImageCollection,
-    frozen: ExtractionPlan,
+    plan: ExtractionPlan,
     store: ActivationStore | None,
     batch_size: int | None,
     pool: CorePool,
     verbose: int,
 ) -> Extraction:
-    reasons: dict[int, str] = {}  # position of a failure -> why
-    first_of: dict[bytes, int] = {}  # key -> position of the first image with it
-    copies: list[tuple[int, int]] = []  # positions of first images and their copies
-    needs_content = store is not None or frozen.view is not None
-    keys = image_keys(images, frozen.common_key(), store, pool, reasons, needs_content)
-    for position, key in enumerate(show_if_long(keys, len(images), "fingerprints")):
-        if key is not None and first_of.setdefault(key, position) != position:
-            copies.append((first_of[key], position))
+    ids = ImageIds(len(images))
+    with fingerprint_bar(len(images)) as bar:
+        for positions, found in identify(images, store, pool):
+            ids.set_range(positions, found)
+            bar.update(len(positions))
+    first_of = ids.first_of_each()
+    is_wanted = first_of == np.arange(len(images))
+    is_wanted[list(ids.failures)] = False
 
     result = ResultArray(len(images))
-    key_of = {position: key for key, position in first_of.items()}
+    n_wanted = int(is_wanted.sum())
     n_cache_hits = 0
-    for found in _look_up(key_of, store, result):
+    for found in _look_up(np.flatnonzero(is_wanted), ids, Rows(plan, store), result):
         result.write(found)
         n_cache_hits += len(found)
-        for position in found:
-            del key_of[position]
+        is_wanted[list(found)] = False
     _progress.record(cache_hits=n_cache_hits)
-    with forward_pass_bar(len(first_of), n_cache_hits, verbose) as bar:
-        if key_of:
-            # the network is on a GPU as long as the lease is held, and no longer
-            with gpu_lock(frozen.device):
-                misses = MissingRows(images, key_of, frozen, store, batch_size)
-                for computed in misses.compute(pool):
+    with forward_pass_bar(n_wanted, n_cache_hits, verbose) as bar:
+        missing = np.flatnonzero(is_wanted)
+        if len(missing):
+            # the network is on a GPU as long as the lock is held, and no longer
+            with gpu_lock(plan.device):
+                computing = MissingRows(images, ids, plan, store, batch_size)
+                for computed in computing.compute(missing, pool):
                     result.write(computed.rows)
-                    reasons.update(computed.failures)
+                    ids.failures.update(computed.failures)
                     n_cache_hits += computed.n_cache_hits
-                    bar.set_postfix_str(f"{n_cache_hits} kept", refresh=False)
+                    bar.set_postfix_str(f"{n_cache_hits} cache hits", refresh=False)
                     bar.update(computed.n_images)
-                del misses
+                del computing
 
-    # a copy of a failed image fails too
-    reasons.update({copy: reasons[first] for first, copy in copies if first in reasons})
-    good = [(first, copy) for first, copy in copies if copy not in reasons]
-    result.repeat([first for first, _ in good], [copy for _, copy in good])
+    copies = np.flatnonzero(first_of != np.arange(len(images)))
+    if ids.failures:  # a copy of a failed image fails too
+        failed = copies[np.isin(first_of[copies], list(ids.failures))]
+        ids.failures.update({int(c): ids.failures[int(first_of[c])] for c in failed})
+        copies = np.setdiff1d(copies, failed)
+    result.repeat(first_of[copies], copies)
     failures = [
-        ImageFailure(position, images[position].describe(), reasons[position])
-        for position in sorted(reasons)
+        ImageFailure(position, images[position].describe(), ids.failures[position])
+        for position in sorted(ids.failures)
     ]
     return Extraction(result.finish(), failures)
 
 
 def _look_up(
-    key_of: dict[int, bytes], store: ActivationStore | None, result: ResultArray
+    positions: np.ndarray, ids: ImageIds, rows: Rows, result: ResultArray
 ) -> Iterator[dict[int, np.ndarray]]:
     """Yield the rows that the store has, by position, a bounded number at a time."""
-    positions: Sequence[int] = [] if store is None else list(key_of)
+    if not rows.stored_depths:
+        return
     start = 0
     while start < len(positions):
         n = _KEYS_AT_FIRST
         if result.row_bytes is not None:
             n = min(_KEYS_AT_ONCE, max(1, _BYTES_AT_ONCE // result.row_bytes))
-        some = positions[start : start + n]
-        rows = zip(some, store.get_many([key_of[position] for position in some]), strict=True)
-        yield {position: row for position, row in rows if row is not None}
-        start += len(some)
+        digests = ids.digests(positions[start : start + n])
+        start += n
+        stored = rows.get(list(digests.values()))
+        yield {p: row for p, row in zip(digests, stored, strict=True) if row is not None}

@@ -1,81 +1,22 @@
-"""The first stages of a backbone as a function of an image: its key, and its batches."""
+"""The frozen stages of a backbone as a function of an image: their keys, and their batches."""
 
 import copy
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Protocol
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import nn
 
-from .._locking import ForkSafeLock
-from .._spec import BackboneSpec, InputSpec
-from ..images._preprocess import preprocess
-from ._fold import fold_batch_norms
-
-# Part of every key: raise it when the same key would give another row.
-# 2: batch norms are folded, which changes the last digits.
-FORMAT_VERSION = 2
-
-
-class AugmentedView(Protocol):
-    """One way to change images, such as one of several random views of each."""
-
-    def key(self) -> str | None:
-        """Return what names all that changes the view; None if it can't be named."""
-
-    def pixels(self, pixels: np.ndarray, spec: InputSpec, digest: bytes) -> torch.Tensor:
-        """Return uint8 (3, size, size) from an image's uint8 pixels and its digest."""
-
-
-@dataclass(frozen=True)
-class ExtractionPlan:
-    """The first stages of a backbone, as a function of an image.
-
-    `module` maps uint8 (n, 3, size, size) to activations; the other fields are
-    all that its values depend on, beside the image. With a `view` the image is
-    changed first.
-
-    Rows that are pooled between two stages may name what they are pooled from:
-    `before` is the same part without the pooling, `pool` what follows it. Who kept
-    the one then need not compute the other.
-    """
-
-    module: nn.Module
-    spec: BackboneSpec
-    input: InputSpec
-    n_stages: int
-    pooling: str | None
-    precision: str
-    device: torch.device
-    view: AugmentedView | None = None
-    before: "ExtractionPlan | None" = None
-    pool: nn.Module | None = None
-
-    def common_key(self) -> bytes:
-        """Return what the keys of all images have in common."""
-        # Without a stage there is no network: the pixels are those of any backbone
-        # with the same input numbers.
-        digest = self.spec.digest if self.n_stages else ""
-        what = (FORMAT_VERSION, digest, self.n_stages, self.pooling, self.input, self.precision)
-        if self.view is not None:
-            what = (*what, self.view.key())
-        return hashlib.blake2b(repr(what).encode(), digest_size=16).digest()
-
-    @property
-    def is_storable(self) -> bool:
-        """Whether the key names the values for good, so that they can be kept by it."""
-        return self.view is None or self.view.key() is not None
-
-    def prepare(self, pixels: np.ndarray, digest: bytes) -> torch.Tensor:
-        """Return what `module` reads of one image: uint8 (3, size, size)."""
-        if self.view is None:
-            return preprocess(pixels, self.input)
-        return self.view.pixels(pixels, self.input, digest)
-
+from .._spec import FittedPlan
+from ..backbones._backbone import Backbone
+from ..images._decode import DECODING_VERSION, decoder_versions
+from ..images._preprocess import PREPROCESSING_VERSION, preprocess
+from ..store._key import RowIngredients, common_key
+from ._fold import folded_stages
+from ._precision import arithmetic
 
 # What says that memory ran out where torch has no class for it: the CPU, Apple's MPS.
 _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
@@ -84,41 +25,149 @@ _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
 # depth, precision, size and device, the images that it had room for.
 _largest: dict[tuple, int] = {}
 
-# The folded network used last, or None where there was nothing to fold, by the first
-# batch norm of the backbone, which lives as long as it does. Without it every call of a
-# search would fold once more.
-_folded: WeakKeyDictionary[nn.Module, tuple[tuple, nn.Module | None]] = WeakKeyDictionary()
-_fold_lock = ForkSafeLock()
+
+class AugmentedView(Protocol):
+    """One way to change images, such as one of several random views of each."""
+
+    def key(self) -> str | None:
+        """Return what names all that changes the view; None if it can't be named."""
+
+    def pixels(self, pixels: np.ndarray, spec, digest: bytes) -> torch.Tensor:
+        """Return uint8 (3, size, size) from an image's uint8 pixels and its digest."""
+
+
+@dataclass(frozen=True)
+class ExtractionPlan:
+    """Which rows of images are wanted: the fitted plan, on a device, of a view.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    fitted : FittedPlan
+        What was decided at `fit`; its first depths of `backbone` are passed.
+    device : torch.device
+    view : AugmentedView or None
+        How the image is changed first.
+    """
+
+    backbone: Backbone
+    fitted: FittedPlan
+    device: torch.device
+    view: AugmentedView | None = None
+
+    @property
+    def is_pooled(self) -> bool:
+        return self.fitted.pooling is not None
+
+    @property
+    def passes_network(self) -> bool:
+        return max(self.fitted.depths) > 0
+
+    @property
+    def is_storable(self) -> bool:
+        """Whether a key can name the rows for good."""
+        return self.view is None or self.view.key() is not None
+
+    @cached_property
+    def all_depths(self) -> tuple[int, ...]:
+        """Return the depths whose rows one forward pass gives.
+
+        Pooled rows are a few kB. A search over depths asks for others soon, so the network
+        is passed whole and the rows of all stage ends are kept. An activation may be a
+        megabyte: only the one that was asked for is kept.
+        """
+        if not self.is_pooled or self.fitted.pooling == "flatten" or not self.passes_network:
+            return tuple(sorted(set(self.fitted.depths)))
+        # the mean of the pixels is computed on the CPU, with other digits than on a GPU
+        first = 0 if self.device.type == "cpu" or 0 in self.fitted.depths else 1
+        last = len(self.backbone.stages)
+        if not self.backbone.takes(self.fitted.input.size, last, self.fitted.pooling):
+            last = max(self.fitted.depths)  # small images may pass the first stages only
+        return tuple(range(first, last + 1))
+
+    def common_key(self, n_stages: int, *, is_pooled: bool | None = None) -> bytes:
+        """Return what the keys of all images have in common, for one depth."""
+        pooling = self.fitted.pooling if is_pooled in (None, True) else None
+        spec = self.fitted.backbone
+        # Without a stage there is no network: the pixels are those of any backbone with the
+        # same input numbers.
+        has_network = n_stages > 0
+        return common_key(
+            RowIngredients(
+                weights=spec.digest if has_network else "",
+                code=spec.code if has_network else "",
+                stages=spec.stages if has_network else (),
+                n_stages=n_stages,
+                layout=asdict(self.backbone.structure.layout) if has_network else {},
+                pooling=pooling,
+                input=asdict(self.fitted.input),
+                view=None if self.view is None else self.view.key(),
+                image_code={"decoding": DECODING_VERSION, "preprocessing": PREPROCESSING_VERSION},
+                arithmetic=arithmetic(
+                    self.fitted.precision if has_network else "float32", self.device
+                ),
+                libraries=library_versions(),
+            )
+        )
+
+    def prepare(self, pixels: np.ndarray, digest: bytes) -> torch.Tensor:
+        """Return what the network reads of one image: uint8 (3, size, size)."""
+        if self.view is None:
+            return preprocess(pixels, self.fitted.input)
+        return self.view.pixels(pixels, self.fitted.input, digest)
+
+    def pool(self, activations: np.ndarray, n_stages: int) -> np.ndarray:
+        """Return the rows (n, width) of activations after `n_stages` stages."""
+        with torch.inference_mode():
+            module = self.backbone.pool(self.fitted.pooling, n_stages).eval()
+            return module(torch.from_numpy(activations)).numpy()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions that a row depends on by more than 1e-5.
+
+    torch computes the network and resizes; Pillow and its decoders make the pixels. A patch
+    release repairs defects and changes no kernel.
+    """
+    return {"torch": ".".join(torch.__version__.split(".")[:2]), **decoder_versions()}
 
 
 class FeatureExtractor:
-    """Maps uint8 (n, 3, size, size) to activations: evaluation mode, no gradients.
+    """Maps uint8 (n, 3, size, size) to activations, without gradients.
 
-    The network is not compiled: torch.compile takes minutes for the first batch, and
-    what it brings here was not measured.
+    The modules of the backbone are shared with other threads and stay as they are: batch
+    norms are folded in copies, and another device gets a copy. The network is not compiled:
+    torch.compile takes minutes for the first batch.
+
+    Parameters
+    ----------
+    plan : ExtractionPlan
+    depths : sequence of int
+        After how many stages an activation is wanted.
     """
 
-    def __init__(self, frozen: ExtractionPlan):
-        self._device = frozen.device
-        self._is_cuda = frozen.device.type == "cuda"
-        self._is_bfloat16 = frozen.precision == "bfloat16"
+    def __init__(self, plan: ExtractionPlan, depths: Sequence[int]):
+        self._device = plan.device
+        self._is_cuda = plan.device.type == "cuda"
+        self._is_bfloat16 = plan.fitted.precision == "bfloat16"
+        size = plan.fitted.input.size
         self._kind = (
-            frozen.spec.digest,
-            frozen.n_stages,
-            frozen.precision,
-            frozen.input.size,
-            str(frozen.device),
+            plan.fitted.backbone.digest,
+            max(depths),
+            plan.fitted.precision,
+            size,
+            str(plan.device),
         )
-        module = _fold(frozen)
-        if frozen.device.type != "cpu":
-            module = copy.deepcopy(module)  # the network itself stays where it is
-        self._module = module.to(frozen.device, memory_format=torch.channels_last)
+        module = _Chain(plan, depths, folded_stages(plan.backbone, max(depths), size))
+        if plan.device.type != "cpu":
+            module = copy.deepcopy(module).to(plan.device)  # the network itself stays where it is
+        self._module = module
 
-    def __call__(self, pixels: torch.Tensor) -> np.ndarray:
-        """Return the activations of a batch."""
+    def __call__(self, pixels: torch.Tensor) -> list[np.ndarray]:
+        """Return the activations of a batch, one array for each depth."""
         return self.launch(pixels)()
 
-    def launch(self, pixels: torch.Tensor) -> Callable[[], np.ndarray]:
+    def launch(self, pixels: torch.Tensor) -> Callable[[], list[np.ndarray]]:
         """Start a batch, and return what waits for its activations.
 
         On CUDA the computer goes on meanwhile; elsewhere the batch is done at once.
@@ -126,7 +175,8 @@ class FeatureExtractor:
         if self._is_cuda:
             # only from pinned memory does a copy run beside the computer's work
             pixels = pixels.pin_memory()
-        parts, start = [], 0
+        parts: list[list[torch.Tensor]] = []
+        start = 0
         while start < len(pixels):
             n = min(_largest.get(self._kind, len(pixels)), len(pixels) - start)
             values = self._pass(pixels[start : start + n])
@@ -135,15 +185,18 @@ class FeatureExtractor:
             else:
                 parts.append(values)
                 start += n
-        return self._copy_back(torch.cat(parts) if len(parts) > 1 else parts[0])
+        joined = [
+            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)
+        ]
+        return self._copy_back(joined)
 
     @torch.inference_mode()
-    def _pass(self, pixels: torch.Tensor) -> torch.Tensor | None:
+    def _pass(self, pixels: torch.Tensor) -> list[torch.Tensor] | None:
         """Return the activations, on the device; None where memory ran out."""
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16):
                 values = self._module(pixels.to(self._device, non_blocking=self._is_cuda))
-            return values.float() if values.is_floating_point() else values
+            return [value.float() if value.is_floating_point() else value for value in values]
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if len(pixels) == 1 or not _says_out_of_memory(error):
                 raise
@@ -153,40 +206,61 @@ class FeatureExtractor:
         return None
 
     @torch.inference_mode()
-    def _copy_back(self, values: torch.Tensor) -> Callable[[], np.ndarray]:
+    def _copy_back(self, values: list[torch.Tensor]) -> Callable[[], list[np.ndarray]]:
         if not self._is_cuda:
-            return lambda: values.cpu().contiguous().numpy()
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        host.copy_(values, non_blocking=True)
+            return lambda: [value.cpu().contiguous().numpy() for value in values]
+        hosts = [torch.empty(v.shape, dtype=v.dtype, pin_memory=True) for v in values]
+        for host, value in zip(hosts, values, strict=True):
+            host.copy_(value, non_blocking=True)
         # of this batch alone: the next may be on its way when this one is waited for
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(self._device))
 
-        def wait() -> np.ndarray:
+        def wait() -> list[np.ndarray]:
             done.synchronize()
-            return host.numpy().copy()  # pinned memory is scarce
+            return [host.numpy().copy() for host in hosts]  # pinned memory is scarce
 
         return wait
+
+
+class _Chain(nn.Module):
+    """The stages one after the other; what was asked for after some of them is given."""
+
+    def __init__(self, plan: ExtractionPlan, depths: Sequence[int], stages: Sequence[nn.Module]):
+        super().__init__()
+        pooling = plan.fitted.pooling
+        self.normalise = None
+        if max(depths) or pooling is not None:
+            self.normalise = plan.backbone.normalise()
+        self.stages = nn.ModuleList(stages)
+        self.pools = nn.ModuleDict(
+            {
+                str(depth): nn.Identity() if pooling is None else plan.backbone.pool(pooling, depth)
+                for depth in depths
+            }
+        )
+        # without a walk through the stages, which are shared and in evaluation mode already
+        self.training = False
+        for pool in self.pools.values():
+            pool.eval()
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        x = images if self.normalise is None else self.normalise(images)
+        given = []
+        for depth in range(len(self.stages) + 1):
+            if depth:
+                x = self.stages[depth - 1](x)
+            if str(depth) in self.pools:
+                given.append(self._given(self.pools[str(depth)](x), x, depth))
+        return given
+
+    def _given(self, row: torch.Tensor, x: torch.Tensor, depth: int) -> torch.Tensor:
+        """Return a row that the next stage can't change: it may work in place."""
+        is_view = row.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+        return row.clone() if is_view and depth < len(self.stages) else row
 
 
 def _says_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in str(error) for words in _OUT_OF_MEMORY
     )
-
-
-def _fold(frozen: ExtractionPlan) -> nn.Module:
-    """Return the network with its batch norms folded, once for calls with one backbone."""
-    module = frozen.module.eval()
-    norm = next((part for part in module.modules() if isinstance(part, nn.BatchNorm2d)), None)
-    if norm is None:
-        return module
-    what = (frozen.n_stages, frozen.pooling, frozen.input.size)
-    with _fold_lock:
-        known, folded = _folded.get(norm, (None, None))
-        if known != what:
-            folded = fold_batch_norms(module, frozen.input.size)
-            if folded is module:  # which would keep its own key alive
-                folded = None
-            _folded[norm] = what, folded
-    return module if folded is None else folded

@@ -9,14 +9,24 @@ import copy
 import math
 from collections import Counter
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .._locking import ForkSafeLock
+from ..backbones._backbone import Backbone
+
 # Of the largest value. Rounding in float32 differs by 1e-6 from layer to layer; a
 # convolution folded wrongly gives another activation.
 _TOLERANCE = 1e-3
+
+
+# Folded stages by their first batch norm and the image size; None where none can be folded.
+# A batch norm lives as long as its backbone. Without this every call would fold once more.
+_folded: WeakKeyDictionary[nn.Module, dict[int, nn.Module | None]] = WeakKeyDictionary()
+_lock = ForkSafeLock()
 
 
 class _Output(NamedTuple):
@@ -25,23 +35,65 @@ class _Output(NamedTuple):
     version: int
 
 
-def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
-    """Return a copy of `network` with batch norms folded; itself where none can be.
+def folded_stages(backbone: Backbone, n_stages: int, size: int) -> list[nn.Module]:
+    """Return the first stages of a backbone, their batch norms folded in copies.
 
-    The copy shares all that is not folded; `network` stays as it is. Which batch norm
-    follows which convolution is seen in a pass of one image of `size` pixels, so how
-    the network's code calls them does not matter.
+    Each stage is folded by itself, so that the activation after any of them is what it was.
     """
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=generator)
+    if n_stages == 0:
+        return []
     # not in inference mode, whatever the caller's is: there tensors have no versions
     with torch.inference_mode(False), torch.no_grad():
-        pairs = _pairs(network, probe)
-        if not pairs:
-            return network
-        folded = _fold(network, pairs)
-        # what can't be seen: a convolution whose output is used a second time
-        return folded if _agree(network(probe), folded(probe)) else network
+        x = None
+        folded = []
+        for stage in list(backbone.stages.values())[:n_stages]:
+            norm = next((part for part in stage.modules() if _is_foldable(part)), None)
+            if norm is None:
+                folded.append(stage)
+                continue
+            with _lock:
+                known = _folded.setdefault(norm, {})
+                if size not in known:
+                    if x is None:
+                        x = backbone.normalise()(_drawn_image(size))
+                        for earlier in folded:
+                            x = earlier(x)
+                    copied = _fold(stage, x)
+                    # the stage itself would keep its own key alive
+                    known[size] = None if copied is stage else copied
+                copied = known[size]
+            folded.append(stage if copied is None else copied)
+            if x is not None:
+                x = folded[-1](x)
+        return folded
+
+
+def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
+    """Return a copy of a whole network with batch norms folded; itself where none can be."""
+    with torch.inference_mode(False), torch.no_grad():
+        return _fold(network, _drawn_image(size))
+
+
+def _drawn_image(size: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def _fold(network: nn.Module, probe: torch.Tensor) -> nn.Module:
+    """Return a copy that shares all that is not folded; `network` stays as it is.
+
+    Which batch norm follows which convolution is seen in a pass of `probe`, so how the
+    network's code calls them does not matter. The pass is that of the copy: other threads
+    may use the network meanwhile, and would be seen by its hooks.
+    """
+    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
+    copied = copy.deepcopy(network, dict(shared))
+    pairs = _pairs(copied, probe.clone())
+    if not pairs:
+        return network
+    _fold_pairs(copied, pairs)
+    # what can't be seen: a convolution whose output is used a second time
+    return copied if _agree(network(probe.clone()), copied(probe.clone())) else network
 
 
 def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Module, nn.Module]]:
@@ -81,13 +133,10 @@ def _is_foldable(module: nn.Module) -> bool:
     return is_norm and not module.training and module.running_mean is not None
 
 
-def _fold(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> nn.Module:
-    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
-    folded = copy.deepcopy(network, dict(shared))
+def _fold_pairs(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     names = {module: name for name, module in network.named_modules()}
     for conv, norm in pairs:
-        twin = folded.get_submodule(names[conv])
-        twin.weight, twin.bias = fuse_conv_bn_weights(
+        weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
             conv.bias,
             norm.running_mean,
@@ -96,11 +145,13 @@ def _fold(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> nn.Mo
             norm.weight,
             norm.bias,
         )
+        conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
         rest = nn.Identity()
         if type(norm) is not nn.BatchNorm2d:
             rest = nn.Sequential(norm.drop, norm.act)
-        folded.set_submodule(names[norm], rest)
-    return folded.requires_grad_(False).eval()
+        network.set_submodule(names[norm], rest)
+    network.requires_grad_(False)
+    network.eval()
 
 
 def _agree(expected: torch.Tensor, actual: torch.Tensor) -> bool:

@@ -1,12 +1,15 @@
 """In which arithmetic a frozen network runs."""
 
 from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ._fold import fold_batch_norms
+from ..backbones._backbone import Backbone
+from ._fold import folded_stages
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -19,40 +22,74 @@ _N_TRIALS = 4
 _tried: dict[tuple[str, int, str], str] = {}
 
 
-def resolve_precision(
-    precision: str, device: torch.device, backbone: str, size: int, rows: Callable[[], nn.Module]
-) -> str:
-    """Return "float32" or "bfloat16".
+def resolve_precision(precision: str, device: torch.device, backbone: Backbone, size: int) -> str:
+    """Return "float32" or "bfloat16"; called by `fit` alone.
 
-    "auto" is bfloat16 where the hardware multiplies it and rows keep their direction: on a
-    few drawn images its rows keep the direction that they have in float32.
+    "auto" is bfloat16 where the hardware multiplies it and rows keep the direction that
+    they have in float32, on a few drawn images. It is one for a backbone, whatever the
+    depth: estimators share rows.
 
     Parameters
     ----------
     precision : one of PRECISIONS
     device : torch.device
-    backbone : str
-        Digest of the backbone; the trial is made once for each.
+    backbone : Backbone
+        As it was loaded; the trial is made once for each.
     size : int
         Side of the network's input, in pixels.
-    rows : callable
-        Returns the module from 8-bit images to rows.
     """
     if precision != "auto":
         return precision
     if not _has_bfloat16(device):
         return "float32"
-    key = (backbone, size, device.type)
+    key = (backbone.spec.digest, size, device.type)
     if key not in _tried:
-        _tried[key] = "bfloat16" if _is_accurate_in_bfloat16(rows().eval(), size) else "float32"
+        _tried[key] = "bfloat16" if _is_accurate_in_bfloat16(backbone, size) else "float32"
     return _tried[key]
 
 
+def arithmetic(precision: str, device: torch.device) -> dict[str, str]:
+    """Return what changes the digits of a row beside the network: an ingredient of its key.
+
+    The same network in float32 gives other digits on another kind of device, and where
+    products of float32 are rounded to TF32 or bfloat16.
+    """
+    return {"precision": precision, "device": device.type, "float32": _float32_products(device)}
+
+
+def _float32_products(device: torch.device) -> str:
+    """Return how torch is set to multiply float32 on a kind of device."""
+    names = {
+        "cpu": ("mkldnn.matmul", "mkldnn.conv"),
+        "cuda": ("cuda.matmul", "cudnn.conv"),
+    }.get(device.type, ())
+    settings = [_setting(attrgetter(f"{name}.fp32_precision")) for name in names]
+    # the older way to set the same, which newer versions of torch refuse to mix with it
+    settings.append(_setting(lambda _: torch.get_float32_matmul_precision()))
+    if device.type == "cuda":
+        settings.append(str(_setting(attrgetter("cudnn.allow_tf32"))))
+    return " ".join(settings)
+
+
+def _setting(read: Callable[[Any], Any]) -> str:
+    try:
+        value = str(read(torch.backends))
+        return "ieee" if value == "none" else value  # nothing is set: as float32 is defined
+    except (AttributeError, RuntimeError):  # not in this version; set in the newer way
+        return "-"
+
+
 @torch.inference_mode()
-def _is_accurate_in_bfloat16(network: nn.Module, size: int) -> bool:
+def _is_accurate_in_bfloat16(backbone: Backbone, size: int) -> bool:
     # on the CPU, wherever the network will run: bfloat16 rounds alike on all hardware
-    images = _draw(size)
-    network = fold_batch_norms(network, size)  # as it will run
+    images, pooling = _draw(size), backbone.pooling("auto")
+    # small images may pass the first stages only
+    n_stages = len(backbone.stages)
+    while n_stages and not backbone.takes(size, n_stages, pooling):
+        n_stages -= 1
+    stages = folded_stages(backbone, n_stages, size)  # as it will run
+    pool = backbone.pool(pooling, n_stages).eval()
+    network = nn.Sequential(backbone.normalise(), *stages, pool)
     exact = network(images)
     with torch.autocast("cpu", torch.bfloat16):
         rough = network(images)

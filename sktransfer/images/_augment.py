@@ -21,7 +21,7 @@ from ._custom_transform import (
     library_versions,
     transform_name,
 )
-from ._preprocess import as_tensor, resized_shape
+from ._preprocess import as_tensor, resize, resized_shape
 
 # Crops of half the area to all of it are fastai's course's choice for small data
 # (RandomResizedCrop(224, min_scale=0.5), github.com/fastai/fastbook, chapter 2): sides
@@ -50,16 +50,8 @@ def light(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a crop about the scale of the evaluation's, in half of the cases mirrored."""
     image = as_tensor(pixels)
     top, left, height, width = draw_crop(*image.shape[1:], spec, rng)
-    square = F.resized_crop(
-        image,
-        top,
-        left,
-        height,
-        width,
-        [spec.size, spec.size],
-        interpolation=InterpolationMode(spec.interpolation),
-        antialias=True,
-    )
+    crop = image[:, top : top + height, left : left + width]
+    square = resize(crop, [spec.size, spec.size], spec.interpolation)
     if rng.random() < 0.5:
         return F.horizontal_flip(square)
     # a crop of the right size is not resampled, and would still be the user's array
@@ -127,9 +119,9 @@ def _between_minus_one_and_one(rng: Random) -> float:
 
 Draw = Callable[[np.ndarray, InputSpec, Random], torch.Tensor]
 
-# Part of each name: raise it when the recipe gives other views. What torchvision draws
-# may change with its version, what is drawn here does not.
-_VERSION = 1
+# Part of each name: raise it when the recipe gives other views.
+# 2: views are resampled as the evaluation is, in fixed-point numbers.
+_VERSION = 2
 _RECIPES: dict[str, Draw] = {"light": light, "medium": medium, "trivial": trivial}
 _ALLOWED = (
     "None, 'light', 'medium', 'trivial', or a transform: a callable that takes an image "
@@ -192,10 +184,8 @@ def make_augmentation(augment: Any) -> Augmentation | None:
     if augment is None:
         return None
     if isinstance(augment, str) and augment in _RECIPES:
-        name = f"{augment}:{_VERSION}"
-        if augment == "trivial":
-            name = f"{name} {library_versions()}"
-        return Augmentation(name, _RECIPES[augment])
+        # torchvision turns and colours the views of "medium" and "trivial"
+        return Augmentation(f"{augment}:{_VERSION} {library_versions()}", _RECIPES[augment])
     if isinstance(augment, type) and callable(augment):
         raise ValueError(
             f"augment must be {_ALLOWED}; got the class {augment.__name__}, "

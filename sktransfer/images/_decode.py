@@ -8,16 +8,21 @@ own stands in the list while any thread decodes.
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
-from PIL import Image, ImageFile
+import PIL
+from PIL import Image, ImageFile, features
 
 from .._locking import ForkSafeLock
 from ..exceptions import DecodeError
 from ._colour import PixelRange, check_values, default_range, fill_rgb, scale_to_8_bit
-from ._formats import check_bytes, check_inner_size, check_size, identify
+from ._formats import check_bytes, check_inner_size, check_size, decoding_bytes, identify
+
+# An ingredient of every key: raise it when the same bytes would give other pixels.
+DECODING_VERSION = 1
 
 _lock = ForkSafeLock()
 _n_inside = 0
@@ -94,10 +99,24 @@ _PIL_LOCKS = tuple(ForkSafeLock() for _ in range(64))
 _LOADED_BY_OTHERS = frozenset(["EPS", "WMF"])
 
 
-def decode_bytes(data: bytes, pixel_range: PixelRange | None = None) -> np.ndarray:
+@cache
+def decoder_versions() -> dict[str, str]:
+    """Return the versions of what turns bytes into pixels; two of them may differ by a level."""
+    codecs = {name: features.version(name) for name in ("jpg", "webp", "avif")}
+    pillow = ".".join(PIL.__version__.split(".")[:2])
+    turbo = features.version("libjpeg_turbo")
+    return {"pillow": pillow, "libjpeg_turbo": str(turbo), **{k: str(v) for k, v in codecs.items()}}
+
+
+def decode_bytes(
+    data: bytes,
+    pixel_range: PixelRange | None = None,
+    reserve: Callable[[int], None] | None = None,
+) -> np.ndarray:
     """Decode an encoded image to uint8 (H, W, 3): upright, first frame, sRGB on white.
 
-    `pixel_range` is for images of more than 8 bits; the others know their range.
+    `pixel_range` is for images of more than 8 bits; the others know their range. `reserve`
+    is called with the bytes of memory that decoding takes, before it takes them; it may wait.
     """
     check_bytes(len(data))
     format = identify(data)
@@ -106,6 +125,8 @@ def decode_bytes(data: bytes, pixel_range: PixelRange | None = None) -> np.ndarr
             with format.open(io.BytesIO(data)) as image:
                 check_size(image.size, image.format)
                 check_inner_size(image, data)
+                if reserve is not None:
+                    reserve(decoding_bytes(image.size, image.format))
                 image.load()
                 return _to_pixels(image, pixel_range)
         except Exception as error:

@@ -6,8 +6,8 @@ The bytes of a file are read without waiting for what is not a file.
 import hashlib
 import os
 import stat
+import struct
 import time
-from functools import lru_cache
 
 import numpy as np
 
@@ -74,14 +74,8 @@ def digest_bytes(data: bytes, pixel_range: PixelRange | None = None) -> bytes:
 
 
 def digest_file(path: str, pixel_range: PixelRange | None = None) -> bytes:
-    """Return the digest of a file's content, read once while the file stays the same."""
-    now = time.time_ns()
-    status = file_status(path)
-    if _is_settled(status, now):
-        digest = _digest_file(path, (status.st_dev, *_state(status)))
-    else:
-        digest = _digest_bytes(read_file(path))
-    return _with_range(digest, pixel_range)
+    """Return the digest of a file's content, which is read whole."""
+    return digest_bytes(read_file(path), pixel_range)
 
 
 def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | None:
@@ -94,15 +88,16 @@ def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | No
     if not _is_settled(status, now):
         return None
     # Not the device: its number may change when the computer is started.
-    what = f"{_state(status)}|{pixel_range}|{os.path.abspath(path)}"
-    data = what.encode(errors="surrogateescape")
+    where = os.path.abspath(path).encode(errors="surrogateescape")
+    data = b"|".join([repr(_state(status)).encode(), _range_bytes(pixel_range), where])
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"file version").digest()
 
 
-def digest_pixels(pixels: np.ndarray, how: str) -> bytes:
-    """Return the digest of an array of pixels; `how` says how its values are read."""
-    header = f"{how}|{pixels.dtype.str}|{pixels.shape}".encode()
+def digest_pixels(pixels: np.ndarray, kind: str, pixel_range: PixelRange | None = None) -> bytes:
+    """Return the digest of an array; `kind` and `pixel_range` say how its values are read."""
+    header = f"{kind}|{pixels.dtype.str}|{'x'.join(map(str, pixels.shape))}|".encode()
     hasher = hashlib.blake2b(header, digest_size=DIGEST_SIZE, person=b"pixels")
+    hasher.update(_range_bytes(pixel_range))
     hasher.update(np.ascontiguousarray(pixels).data)
     return hasher.digest()
 
@@ -117,12 +112,6 @@ def _state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-# 2**17 entries of about 400 bytes: 50 MB at most
-@lru_cache(maxsize=2**17)
-def _digest_file(path: str, version: tuple[int, ...]) -> bytes:
-    return _digest_bytes(read_file(path))
-
-
 def _digest_bytes(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"file").digest()
 
@@ -132,5 +121,11 @@ def _with_range(digest: bytes, pixel_range: PixelRange | None) -> bytes:
     if pixel_range is None:
         return digest
     hasher = hashlib.blake2b(digest, digest_size=DIGEST_SIZE, person=b"file in range")
-    hasher.update(str(pixel_range).encode())
+    hasher.update(_range_bytes(pixel_range))
     return hasher.digest()
+
+
+def _range_bytes(pixel_range: PixelRange | None) -> bytes:
+    if pixel_range is None:
+        return b"none"
+    return struct.pack("<dd?", pixel_range.low, pixel_range.high, pixel_range.clip)

@@ -29,6 +29,7 @@ from ..exceptions import DecodeError
 MAX_PIXELS = 2**28 // 3
 # These two decoders keep further copies of the whole picture: 17 bytes a pixel in all.
 MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000}
+_BYTES_PER_PIXEL, _BYTES_PER_PIXEL_OF = 7, {"WEBP": 17, "AVIF": 17}
 # The longest panoramas of phones and cameras are near 30,000 pixels.
 MAX_SIDE = 2**15
 # MAX_PIXELS without compression. A file is read whole.
@@ -58,6 +59,12 @@ def check_size(size: tuple[int, int], format: str | None) -> None:
             f"{width:,} x {height:,} pixels, more than the {allowed:,} allowed; make it "
             "smaller first"
         )
+
+
+def decoding_bytes(size: tuple[int, int], format: str | None) -> int:
+    """Return the bytes of memory that decoding a picture takes, its result included."""
+    width, height = size
+    return width * height * _BYTES_PER_PIXEL_OF.get(format or "", _BYTES_PER_PIXEL)
 
 
 def check_bytes(n_bytes: int) -> None:

@@ -5,8 +5,9 @@ wanted. Each knows its digest, its pixels, and how to name itself in an error. T
 hold nothing that changes, so threads may share them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,22 @@ from ._decode import decode_array, decode_bytes, decode_pil
 from ._fingerprint import digest_bytes, digest_file, digest_pixels, file_version, read_file
 
 
+class LoadedImage(NamedTuple):
+    """The content of one image, read once: its digest, and its pixels when they are wanted.
+
+    `decode` takes a function that is told the bytes of memory before they are taken, and
+    returns uint8 pixels (H, W, 3), or raises DecodeError. They are the pixels of the very
+    bytes that the digest is of, whatever became of the file since.
+    """
+
+    digest: bytes
+    decode: Callable[[Callable[[int], None]], np.ndarray]
+
+
 class ImageReference(Protocol):
     """One image that has not been read yet."""
+
+    is_file: ClassVar[bool]  # whether the content must be read from a file
 
     def describe(self) -> str:
         """Return what an error calls this image: its path where it has one."""
@@ -29,6 +44,9 @@ class ImageReference(Protocol):
     def version(self) -> bytes | None:
         """Return what the digest may be kept by; None if the content must be looked at."""
 
+    def load(self) -> LoadedImage:
+        """Read the content, once; raise DecodeError when it can't be read."""
+
     def read(self) -> np.ndarray:
         """Return uint8 pixels (H, W, 3), not to be written to; or raise DecodeError."""
 
@@ -37,6 +55,7 @@ class ImageReference(Protocol):
 class FileImage:
     path: str
     pixel_range: PixelRange | None = None
+    is_file: ClassVar[bool] = True
 
     def describe(self) -> str:
         return self.path
@@ -47,6 +66,9 @@ class FileImage:
     def version(self) -> bytes | None:
         return file_version(self.path, self.pixel_range)
 
+    def load(self) -> LoadedImage:
+        return _loaded(read_file(self.path), self.pixel_range)
+
     def read(self) -> np.ndarray:
         return decode_bytes(read_file(self.path), self.pixel_range)
 
@@ -56,6 +78,7 @@ class EncodedImage:
     data: bytes
     name: str | None = None
     pixel_range: PixelRange | None = None
+    is_file: ClassVar[bool] = False
 
     def describe(self) -> str:
         return self.name or f"bytes ({len(self.data):,})"
@@ -66,6 +89,9 @@ class EncodedImage:
     def version(self) -> None:
         return None
 
+    def load(self) -> LoadedImage:
+        return _loaded(self.data, self.pixel_range)
+
     def read(self) -> np.ndarray:
         return decode_bytes(self.data, self.pixel_range)
 
@@ -74,6 +100,7 @@ class EncodedImage:
 class PillowImage:
     image: Image.Image
     pixel_range: PixelRange | None = None
+    is_file: ClassVar[bool] = False
 
     def describe(self) -> str:
         name = getattr(self.image, "filename", "")
@@ -86,6 +113,10 @@ class PillowImage:
     def version(self) -> None:
         return None
 
+    def load(self) -> LoadedImage:
+        pixels = self.read()
+        return LoadedImage(digest_pixels(pixels, "pil"), lambda reserve: pixels)
+
     def read(self) -> np.ndarray:
         return decode_pil(self.image, self.pixel_range)
 
@@ -94,15 +125,19 @@ class PillowImage:
 class ArrayImage:
     pixels: np.ndarray
     pixel_range: PixelRange | None = None
+    is_file: ClassVar[bool] = False
 
     def describe(self) -> str:
         return f"array of shape {self.pixels.shape}, {self.pixels.dtype}"
 
     def digest(self) -> bytes:
-        return digest_pixels(self.pixels, str(self.pixel_range))
+        return digest_pixels(self.pixels, "array", self.pixel_range)
 
     def version(self) -> None:
         return None
+
+    def load(self) -> LoadedImage:
+        return LoadedImage(self.digest(), lambda reserve: self.read())
 
     def read(self) -> np.ndarray:
         return decode_array(self.pixels, self.pixel_range)
@@ -114,6 +149,7 @@ class NoImage:
 
     reason: str
     is_missing: bool = False
+    is_file: ClassVar[bool] = False
 
     def describe(self) -> str:
         return "no image"
@@ -124,5 +160,14 @@ class NoImage:
     def version(self) -> None:
         return None
 
+    def load(self) -> LoadedImage:
+        raise DecodeError(self.reason)
+
     def read(self) -> np.ndarray:
         raise DecodeError(self.reason)
+
+
+def _loaded(data: bytes, pixel_range: PixelRange | None) -> LoadedImage:
+    return LoadedImage(
+        digest_bytes(data, pixel_range), lambda reserve: decode_bytes(data, pixel_range, reserve)
+    )

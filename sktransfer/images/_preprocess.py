@@ -13,6 +13,9 @@ from torchvision.transforms.v2 import functional as F
 
 from .._spec import InputSpec
 
+# An ingredient of every key: raise it when the same pixels would give another square.
+PREPROCESSING_VERSION = 1
+
 # Resizing by the shorter side and taking the middle shows a network what it was
 # trained on. Of an image this many times longer than wide it would show next to
 # nothing, so such an image is shown whole, stretched.
@@ -27,13 +30,14 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
     image = as_tensor(pixels)
     height, width = image.shape[1:]
     shape = resized_shape(height, width, spec)
-    resized = _resized(image, shape, spec.interpolation)
+    resized = resize(image, shape, spec.interpolation)
     cropped = F.center_crop(resized, [spec.size, spec.size])
     # an image of the right size is not resampled, and would still be the user's array
     return cropped.clone() if resized is image or shape == [height, width] else cropped
 
 
-def _resized(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:
+def resize(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:
+    """Return uint8 (3, H, W) in another shape, the same to the last bit on every processor."""
     if interpolation not in ("bilinear", "bicubic"):
         return F.resize(image, shape, InterpolationMode(interpolation), antialias=True)
     if shape == list(image.shape[1:]):
@@ -102,7 +106,7 @@ class Resampling(nn.Module):
         square = columns.reshape(n, 3, self.spec.size, self.spec.size).transpose(2, 3)
         return square.to(torch.uint8)
 
-    def _resized(self, height, width):
+    def resize(self, height, width):
         """Return height and width after resizing, before the square is cut out."""
         size, resize = self.spec.size, self.spec.resize
         if self.spec.crop == "squash":

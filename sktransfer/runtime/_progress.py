@@ -1,10 +1,9 @@
 """Count the images that pass frozen networks, and show progress when a run takes long."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
@@ -97,28 +96,25 @@ def record(*, computed: int = 0, cache_hits: int = 0) -> None:
 
 _SECONDS_BEFORE_PROGRESS = 10
 
-Item = TypeVar("Item")
-
 
 def forward_pass_bar(n_images: int, n_cache_hits: int, verbose: int) -> tqdm:
-    """Return a bar of images, with images/s; those whose activation was kept are done."""
+    """Return a bar of images, with images/s; cache hits are done already."""
     return tqdm(
         total=n_images,
         initial=n_cache_hits,
         desc="backbone",
         unit="img",
-        postfix=f"{n_cache_hits} kept",
+        postfix=f"{n_cache_hits} cache hits",
         delay=0 if verbose else _SECONDS_BEFORE_PROGRESS,
         leave=verbose > 0,
     )
 
 
-def show_if_long(items: Iterable[Item], n_items: int, what: str) -> Iterable[Item]:
-    """Return the items, with a bar if they take long to come."""
+def fingerprint_bar(n_images: int) -> tqdm:
+    """Return a bar of images that are told apart, shown if that takes long."""
     return tqdm(
-        items,
-        total=n_items,
-        desc=what,
+        total=n_images,
+        desc="fingerprints",
         unit="img",
         delay=_SECONDS_BEFORE_PROGRESS,
         leave=False,

@@ -94,7 +94,7 @@ class ResultArray:
 
     def repeat(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Write ``sources[i]``, which is a position that was written, to ``targets[i]``."""
-        if not sources:
+        if len(sources) == 0:
             return
         n = max(1, _COPIED_AT_ONCE // self.row_bytes)
         for i in range(0, len(sources), n):

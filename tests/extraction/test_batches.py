@@ -1,18 +1,10 @@
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
-import torch
 
 from sktransfer.extraction import _batches
-from sktransfer.extraction._batches import read_batch, read_batches, run_batches
-from sktransfer.images._collection import as_images
-
-
-def reading(*cells):
-    """Return what reads the images that were passed."""
-    images = as_images(list(cells))
-    return lambda position: torch.from_numpy(images[position].read()).permute(2, 0, 1)
+from sktransfer.extraction._batches import MemoryBudget, run_batches, run_images
 
 
 @pytest.fixture
@@ -21,51 +13,24 @@ def pool():
         yield pool
 
 
-def grey(value):
-    return np.full((8, 8, 3), value, dtype=np.uint8)
+def test_batches_of_images_come_in_order(pool):
+    batches = list(run_images([[4, 5], [0, 1], [6]], sum, pool))
+    assert batches == [[4, 5], [0, 1], [6]]
 
 
-def test_batches_come_in_order_with_their_images(pool):
-    read = reading(*(grey(value) for value in range(7)))
-    batches = list(read_batches(read, [[4, 5], [0, 1], [6]], pool))
-    assert [batch.positions for batch in batches] == [[4, 5], [0, 1], [6]]
-    values = [int(pixels[0, 0, 0]) for batch in batches for pixels in batch.pixels]
-    assert values == [4, 5, 0, 1, 6]
-
-
-def test_an_image_that_cannot_be_read_is_reported_and_the_others_are_there(pool):
-    (batch,) = read_batches(reading(grey(1), b"no image", grey(3)), [[0, 1, 2]], pool)
-    assert batch.positions == [0, 2]
-    assert list(batch.failures) == [1]
-    assert len(batch.pixels) == 2
-
-
-def test_images_are_read_in_a_bounded_window(pool):
-    started, begun, read = [], [], reading(grey(0))
-
-    def counted(position):
-        started.append(position)
-        return read(0)
+def test_images_are_worked_on_in_a_bounded_window(pool):
+    started, begun = [], []
 
     def batches():
         for i in range(0, 100, 10):
             begun.append(i)
             yield range(i, i + 10)
 
-    results = read_batches(counted, batches(), pool)
+    results = run_images(batches(), started.append, pool)
     next(results)
     assert len(started) <= 10 * (1 + _batches._BATCHES_AHEAD)
     assert len(begun) == 1 + _batches._BATCHES_AHEAD  # nor is more of the plan looked at
     results.close()
-
-
-def test_one_batch_is_read_like_many(pool):
-    read = reading(grey(1), b"no image", grey(3))
-    (expected,) = read_batches(read, [[2, 0, 1]], pool)
-    batch = read_batch(read, [2, 0, 1])
-    assert batch.positions == expected.positions == [2, 0]
-    assert batch.failures == expected.failures
-    assert batch.pixels.equal(expected.pixels)
 
 
 def test_work_on_batches_comes_in_order_and_a_few_are_under_way(pool):
@@ -79,3 +44,48 @@ def test_work_on_batches_comes_in_order_and_a_few_are_under_way(pool):
     assert next(results) == 0
     assert len(started) <= 1 + 2 * 2
     assert list(results) == list(range(1, 50))
+
+
+def test_threads_never_hold_more_memory_than_the_budget():
+    budget, held, most, lock = MemoryBudget(100), [0], [0], threading.Lock()
+
+    def work(n_bytes):
+        with budget.reservation() as reserve:
+            reserve(n_bytes)
+            with lock:
+                held[0] += n_bytes
+                most[0] = max(most[0], held[0])
+            with lock:
+                held[0] -= n_bytes
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, [10, 60, 100, 45] * 50))
+    assert 0 < most[0] <= 100
+
+
+def test_what_is_larger_than_the_budget_is_let_alone():
+    budget = MemoryBudget(100)
+    with budget.reservation() as reserve:
+        reserve(1000)
+        assert budget._held == 100
+    assert budget._held == 0
+
+
+def test_memory_is_given_back_after_an_error():
+    budget = MemoryBudget(100)
+
+    def fail():
+        with budget.reservation() as reserve:
+            reserve(50)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
+    assert budget._held == 0
+
+
+def test_memory_is_reserved_once_in_a_block():
+    with MemoryBudget(100).reservation() as reserve:
+        reserve(1)
+        with pytest.raises(RuntimeError, match="reserved twice"):
+            reserve(1)

@@ -11,16 +11,21 @@ import pytest
 import torch
 from torch import nn
 
-from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer._spec import BackboneSpec, FittedPlan, InputSpec
+from sktransfer.backbones._architecture import NetworkStructure
+from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _compute
 from sktransfer.extraction._compute import MissingRows
-from sktransfer.extraction._extract import ExtractionPlan, extract
+from sktransfer.extraction._extract import extract
+from sktransfer.extraction._feature_extractor import ExtractionPlan
+from sktransfer.extraction._image_ids import ImageIds, identify
 from sktransfer.images._collection import as_images
 from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.runtime._threads import CorePool
 from sktransfer.store._store import open_store
 
-INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+# so that the values of images reach the first stage as they are
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -37,10 +42,14 @@ class Slow(nn.Module):
         return images.float().mean((2, 3))
 
 
-def frozen_part(seconds=0.01):
+def plan_of(seconds=0.01, module=None):
+    """Return a plan for a network of one stage; "flatten" stores the wanted depth alone."""
+    module = module or Slow(seconds)
+    structure = NetworkStructure(stages={"one": ("0",)}, head=())
     spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
-    cpu = torch.device("cpu")
-    return ExtractionPlan(Slow(seconds), spec, INPUT, 1, "avg", "float32", cpu)
+    backbone = Backbone(spec, nn.Sequential(module), structure)
+    fitted = FittedPlan(spec, INPUT, (1,), "flatten", "float32")
+    return ExtractionPlan(backbone, fitted, torch.device("cpu"))
 
 
 def greys(n):
@@ -63,8 +72,8 @@ class Process:
         with count_forward_passes() as counter:
             try:
                 store = open_store(cache)
-                images, part = greys(n), frozen_part(seconds)
-                extraction = extract(images, part, store, batch_size=4, n_jobs=n_jobs)
+                images, plan = greys(n), plan_of(seconds)
+                extraction = extract(images, plan, store, batch_size=4, n_jobs=n_jobs)
                 how, values = "finished", extraction.values[:, 0].tolist()
             except KeyboardInterrupt:
                 pass
@@ -109,7 +118,7 @@ def test_the_work_of_a_killed_process_is_taken_over(cache):
     wait_for(lambda: len(open_store(cache)) >= 8)
     process.kill()
     with count_forward_passes() as counter:
-        extraction = extract(greys(40), frozen_part(), open_store(cache), batch_size=4)
+        extraction = extract(greys(40), plan_of(), open_store(cache), batch_size=4)
     np.testing.assert_array_equal(extraction.values[:, 0], range(40))
     assert counter.cache_hits >= 8
     assert counter.computed == 40 - counter.cache_hits
@@ -122,7 +131,7 @@ def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
     wait_for(lambda: len(open_store(cache)) >= 8)
     os.kill(process.pid, signal.SIGSTOP)
     try:
-        extraction = extract(greys(40), frozen_part(), open_store(cache), batch_size=4)
+        extraction = extract(greys(40), plan_of(), open_store(cache), batch_size=4)
     finally:
         process.kill()
     np.testing.assert_array_equal(extraction.values[:, 0], range(40))
@@ -138,7 +147,7 @@ def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
     assert how == "interrupted"
     assert len(store) == passed < 200
     with count_forward_passes() as counter:
-        extract(greys(200), frozen_part(0), store)
+        extract(greys(200), plan_of(0), store)
     assert (counter.cache_hits, counter.computed) == (passed, 200 - passed)
 
 
@@ -147,7 +156,7 @@ def test_threads_of_one_process_share_the_work(cache):
 
     def work():
         store = open_store(cache)
-        results.append(extract(greys(80), frozen_part(), store, batch_size=4, n_jobs=2).values)
+        results.append(extract(greys(80), plan_of(), store, batch_size=4, n_jobs=2).values)
 
     with count_forward_passes() as counter:
         threads = [threading.Thread(target=work) for _ in range(3)]
@@ -162,43 +171,45 @@ def test_threads_of_one_process_share_the_work(cache):
 
 
 @pytest.mark.parametrize("n_jobs", [1, 99])
-def test_no_claim_is_held_after_an_error(n_jobs, cache):
+def test_no_lock_is_held_after_an_error(n_jobs, cache):
     class Broken(Slow):
         def forward(self, images):
             raise RuntimeError("broken")
 
     store = open_store(cache)
     with pytest.raises(RuntimeError, match="broken"):
-        extract(greys(40), replace_module(Broken()), store, batch_size=4, n_jobs=n_jobs)
+        extract(greys(40), plan_of(module=Broken()), store, batch_size=4, n_jobs=n_jobs)
     assert not store.key_locks._held
-    extract(greys(40), frozen_part(0), store)
+    extract(greys(40), plan_of(0), store)
     assert not store.key_locks._held
 
 
-def replace_module(module):
-    part = frozen_part()
-    return ExtractionPlan(**{**vars(part), "module": module})
+def missing_rows(n, store, batch_size):
+    images = greys(n)
+    ids = ImageIds(n)
+    with CorePool(1) as pool:
+        for positions, found in identify(images, store, pool):
+            ids.set_range(positions, found)
+    return MissingRows(images, ids, plan_of(0), store, batch_size)
 
 
 def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
-    done, key_of = [], {position: bytes([position]) * 32 for position in range(8)}
-    misses = MissingRows(greys(8), key_of, frozen_part(), None, 2)
+    done, missing = [], missing_rows(8, None, 2)
 
     def launch(pixels):
         done.append("launch")
-        return lambda: done.append("wait") or pixels.numpy()
+        return lambda: done.append("wait") or [pixels.numpy()]
 
-    monkeypatch.setattr(misses._network, "launch", launch)
+    monkeypatch.setattr(missing._extractor, "launch", launch)
     with CorePool(99) as pool:  # more than batches: all threads read one batch, as for a GPU
-        computed = list(misses.compute(pool))
+        computed = list(missing.compute(range(8), pool))
     assert done == ["launch", *["launch", "wait"] * 3, "wait"]
     assert sorted(position for some in computed for position in some.rows) == list(range(8))
 
 
 def test_batches_are_the_same_whichever_comes_first(cache):
-    key_of = {position: bytes([position]) * 32 for position in range(50)}
-    misses = MissingRows(greys(50), key_of, frozen_part(), open_store(cache), 8)
-    seen = [misses._batches(list(range(50))) for _ in range(20)]
+    missing = missing_rows(50, open_store(cache), 8)
+    seen = [missing._batches(list(range(50))) for _ in range(20)]
     assert len({str(batches) for batches in seen}) > 1
     assert len({str(sorted(batches)) for batches in seen}) == 1
 
@@ -209,6 +220,6 @@ def test_rows_are_put_many_at_a_time_and_all_in_the_end(cache, monkeypatch):
     put_many = store.put_many
     monkeypatch.setattr(store, "put_many", lambda rows: sizes.append(len(rows)) or put_many(rows))
     monkeypatch.setattr(_compute, "_ROWS_AT_ONCE", 64)
-    extract(greys(150), frozen_part(0), store, batch_size=8)
+    extract(greys(150), plan_of(0), store, batch_size=8)
     assert sum(sizes) == len(store) == 150
     assert len(sizes) <= 4  # 64, 64 and the rest, which two workers may divide

@@ -8,15 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer._spec import BackboneSpec, FittedPlan, InputSpec
+from sktransfer.backbones._architecture import NetworkStructure
+from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _compute, _extract
-from sktransfer.extraction._extract import ExtractionPlan, extract
+from sktransfer.extraction._extract import extract
+from sktransfer.extraction._feature_extractor import ExtractionPlan
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _progress, _result_array
 from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.store._store import open_store
 
-INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+# so that the values of images reach the first stage as they are
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
 
 
 class Mean(nn.Module):
@@ -26,18 +30,14 @@ class Mean(nn.Module):
         return images.float().mean((2, 3))
 
 
-def frozen_part(module=None, **changes):
+def plan_of(module=None, *, n_stages=1, pooling="flatten", view=None, device="cpu"):
+    """Return a plan for a network of one stage; "flatten" stores the wanted depth alone."""
+    module = module or Mean()
+    structure = NetworkStructure(stages={"one": ("0",)}, head=())
     spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
-    fields = {
-        "module": module or Mean(),
-        "spec": spec,
-        "input": INPUT,
-        "n_stages": 1,
-        "pooling": "avg",
-        "precision": "float32",
-        "device": torch.device("cpu"),
-    }
-    return ExtractionPlan(**{**fields, **changes})
+    backbone = Backbone(spec, nn.Sequential(module), structure)
+    fitted = FittedPlan(spec, INPUT, (n_stages,), pooling, "float32")
+    return ExtractionPlan(backbone, fitted, torch.device(device), view)
 
 
 def greys(*values):
@@ -47,16 +47,16 @@ def greys(*values):
 def test_rows_come_in_the_order_of_the_images_and_equal_images_pass_once():
     values = [5, 3, 5, 9, 3, 3]
     with count_forward_passes() as counter:
-        extraction = extract(greys(*values), frozen_part(), None, batch_size=2)
+        extraction = extract(greys(*values), plan_of(), None, batch_size=2)
     np.testing.assert_array_equal(extraction.values[:, 0], values)
     assert counter.computed == 3
 
 
 def test_only_what_the_store_lacks_passes(cache):
     store = open_store(cache)
-    extract(greys(1, 2, 3), frozen_part(), store)
+    extract(greys(1, 2, 3), plan_of(), store)
     with count_forward_passes() as counter:
-        extraction = extract(greys(3, 4, 2), frozen_part(), store)
+        extraction = extract(greys(3, 4, 2), plan_of(), store)
     np.testing.assert_array_equal(extraction.values[:, 0], [3, 4, 2])
     assert (counter.computed, counter.cache_hits) == (1, 2)
 
@@ -64,7 +64,7 @@ def test_only_what_the_store_lacks_passes(cache):
 def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
     good = np.full((8, 8, 3), 7, dtype=np.uint8)
     images = as_images([b"broken", good, b"broken", None])
-    extraction = extract(images, frozen_part(), None)
+    extraction = extract(images, plan_of(), None)
     assert [failure.position for failure in extraction.failures] == [0, 2, 3]
     np.testing.assert_array_equal(extraction.values[1], 7)
 
@@ -83,21 +83,21 @@ def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
     monkeypatch.setattr(_compute, "_ROWS_AT_ONCE", 1)  # each batch is put
     monkeypatch.setattr(store, "put_many", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(greys(*range(20)), frozen_part(), store, batch_size=4)
+        extract(greys(*range(20)), plan_of(), store, batch_size=4)
     monkeypatch.undo()
     with count_forward_passes() as counter:
-        extraction = extract(greys(*range(20)), frozen_part(), store, batch_size=4)
+        extraction = extract(greys(*range(20)), plan_of(), store, batch_size=4)
     assert counter.computed == 20 - 2 * 4
     np.testing.assert_array_equal(extraction.values[:, 0], range(20))
 
 
 def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeypatch):
     store = open_store(cache)
-    extract(greys(1, 2, 3, 4), frozen_part(), store)
+    extract(greys(1, 2, 3, 4), plan_of(), store)
     # this "process" looked before the other had put anything
     monkeypatch.setattr(_extract, "_look_up", lambda *arguments: [])
     with count_forward_passes() as counter:
-        extraction = extract(greys(1, 2, 3, 4), frozen_part(), store, batch_size=2)
+        extraction = extract(greys(1, 2, 3, 4), plan_of(), store, batch_size=2)
     assert (counter.computed, counter.cache_hits) == (0, 4)
     np.testing.assert_array_equal(extraction.values[:, 0], [1, 2, 3, 4])
 
@@ -105,7 +105,7 @@ def test_what_another_process_put_meanwhile_is_not_computed_again(cache, monkeyp
 @pytest.mark.parametrize("batch_size", [1, 4, 64])  # a batch a core, or all cores on one
 def test_the_number_of_torch_s_threads_is_left_as_it_was(batch_size):
     before = torch.get_num_threads()
-    extract(greys(*range(9)), frozen_part(), None, batch_size=batch_size)
+    extract(greys(*range(9)), plan_of(), None, batch_size=batch_size)
     assert torch.get_num_threads() == before
 
 
@@ -117,7 +117,7 @@ def test_workers_are_cores_and_use_one_thread_each():
             seen.append((threading.current_thread().name, torch.get_num_threads()))
             return super().forward(images)
 
-    extract(greys(*range(40)), frozen_part(Asking()), None, batch_size=4, n_jobs=3)
+    extract(greys(*range(40)), plan_of(Asking()), None, batch_size=4, n_jobs=3)
     assert len({name for name, _ in seen}) <= 3
     assert {count for _, count in seen} == {1}
 
@@ -141,12 +141,12 @@ class Brighter:
 
 def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
     store, images = open_store(cache), greys(1, 2, 1)
-    plain = extract(images, frozen_part(), store)
+    plain = extract(images, plan_of(), store)
     for by in (10, 20):
         view = Brighter(by)
         with count_forward_passes() as counter:
-            first = extract(images, frozen_part(view=view), store)
-            again = extract(images, frozen_part(view=Brighter(by)), store)
+            first = extract(images, plan_of(view=view), store)
+            again = extract(images, plan_of(view=Brighter(by)), store)
         assert (counter.computed, counter.cache_hits) == (2, 2)
         np.testing.assert_array_equal(first.values, plain.values + by)
         np.testing.assert_array_equal(again.values, first.values)
@@ -158,7 +158,7 @@ def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
     for by in (10, 20):
         view = Brighter(by, name=None)
         with count_forward_passes() as counter:
-            values = extract(images, frozen_part(view=view), store).values
+            values = extract(images, plan_of(view=view), store).values
         np.testing.assert_array_equal(values[:, 0], [1 + by, 2 + by, 1 + by])
         assert (counter.computed, counter.cache_hits) == (2, 0)
         assert all(len(shapes) == 1 for shapes in view.seen.values())
@@ -166,10 +166,10 @@ def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
 
 
 def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
-    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, view=Brighter(5))
+    plan = plan_of(nn.Identity(), n_stages=0, pooling=None, view=Brighter(5))
     for _ in range(2):
         with count_forward_passes() as counter:
-            values = extract(greys(1, 2), part, open_store(cache)).values
+            values = extract(greys(1, 2), plan, open_store(cache)).values
         assert values.dtype == np.uint8
         assert values.shape == (2, 3, 8, 8)
         np.testing.assert_array_equal(values[:, 0, 0, 0], [6, 7])
@@ -177,16 +177,16 @@ def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
 
 
 def test_pixels_need_no_gpu():
-    part = frozen_part(nn.Identity(), n_stages=0, pooling=None, device=torch.device("cuda"))
-    assert extract(greys(1, 2), part, None).values[:, 0, 0, 0].tolist() == [1, 2]
+    plan = plan_of(nn.Identity(), n_stages=0, pooling=None, device="cuda")
+    assert extract(greys(1, 2), plan, None).values[:, 0, 0, 0].tolist() == [1, 2]
 
 
 def test_a_large_result_is_in_a_file_and_the_same(cache, monkeypatch):
     values = [*range(50), *range(10)]
-    expected = extract(greys(*values), frozen_part(), None).values
+    expected = extract(greys(*values), plan_of(), None).values
     monkeypatch.setattr(_result_array, "result_budget", lambda: 100)
     for _ in range(2):  # computed, and from the store
-        extraction = extract(greys(*values), frozen_part(), open_store(cache), batch_size=4)
+        extraction = extract(greys(*values), plan_of(), open_store(cache), batch_size=4)
         assert isinstance(extraction.values, np.memmap)
         np.testing.assert_array_equal(extraction.values, expected)
         chosen = extraction.values[[3, 55, 1]]
@@ -196,7 +196,7 @@ def test_a_large_result_is_in_a_file_and_the_same(cache, monkeypatch):
 
 def test_rows_are_asked_of_the_store_in_bounded_parts(cache, monkeypatch):
     store, asked = open_store(cache), []
-    extract(greys(*range(100)), frozen_part(), store)
+    extract(greys(*range(100)), plan_of(), store)
     get_many = store.get_many
 
     def counted(keys):
@@ -205,7 +205,7 @@ def test_rows_are_asked_of_the_store_in_bounded_parts(cache, monkeypatch):
 
     monkeypatch.setattr(store, "get_many", counted)
     monkeypatch.setattr(_extract, "_BYTES_AT_ONCE", 20 * 3 * 4)  # 20 rows
-    extraction = extract(greys(*range(100)), frozen_part(), store)
+    extraction = extract(greys(*range(100)), plan_of(), store)
     assert max(asked) == 20
     np.testing.assert_array_equal(extraction.values[:, 0], range(100))
 
@@ -222,21 +222,21 @@ def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
 
     store = open_store(cache)
     with pytest.raises(KeyboardInterrupt), count_forward_passes() as counter:
-        extract(greys(*range(40)), frozen_part(Interrupted()), store, batch_size=4, n_jobs=2)
+        extract(greys(*range(40)), plan_of(Interrupted()), store, batch_size=4, n_jobs=2)
     assert len(store) == counter.computed >= 3 * 4
     with count_forward_passes() as counter:
-        extract(greys(*range(40)), frozen_part(), store, batch_size=4)
+        extract(greys(*range(40)), plan_of(), store, batch_size=4)
     assert counter.computed == 40 - counter.cache_hits <= 40 - 3 * 4
 
 
 def test_progress_is_shown_when_asked_also_when_all_was_kept(cache, capsys):
     store = open_store(cache)
-    extract(greys(1, 2), frozen_part(), store)
+    extract(greys(1, 2), plan_of(), store)
     assert capsys.readouterr() == ("", "")
-    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
-    assert re.search(r"backbone.*3/3.*2 kept", capsys.readouterr().err)
-    extract(greys(1, 2, 3), frozen_part(), store, verbose=1)
-    assert re.search(r"backbone.*3/3.*3 kept", capsys.readouterr().err)
+    extract(greys(1, 2, 3), plan_of(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*2 cache hits", capsys.readouterr().err)
+    extract(greys(1, 2, 3), plan_of(), store, verbose=1)
+    assert re.search(r"backbone.*3/3.*3 cache hits", capsys.readouterr().err)
 
 
 def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
@@ -246,5 +246,5 @@ def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
             return super().forward(images)
 
     monkeypatch.setattr(_progress, "_SECONDS_BEFORE_PROGRESS", 0.1)
-    extract(greys(*range(30)), frozen_part(Slow()), None, batch_size=1, n_jobs=1)
+    extract(greys(*range(30)), plan_of(Slow()), None, batch_size=1, n_jobs=1)
     assert "backbone" in capsys.readouterr().err

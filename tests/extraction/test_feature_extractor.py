@@ -1,16 +1,22 @@
+import copy
 import gc
 import weakref
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer._spec import BackboneSpec, FittedPlan, InputSpec
+from sktransfer.backbones._architecture import NetworkStructure
+from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _feature_extractor, _fold
 from sktransfer.extraction._feature_extractor import ExtractionPlan, FeatureExtractor
 
-INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+# so that the values of images reach the first stage as they are
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
+CPU = torch.device("cpu")
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory")
 ON_CPU = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
@@ -36,11 +42,22 @@ def _forget(monkeypatch):
     monkeypatch.setattr(_feature_extractor, "_largest", {})
 
 
-def frozen_part(module, digest="digest", size=8, n_stages=1):
-    spec = BackboneSpec("name", "mean", (), None, digest, INPUT, ("one",), "", "")
-    return ExtractionPlan(
-        module, spec, INPUT.at(size), n_stages, "avg", "float32", torch.device("cpu")
-    )
+def backbone_of(*stages, digest="digest", size=8):
+    """Return a backbone whose stages are modules, each under its number."""
+    names = tuple(map(str, range(len(stages))))
+    structure = NetworkStructure(stages={name: (name,) for name in names}, head=())
+    spec = BackboneSpec("name", "mean", (), None, digest, INPUT.at(size), names, "", "")
+    return Backbone(spec, nn.Sequential(*stages), structure)
+
+
+def plan_of(backbone, depths=(1,), pooling="avg", device=CPU):
+    fitted = FittedPlan(backbone.spec, backbone.spec.input, depths, pooling, "float32")
+    return ExtractionPlan(backbone, fitted, device)
+
+
+def extractor(*stages, depths=None, **options):
+    depths = (len(stages),) if depths is None else depths
+    return FeatureExtractor(plan_of(backbone_of(*stages, **options), depths), depths)
 
 
 def greys(n):
@@ -51,83 +68,126 @@ def greys(n):
 @pytest.mark.parametrize("error", [OUT_OF_MEMORY, ON_CPU, ON_MPS], ids=["cuda", "cpu", "mps"])
 def test_a_batch_is_halved_while_memory_runs_out(error):
     module = Mean(largest=3, error=error)
-    rows = FeatureExtractor(frozen_part(module))(greys(10))
+    (rows,) = extractor(module)(greys(10))
     np.testing.assert_array_equal(rows[:, 0], range(10))
     assert module.batches == [10, 5, 2, 2, 2, 2, 2]
 
 
 def test_what_memory_has_room_for_is_remembered():
-    FeatureExtractor(frozen_part(Mean(largest=3)))(greys(10))
+    extractor(Mean(largest=3))(greys(10))
     module = Mean(largest=3)
-    network = FeatureExtractor(frozen_part(module))  # as the next call does
+    network = extractor(module)  # as the next call does
     network(greys(10))
     network(greys(1))
     assert module.batches == [2, 2, 2, 2, 2, 1]
 
 
 def test_it_is_remembered_for_one_backbone_depth_and_size():
-    FeatureExtractor(frozen_part(Mean(largest=3)))(greys(10))
-    for other in ({"digest": "other"}, {"size": 16}, {"n_stages": 2}):
+    extractor(Mean(largest=3))(greys(10))
+    for other in ({"digest": "other"}, {"size": 16}):
         module = Mean()
-        FeatureExtractor(frozen_part(module, **other))(greys(10))
+        extractor(module, **other)(greys(10))
         assert module.batches == [10]
+    module = Mean()
+    extractor(module, nn.Identity())(greys(10))
+    assert module.batches == [10]
 
 
 def test_one_image_too_large_for_memory_is_an_error():
     with pytest.raises(torch.OutOfMemoryError):
-        FeatureExtractor(frozen_part(Mean(largest=0)))(greys(2))
+        extractor(Mean(largest=0))(greys(2))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory():
     module = Mean(largest=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
-        FeatureExtractor(frozen_part(module))(greys(4))
+        extractor(module)(greys(4))
     assert module.batches == [4]
 
 
-class Float(nn.Module):
-    def forward(self, images):
-        return images.float() / 255
+def with_norm(n_channels=3):
+    return nn.Sequential(nn.Conv2d(n_channels, 4, 3), nn.BatchNorm2d(4))
 
 
-def with_norm():
-    return nn.Sequential(Float(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
-
-
-def test_a_network_is_folded_once_for_all_calls(monkeypatch):
-    folds, fold = [], _fold._fold
-    monkeypatch.setattr(_fold, "_fold", lambda *arguments: folds.append(1) or fold(*arguments))
-    module = with_norm()
+def test_one_pass_gives_the_rows_of_every_depth_that_is_wanted():
+    stages = nn.Conv2d(3, 4, 3).eval(), nn.ReLU(inplace=True), nn.Conv2d(4, 5, 3).eval()
+    rows = extractor(*stages, depths=(0, 1, 3))(greys(4))
     with torch.no_grad():
-        expected = module(greys(4))
+        x = greys(4).float()
+        for depth, row in zip((0, 1, 3), rows, strict=True):
+            activation = nn.Sequential(*stages[:depth])(x.clone())
+            np.testing.assert_allclose(row, activation.mean((2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_is_not_changed_by_a_stage_that_works_in_place():
+    class Negative(nn.Module):
+        def forward(self, rows):
+            return rows.neg_()
+
+    rows = extractor(Mean(), Negative(), depths=(1, 2))(greys(3))
+    np.testing.assert_array_equal(rows[0][:, 0], [0, 1, 2])
+    np.testing.assert_array_equal(rows[1][:, 0], [0, -1, -2])
+
+
+def test_a_stage_is_folded_once_for_all_calls(monkeypatch):
+    folds, fold = [], _fold._fold_pairs
+    monkeypatch.setattr(_fold, "_fold_pairs", lambda *args: folds.append(1) or fold(*args))
+    backbone = backbone_of(with_norm(), with_norm(4))
+    with torch.no_grad():
+        expected = backbone.frozen(2, "avg")(greys(4))
     for _ in range(3):
-        rows = FeatureExtractor(frozen_part(nn.Sequential(*module)))(greys(4))  # parts are shared
-        np.testing.assert_allclose(rows, expected, atol=1e-5)
-    assert len(folds) == 1
-    FeatureExtractor(frozen_part(module, n_stages=2))
+        (rows,) = FeatureExtractor(plan_of(backbone, (2,)), (2,))(greys(4))
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-4)
+    assert len(folds) == 2
+    FeatureExtractor(plan_of(backbone, (1,)), (1,))  # the first stage is folded already
     assert len(folds) == 2
 
 
+def test_the_backbone_is_not_changed_and_its_modules_not_touched():
+    backbone = backbone_of(with_norm(), nn.Conv2d(4, 5, 3))
+    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
+    modules = dict(backbone.model.named_modules())
+
+    class Untouched(OrderedDict):
+        is_closed = False
+
+        def __setitem__(self, *args):
+            assert not self.is_closed, "a module of a shared network was changed"
+            super().__setitem__(*args)
+
+        def __deepcopy__(self, memo):  # what is copied may be changed
+            return copy.deepcopy(OrderedDict(self), memo)
+
+    for module in modules.values():
+        module._modules = Untouched(module._modules)
+        module._parameters = Untouched(module._parameters)
+        module._forward_hooks = Untouched(module._forward_hooks)
+    Untouched.is_closed = True
+    FeatureExtractor(plan_of(backbone, (1, 2)), (1, 2))(greys(2))
+    assert dict(backbone.model.named_modules()) == modules
+    after = backbone.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("can_fold", [True, False])
-def test_a_folded_network_is_not_kept_beyond_its_backbone(can_fold):
-    module = with_norm()
+def test_a_folded_stage_is_not_kept_beyond_its_backbone(can_fold):
+    stage = with_norm()
     if not can_fold:
-        module.insert(2, nn.ReLU())
-    FeatureExtractor(frozen_part(module))(greys(1))
-    norm = weakref.ref(module[-1])
-    assert norm() in _feature_extractor._folded
-    del module
+        stage.insert(1, nn.ReLU())
+    backbone = backbone_of(stage)
+    FeatureExtractor(plan_of(backbone), (1,))(greys(1))
+    norm = weakref.ref(stage[-1])
+    assert norm() in _fold._folded
+    del stage, backbone
     gc.collect()
     assert norm() is None
 
 
 def test_a_device_of_its_own_leaves_the_network_where_it_was():
-    module = with_norm()
-    spec = BackboneSpec("name", "mean", (), None, "digest", INPUT, ("one",), "", "")
-    meta = ExtractionPlan(module, spec, INPUT, 1, None, "float32", torch.device("meta"))
-    network = FeatureExtractor(meta)
+    backbone = backbone_of(with_norm())
+    network = FeatureExtractor(plan_of(backbone, device=torch.device("meta")), (1,))
     assert {value.device.type for value in network._module.parameters()} == {"meta"}
-    assert {value.device.type for value in module.parameters()} == {"cpu"}
+    assert {value.device.type for value in backbone.model.parameters()} == {"cpu"}
 
 
 def test_on_cuda_rows_are_copied_once_and_waited_for_only_when_wanted(monkeypatch):
@@ -143,18 +203,18 @@ def test_on_cuda_rows_are_copied_once_and_waited_for_only_when_wanted(monkeypatc
 
     empty = torch.empty
     monkeypatch.setattr(
-        torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options)
+        torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options)
     )
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pin") or self)
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    network = FeatureExtractor(frozen_part(module))
+    network = extractor(module)
     network._is_cuda = True  # the device stays the CPU
     _feature_extractor._largest[network._kind] = 4
 
     first, second = network.launch(greys(6)), network.launch(greys(2))
     assert done == ["pin", "record"] * 2
     assert module.batches == [4, 2, 2]
-    np.testing.assert_array_equal(first()[:, 0], range(6))
-    np.testing.assert_array_equal(second()[:, 0], range(2))
+    np.testing.assert_array_equal(first()[0][:, 0], range(6))
+    np.testing.assert_array_equal(second()[0][:, 0], range(2))
     assert done[4:] == ["wait"] * 2

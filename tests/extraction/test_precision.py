@@ -5,10 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from sktransfer._spec import BackboneSpec, InputSpec
+from sktransfer.backbones._architecture import NetworkStructure
+from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _precision
-from sktransfer.extraction._precision import resolve_precision
+from sktransfer.extraction._precision import arithmetic, resolve_precision
 
 CPU = torch.device("cpu")
+INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
 
 
 class Sensitive(nn.Module):
@@ -25,44 +29,46 @@ class Robust(nn.Module):
         return images.float().mean((2, 3)) @ torch.eye(3)
 
 
+def backbone_of(network, digest="digest"):
+    structure = NetworkStructure(stages={"one": ("0",)}, head=())
+    spec = BackboneSpec("name", "mean", (), None, digest, INPUT, ("one",), "", "")
+    return Backbone(spec, nn.Sequential(network), structure)
+
+
 @pytest.fixture
 def hardware(monkeypatch):
     """Pretend that the hardware multiplies bfloat16."""
     monkeypatch.setattr(_precision, "_has_bfloat16", lambda device: True)
-    _precision._tried.clear()
-    yield
-    _precision._tried.clear()
+    monkeypatch.setattr(_precision, "_tried", {})
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken(precision):
-    assert resolve_precision(precision, CPU, "any", 8, Sensitive) == precision
+    assert resolve_precision(precision, CPU, backbone_of(Sensitive()), 8) == precision
 
 
 @pytest.mark.parametrize(("network", "expected"), [(Robust, "bfloat16"), (Sensitive, "float32")])
 @pytest.mark.usefixtures("hardware")
-def test_auto_is_bfloat16_where_the_rows_bear_it(network, expected):
-    assert resolve_precision("auto", CPU, network.__name__, 8, network) == expected
+def test_auto_is_bfloat16_where_rows_keep_their_direction(network, expected):
+    assert resolve_precision("auto", CPU, backbone_of(network()), 8) == expected
 
 
 @pytest.mark.usefixtures("hardware")
-def test_a_network_is_tried_out_once():
-    made = []
-
-    def network():
-        made.append(1)
-        return Robust()
-
+def test_a_network_is_tried_out_once(monkeypatch):
+    tried, trial = [], _precision._is_accurate_in_bfloat16
+    monkeypatch.setattr(
+        _precision, "_is_accurate_in_bfloat16", lambda *args: tried.append(1) or trial(*args)
+    )
     for _ in range(3):
-        resolve_precision("auto", CPU, "digest", 8, network)
-    assert len(made) == 1
+        resolve_precision("auto", CPU, backbone_of(Robust()), 8)
+    assert len(tried) == 1
 
 
 @pytest.mark.usefixtures("hardware")
 def test_a_network_that_was_tried_out_is_not_kept_alive():
     network = Robust()
     kept = weakref.ref(network)
-    resolve_precision("auto", CPU, "digest", 8, lambda network=network: network)
+    resolve_precision("auto", CPU, backbone_of(network), 8)
     del network
     gc.collect()
     assert kept() is None
@@ -71,5 +77,26 @@ def test_a_network_that_was_tried_out_is_not_kept_alive():
 @pytest.mark.parametrize(("has_it", "expected"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_follows_the_hardware(monkeypatch, has_it, expected):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it, raising=False)
-    _precision._tried.clear()
-    assert resolve_precision("auto", CPU, "digest", 8, Robust) == expected
+    monkeypatch.setattr(_precision, "_tried", {})
+    assert resolve_precision("auto", CPU, backbone_of(Robust()), 8) == expected
+
+
+def test_arithmetic_tells_how_float32_is_multiplied():
+    before = torch.get_float32_matmul_precision()
+    exact = arithmetic("float32", CPU)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert arithmetic("float32", CPU) != exact
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert arithmetic("float32", CPU) == exact
+
+
+def test_arithmetic_on_a_gpu_tells_whether_tf32_is_used(monkeypatch):
+    gpu = torch.device("cuda")
+    found = []
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        found.append(arithmetic("float32", gpu))
+    assert found[0] != found[1]
+    assert found[0]["device"] == "cuda"

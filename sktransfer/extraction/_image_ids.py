@@ -1,0 +1,129 @@
+"""What tells one image from another before it is read, in 17 bytes an image.
+
+The digest of a file that the store knows costs a look at the file's status. The content of
+any other file is read once, by whoever decodes it; until then the file's version stands for
+it, so that a path that occurs twice is read once.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from ..exceptions import DecodeError
+from ..images._collection import ImageCollection
+from ..images._fingerprint import DIGEST_SIZE
+from ..store._base import ActivationStore
+
+_IMAGES_AT_ONCE = 256  # whose digests are asked of the store in one transaction
+
+
+class Ids(NamedTuple):
+    """What a look at some images tells: an id each, and whether it is a digest."""
+
+    values: bytes  # DIGEST_SIZE each
+    is_digest: list[bool]
+    failures: dict[int, str]  # place among these images -> why
+
+
+class ImageIds:
+    """An id for each image of a collection: its digest where that is known.
+
+    Attributes
+    ----------
+    failures : dict
+        Position of each image that can't be read -> why.
+    """
+
+    def __init__(self, n_images: int):
+        self._ids = np.zeros((n_images, DIGEST_SIZE), dtype=np.uint8)
+        self._is_digest = np.zeros(n_images, dtype=bool)
+        self.failures: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def digest(self, position: int) -> bytes | None:
+        """Return the digest of an image; None while its content has not been read."""
+        return self._ids[position].tobytes() if self._is_digest[position] else None
+
+    def digests(self, positions: np.ndarray) -> dict[int, bytes]:
+        """Return the digests that are known, by position."""
+        known = positions[self._is_digest[positions]]
+        values = self._ids[known].tobytes()
+        return {
+            position: values[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE]
+            for i, position in enumerate(known.tolist())
+        }
+
+    def set_digest(self, position: int, digest: bytes) -> None:
+        """Note the digest of content that was read."""
+        self._ids[position] = np.frombuffer(digest, dtype=np.uint8)
+        self._is_digest[position] = True
+
+    def set_range(self, positions: range, found: Ids) -> None:
+        """Note what a look at some images told."""
+        here = slice(positions.start, positions.stop)
+        self._ids[here] = np.frombuffer(found.values, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
+        self._is_digest[here] = found.is_digest
+        for place, reason in found.failures.items():
+            self.failures[positions[place]] = reason
+
+    def first_of_each(self) -> np.ndarray:
+        """Return, for each image, the position of the first image with its id."""
+        low, high = self._ids.view("<u8").T
+        order = np.lexsort((high, low))  # stable: the first of equal ids comes first
+        is_new = np.ones(len(order), dtype=bool)
+        is_new[1:] = (low[order][1:] != low[order][:-1]) | (high[order][1:] != high[order][:-1])
+        firsts = np.empty(len(order), dtype=np.int64)
+        firsts[order] = order[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
+        failed = np.fromiter(self.failures, dtype=np.int64, count=len(self.failures))
+        firsts[failed] = failed  # they have no id; each stands for itself
+        return firsts
+
+
+def identify(
+    images: ImageCollection,
+    store: ActivationStore | None,
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[range, Ids]]:
+    """Yield ranges of positions and what a look at these images tells, in order."""
+    starts = range(0, len(images), _IMAGES_AT_ONCE)
+    ranges = [range(start, min(start + _IMAGES_AT_ONCE, len(images))) for start in starts]
+    return zip(ranges, pool.map(lambda some: _look(images, some, store), ranges), strict=True)
+
+
+def _look(images: ImageCollection, positions: range, store: ActivationStore | None) -> Ids:
+    ids: list[bytes] = []
+    is_digest = [False] * len(positions)
+    failures: dict[int, str] = {}
+    versions: dict[int, bytes] = {}  # of files, by place among `positions`
+    for place, position in enumerate(positions):
+        image = images[position]
+        try:
+            if not image.is_file:
+                ids.append(image.digest())
+                is_digest[place] = True
+                continue
+            version = image.version()
+            if version is not None:
+                versions[place] = version
+            # Written a moment ago, it may change again and look the same: for this call
+            # the path stands for it.
+            ids.append(version or _path_id(image.describe()))
+        except DecodeError as error:
+            failures[place] = str(error)
+            ids.append(bytes(DIGEST_SIZE))
+    if store is not None and versions:
+        known = store.get_digests(list(versions.values()))
+        for place, digest in zip(versions, known, strict=True):
+            if digest is not None:
+                ids[place], is_digest[place] = digest, True
+    return Ids(b"".join(ids), is_digest, failures)
+
+
+def _path_id(path: str) -> bytes:
+    data = path.encode(errors="surrogateescape")
+    return blake2b(data, digest_size=DIGEST_SIZE, person=b"path").digest()
