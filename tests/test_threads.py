@@ -1,54 +1,68 @@
-"""Threads that use a backbone for the first time at once, each time in a fresh process."""
+"""Threads that use a backbone for the first time at once, each time in a cold process."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-N_PROCESSES = 25  # for each backbone
+from sktransfer import PretrainedFeatureTransformer
 
-# A cold process: two threads meet, then extract, fit and predict with a backbone that none
-# has used before. Prints the sums of what each of them got.
+N_PROCESSES = 50  # for each backbone
+N_WITH_FITS = 10  # of them
+
+# Forks cold processes, which have the package imported and no backbone loaded. In each, two
+# threads meet, and extract, fit and predict with a backbone that none has used before. Prints
+# a line for each process: the sums of what each thread got.
 COLD = """
-import json, sys, threading
+import json, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
+import torch
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
 
-images, backbone, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+images, backbone, size, n_processes, n_with_fits = sys.argv[1:]
 X = np.load(images)
 y = np.arange(len(X)) % 2
-options = {"backbone": backbone, "image_size": size, "precision": "float32"}
-together = threading.Barrier(2)
+options = {"backbone": backbone, "image_size": int(size), "precision": "float32",
+           "feature_cache": None}
 
-def extract(depth):
-    together.wait()
-    transformer = PretrainedFeatureTransformer(**options, depth=depth, feature_cache=None)
-    return float(np.abs(transformer.fit_transform(X)).sum(dtype=np.float64))
-
-def fit(depth):
-    together.wait()
-    classifier = FineTunedClassifier(
-        **options, freeze_depth=depth, max_epochs=1, random_state=0, feature_cache=None)
-    return float(classifier.fit(X, y).decision_function(X).sum())
-
-with ThreadPoolExecutor(2) as pool:
-    rows = list(pool.map(extract, [None, None]))
-    fits = list(pool.map(fit, [-1, -1])) if len(sys.argv) > 4 else []
-
-# concurrent predictions of one fitted estimator
-predictions = []
-if fits:
-    classifier = FineTunedClassifier(
-        **options, freeze_depth=-1, max_epochs=1, random_state=0, feature_cache=None).fit(X, y)
-    def predict(_):
+def both(work):
+    together = threading.Barrier(2)
+    def meet_and_work(_):
         together.wait()
-        return float(classifier.decision_function(X).sum())
+        return work()
     with ThreadPoolExecutor(2) as pool:
-        predictions = list(pool.map(predict, range(2)))
-print(json.dumps([rows, fits, predictions]))
+        return list(pool.map(meet_and_work, range(2)))
+
+def extract():
+    rows = PretrainedFeatureTransformer(**options).fit_transform(X)
+    return float(np.abs(rows).sum(dtype=np.float64))
+
+def fit():
+    classifier = FineTunedClassifier(**options, freeze_depth=-1, max_epochs=1, random_state=0)
+    return classifier.fit(X, y)
+
+def work(with_fits):
+    if not with_fits:
+        return both(extract), []
+    fitted = both(fit)
+    logits = both(lambda: fitted[0].decision_function(X).tolist())
+    return both(extract), [*logits, fitted[1].decision_function(X).tolist()]
+
+for i in range(int(n_processes)):
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with os.fdopen(writing, "w") as file:
+            json.dump(work(i < int(n_with_fits)), file)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        print(file.read() or "the process ended", flush=True)
+    os.waitpid(pid, 0)
 """
 
 
@@ -60,33 +74,25 @@ def images(tmp_path_factory):
     return str(path)
 
 
-def run_cold(*arguments):
-    process = subprocess.run(
-        [sys.executable, "-c", COLD, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=300,
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout)
-
-
-@pytest.mark.parametrize("name", ["mini", "mobilenet_v2"])
-def test_cold_concurrent_first_uses_give_the_right_rows(name, images, request):
-    from sktransfer import PretrainedFeatureTransformer
-
-    backbone = "mini" if name == "mini" else request.getfixturevalue("imagenet_weights")
-    size = 39 if name == "mini" else 65
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("name", "size"), [("mini", 32), ("mobilenet_v2", 65)])
+def test_cold_concurrent_first_uses_give_the_right_rows(name, size, images, request):
+    backbone = name if name == "mini" else request.getfixturevalue("imagenet_weights")
     alone = PretrainedFeatureTransformer(
         backbone, image_size=size, precision="float32", feature_cache=None
     ).fit_transform(np.load(images))
     expected = float(np.abs(alone).sum(dtype=np.float64))
-    fitted = None
-    for i in range(N_PROCESSES):
-        with_fits = ["fits"] if i % 5 == 0 else []
-        rows, fits, predictions = run_cold(images, backbone, size, *with_fits)
-        np.testing.assert_allclose(rows, expected, rtol=1e-5)
-        if fits:
-            fitted = fits[0] if fitted is None else fitted
-            np.testing.assert_allclose([*fits, *predictions], fitted, rtol=1e-3, atol=1e-3)
+    output = subprocess.run(
+        [sys.executable, "-c", COLD, images, backbone]
+        + [str(number) for number in (size, N_PROCESSES, N_WITH_FITS)],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    reports = [json.loads(line) for line in output.splitlines()]
+    assert len(reports) == N_PROCESSES
+    np.testing.assert_allclose([rows for rows, _ in reports], expected, rtol=1e-5)
+    logits = [outputs for _, fits in reports for outputs in fits]
+    assert len(logits) == 3 * N_WITH_FITS
+    for outputs in logits[1:]:
+        np.testing.assert_allclose(outputs, logits[0], rtol=1e-3, atol=1e-3)

@@ -10,7 +10,7 @@ from PIL import Image
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.images import _fingerprint, _image_ref
 
-SMALL = {"backbone": "mini", "image_size": 39, "precision": "float32"}
+SMALL = {"backbone": "mini", "image_size": 32, "precision": "float32"}
 
 
 def write(path, value):
@@ -137,7 +137,7 @@ def test_a_lock_is_held_for_one_forward_pass_and_not_for_another_backbone_s(path
     try:
         deep.transform(X)
         PretrainedFeatureTransformer(
-            **{**SMALL, "image_size": 48}, feature_cache=cache
+            **{**SMALL, "image_size": 64}, feature_cache=cache
         ).fit_transform(X)
     finally:
         del store.key_locks.acquire
