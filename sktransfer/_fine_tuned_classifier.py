@@ -114,8 +114,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Epochs of patience of early stopping.
     checkpoint_dir : str or path-like, default=None
         Folder for the state of a fit after each epoch. A `fit` that was interrupted
-        and is called again, with the same parameters, images and targets, goes on
-        from there to the same weights. The file goes when the fit is done.
+        and is called again, with the same parameters, images and targets, is resumed
+        from there and ends with the same weights. The file is deleted when the fit is
+        done. Functions and objects among the parameters, such as a `head` or
+        `callbacks`, are compared by their code and by the values that they hold.
     class_weight : dict or "balanced", default=None
         Weights of classes, by label. ``"balanced"`` gives each class the same sum,
         computed on the images that are fitted; with multilabel targets, it balances

@@ -30,6 +30,7 @@ from .runtime._threads import torch_threads_of_a_worker
 from .training._config import TrainingConfig
 from .training._data import MIXES, AugmentedActivations, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
+from .training._naming import name_of
 from .training._net import check_callbacks, check_net_params, outputs, records
 from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
@@ -52,6 +53,16 @@ _STRUCTURE = (
     "dropout",
     "batch_norm",
     "image_size",
+)
+
+# What a user may write code for, which names a fit's checkpoint.
+_NAMED_IN_CHECKPOINTS = (
+    "head",
+    "optimizer",
+    "optimizer_params",
+    "augment",
+    "callbacks",
+    "net_params",
 )
 
 
@@ -359,6 +370,9 @@ class FineTunedEstimator(ImageEstimator):
                 )
         check_net_params(self.net_params or {}, type(self).__name__)
         check_callbacks(self.callbacks or (), type(self).__name__)
+        if self.checkpoint_dir is not None:  # an error here, not after the images are read
+            for name in _NAMED_IN_CHECKPOINTS:
+                name_of(getattr(self, name), name)
 
     def _load_network(self):
         pristine, input_spec = self._load_backbone()
@@ -436,13 +450,20 @@ class FineTunedEstimator(ImageEstimator):
     def _run_options(self, seed):
         """Return the device, seed, checkpoint and callbacks of a fit."""
         # without a seed of its own, a fit that is tried again is the same fit
-        seed_name = "None" if self.random_state is None else seed
-        name = (self.backbone_spec_.digest, self.freeze_depth_, seed_name, self._view_name())
+        random_state = None if self.random_state is None else seed
+        view = self._view(0, seed)
         return RunOptions(
             device=resolve_device(self.device),
             seed=seed,
             checkpoint_dir=self.checkpoint_dir,
-            checkpoint_name=repr(name),
+            checkpoint_choices={
+                "backbone": self.backbone_spec_.digest,
+                "freeze_depth": self.freeze_depth_,
+                "random_state": random_state,
+                "augment": self.augment,
+                "augmentation": None if view is None else view.augmentation.name,
+                "augment_views": self.augment_views,
+            },
             callbacks=list(self.callbacks or ()),
             net_params=self.net_params,
             verbose=self.verbose,
@@ -469,10 +490,6 @@ class FineTunedEstimator(ImageEstimator):
         if self.augment_views is not None:
             seed = _SEED_OF_KEPT_VIEWS
         return AugmentedView(augmentation, number, seed)
-
-    def _view_name(self):
-        view = self._view(0, 0)
-        return None if view is None else (view.augmentation.name, self.augment_views)
 
     def _views(self, images, first, seed):
         """Return the views of images that can be read, of which `first` is there already."""

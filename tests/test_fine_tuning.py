@@ -1,16 +1,22 @@
 """What both fine-tuned estimators do with each choice of the recipe."""
 
+import functools
 import pickle
+import threading
+from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from skorch.callbacks import Callback, LRScheduler
+from torch import nn
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.exceptions import ImageReadError
+from sktransfer.training._checkpoint import Checkpoint
 
 FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
 
@@ -163,37 +169,142 @@ class InterruptAtEpoch(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Return a context in which a fit is interrupted when so many epochs have been saved."""
+
+    @contextmanager
+    def interrupted_after(n_epochs):
+        save, n_saved = Checkpoint.save, count(1)
+
+        def save_and_interrupt(checkpoint, state):
+            save(checkpoint, state)
+            if next(n_saved) == n_epochs:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Checkpoint, "save", save_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return interrupted_after
+
+
 @pytest.mark.parametrize("augment", [None, "light"])
-def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(shapes, tmp_path, augment):
+def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(
+    shapes, tmp_path, augment, interrupt, monkeypatch
+):
     X, y = shapes
     options = {**FAST, "dropout": 0.2, "augment": augment}
     whole = FineTunedClassifier(**options).fit(X, y)
     keeping = FineTunedClassifier(**options, checkpoint_dir=tmp_path / "fits")
-    with pytest.raises(KeyboardInterrupt):
-        keeping.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    with interrupt(2):
+        keeping.fit(X, y)
     assert not hasattr(keeping, "n_iter_")
-    trained = []
+    trained, save = [], Checkpoint.save
 
-    class Counting(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            trained.append(len(net.history))
+    def save_and_count(checkpoint, state):
+        trained.append(state["history"][-1]["epoch"])
+        save(checkpoint, state)
 
-    resumed = keeping.set_params(callbacks=[Counting()]).fit(X, y)
+    monkeypatch.setattr(Checkpoint, "save", save_and_count)
+    resumed = keeping.fit(X, y)
     assert trained == [3, 4]
     assert weights_of(resumed).equal(weights_of(whole))
     assert [record["epoch"] for record in resumed.history_] == [1, 2, 3, 4]
     assert list((tmp_path / "fits").iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.01}, {"freeze_depth": -2}, {"random_state": 1}])
-def test_another_fit_never_resumes(shapes, tmp_path, change):
+def head_with_dropout(p):
+    """Return a head that a factory makes: one code, and a value in its closure."""
+    return lambda n_in, n_out: nn.Sequential(nn.Dropout(p), nn.Linear(n_in, n_out))
+
+
+class Scaling(Callback):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        for _, parameter in named_parameters:
+            parameter.grad.mul_(self.factor)
+
+
+OTHER_CHOICES = [
+    ({}, {"lr": 0.01}),
+    ({}, {"freeze_depth": -2}),
+    ({}, {"random_state": 1}),
+    ({"head": head_with_dropout(0.1)}, {"head": head_with_dropout(0.5)}),
+    ({"callbacks": [Scaling(0.1)]}, {"callbacks": [Scaling(0.5)]}),
+    ({"callbacks": [Scaling(0.1)]}, {}),
+    ({"net_params": {"predict_nonlinearity": None}}, {}),
+    (
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.1}},
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.5}},
+    ),
+    # the same first views of all images, as next to nothing is flipped
+    (
+        {"augment": v2.RandomHorizontalFlip(1e-9)},
+        {"augment": v2.RandomHorizontalFlip(1e-8)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("choices", "others"), OTHER_CHOICES)
+def test_a_fit_with_another_choice_never_resumes(shapes, tmp_path, interrupt, choices, others):
     X, y = shapes
-    interrupted = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
-    other = {**FAST, **change}
+    with interrupt(2):
+        FineTunedClassifier(**{**FAST, **choices}, checkpoint_dir=tmp_path).fit(X, y)
+    other = {**FAST, **others}
     fitted = FineTunedClassifier(**other, checkpoint_dir=tmp_path).fit(X, y)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".sktransfer-checkpoint"]
     assert weights_of(fitted).equal(weights_of(FineTunedClassifier(**other).fit(X, y)))
+
+
+def test_weights_of_images_and_of_classes_with_one_product_never_resume_each_other(
+    shapes, tmp_path, interrupt
+):
+    # the weights in the loss are the same, those that features are standardised by are not
+    X, y = shapes
+    by_image = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path)
+    with interrupt(2):
+        by_image.fit(X, y, np.where(y == "disc", 5.0, 1.0))
+    by_class = {**FAST, "class_weight": {"disc": 5.0}}
+    fitted = FineTunedClassifier(**by_class, checkpoint_dir=tmp_path).fit(X, y)
+    assert weights_of(fitted).equal(weights_of(FineTunedClassifier(**by_class).fit(X, y)))
+
+
+def test_candidates_whose_heads_a_factory_made_resume_their_own_training(
+    shapes, tmp_path, interrupt
+):
+    X, y = shapes
+    heads = [head_with_dropout(p) for p in (0.1, 0.5)]
+    for head in heads:
+        with interrupt(2):
+            FineTunedClassifier(**FAST, head=head, checkpoint_dir=tmp_path).fit(X, y)
+    assert len(list(tmp_path.iterdir())) == 2
+    for head in heads:
+        resumed = FineTunedClassifier(**FAST, head=head, checkpoint_dir=tmp_path).fit(X, y)
+        whole = FineTunedClassifier(**FAST, head=head).fit(X, y)
+        assert weights_of(resumed).equal(weights_of(whole))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"head": functools.partial(lambda lock, n_in, n_out: None, threading.Lock())},
+        {"callbacks": [Scaling(threading.Lock())]},
+        {"net_params": {"predict_nonlinearity": functools.partial(print, threading.Lock())}},
+        {"augment": functools.partial(lambda lock, image: image, threading.Lock())},
+    ],
+    ids=lambda choice: next(iter(choice)),
+)
+def test_a_choice_without_a_name_is_an_error_before_any_image_is_read(tmp_path, choice):
+    (parameter,) = choice
+    nameless = FineTunedClassifier(**FAST, **choice, checkpoint_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"(?s)checkpoint_dir needs.*{parameter}=.*_thread\.lock.*=None"
+    ):
+        nameless.fit(["missing.png"] * 2, ["a", "b"])
 
 
 def test_warm_start_goes_on_from_the_weights_of_the_last_fit(shapes):
@@ -441,11 +552,11 @@ def test_a_matrix_with_other_values_than_0_and_1_is_no_multilabel_target(shapes)
         FineTunedClassifier(**FAST).fit(X[:2], [[1, 2], [2, 1]])
 
 
-def test_a_fit_that_goes_on_never_resumes_one_that_starts(shapes, tmp_path):
+def test_a_fit_that_goes_on_never_resumes_one_that_starts(shapes, tmp_path, interrupt):
     X, y = shapes
     warm = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path, warm_start=True).fit(X, y)
-    with pytest.raises(KeyboardInterrupt):
-        warm.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    with interrupt(2):
+        warm.fit(X, y)
     fresh = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path).fit(X, y)
     assert weights_of(fresh).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
 

@@ -1,7 +1,7 @@
 """From activations and targets to a trained net."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from torch import nn
 
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
-from ._checkpoint import Checkpoint, name_of
+from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
 from ._data import AugmentedActivations, TrainingSet
 from ._head import TrainablePart, is_linear_probe, pooled_rows, start_head
+from ._naming import name_of
 from ._net import TransferNet, make_net
 from ._optim import WeightedLoss
 from ._targets import Targets
@@ -41,7 +42,8 @@ class RunOptions:
     device: torch.device
     seed: int
     checkpoint_dir: str | None = None
-    checkpoint_name: str = ""
+    # what the fit depends on beside its config, by the name of the parameter
+    checkpoint_choices: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
     net_params: dict[str, Any] | None = None
     verbose: int = 0
@@ -131,12 +133,15 @@ def _checkpoint(
 ) -> Checkpoint | None:
     if options.checkpoint_dir is None:
         return None
-    choices = [(field.name, name_of(getattr(recipe, field.name))) for field in fields(recipe)]
-    what = f"{options.checkpoint_name} {choices} {targets.loss}"
+    choices = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    choices |= {"callbacks": options.callbacks, "net_params": options.net_params}
+    choices |= options.checkpoint_choices
+    names = {parameter: name_of(value, parameter) for parameter, value in choices.items()}
     arrays = [getattr(targets, "balance", np.empty(0))]
     for examples in (training, validation):
         if examples is not None:
-            arrays += [examples.views.of_epoch(0), examples.encoded, examples.weights]
-    if isinstance(start, TrainablePart):  # a fit that goes on from another one
+            arrays += [examples.views.of_epoch(0), examples.encoded]
+            arrays += [examples.weights, examples.counts]
+    if isinstance(start, TrainablePart):  # a fit that continues another one
         arrays += [tensor.numpy(force=True) for tensor in start.state_dict().values()]
-    return Checkpoint(options.checkpoint_dir, what, arrays)
+    return Checkpoint(options.checkpoint_dir, f"{names} {targets.loss}", arrays)
