@@ -574,14 +574,14 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             return LabelTargets.of(y, weights, balanced=self.class_weight is not None)
         return ClassTargets(len(self.classes_))
 
-    def _weigh(self, y, weights):
+    def _fit_class_weights(self, y, weights):
         if self.class_weight is None or self._is_multilabel:
-            return weights
+            return None
         if isinstance(self.class_weight, dict):
-            return weights * self._weights_of_classes()[y]
+            return self._weights_of_classes()
         present = np.bincount(y, weights, minlength=len(self.classes_))
-        share = weights.sum() / (np.count_nonzero(present) * np.where(present, present, 1))
-        return weights * share[y]
+        balanced = weights.sum() / (np.count_nonzero(present) * np.where(present, present, 1))
+        return np.where(present, balanced, 1.0)  # 1 for a class that has no image here
 
     def _weights_of_classes(self):
         """Return the weights that a dict says; 1 for a class that it does not name."""

@@ -27,11 +27,13 @@ from .images._augment import AugmentedView, make_augmentation
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
+from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
-from .training._data import MIXES, AugmentedActivations, Replay
+from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
+from .training._inference import outputs
 from .training._naming import name_of
-from .training._net import check_callbacks, check_net_params, outputs, records
+from .training._net import check_callbacks, check_net_params, records
 from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
@@ -237,8 +239,20 @@ class FineTunedEstimator(ImageEstimator):
         """Return what turns checked targets into rows of numbers for the network."""
         raise NotImplementedError
 
-    def _weigh(self, y, weights):
-        """Return the weights of the images that are fitted."""
+    def _fit_class_weights(self, y, weights):
+        """Return the weights of the classes in the loss, by the images that are fitted, or None."""
+        return None
+
+    def _weigh(self, y, weights, class_weights, title):
+        """Return the weights of images in the loss: their own times those of their classes."""
+        if class_weights is None:
+            return weights
+        weights = weights * class_weights[y]
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} gives the weight 0 to all images of {title}; "
+                "leave these images out, or give a class that they have a weight above 0"
+            )
         return weights
 
     def _check_left_over(self, y, left):
@@ -264,7 +278,7 @@ class FineTunedEstimator(ImageEstimator):
     ):
         if not is_continued:
             self._forget()  # also where a check fails
-        recipe = self._recipe()
+        config = self._training_config()
         self._check_combinations(X_val, y_val)
         n_given = _num_samples(X)
         kept, weights = _weights(X, y, sample_weight)
@@ -290,10 +304,11 @@ class FineTunedEstimator(ImageEstimator):
             )
         if not is_continued:
             self._targets = self._fit_targets(y[train], weights[train])
+        class_weights = self._fit_class_weights(y[train], weights[train])
         training = LabelledActivations(
             self._views(images.take(train), activations, seed),
             self._targets.encode(y[train]),
-            self._weigh(y[train], weights[train]),
+            self._weigh(y[train], weights[train], class_weights, "y"),
             weights[train],
         )
         validation = None
@@ -301,23 +316,22 @@ class FineTunedEstimator(ImageEstimator):
             validation = LabelledActivations(
                 AugmentedActivations.fixed(held_activations),
                 self._targets.encode(y[held_out]),
-                weights[held_out],
+                self._weigh(y[held_out], weights[held_out], class_weights, "what is held out of y"),
                 weights[held_out],
             )
         elif X_val is not None:
-            validation = self._given_validation(X_val, y_val)
+            validation = self._given_validation(X_val, y_val, class_weights)
 
         # Of a fit that goes on, too, nothing is changed until it is done.
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
-        fresh = Replay(activations, training.encoded, training.weights, training.counts)
+        columns = (activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
         if is_continued and old is not None:
             training = _with_old(training, old)
-        net = fit_net(start, recipe, self._targets, training, validation, self._run_options(seed))
+        net = fit_net(start, config, self._targets, training, validation, self._run_options(seed))
         self._replay = None
         if self.replay:
-            seen = fresh if old is None else old.concatenated_with(fresh)
-            self._replay = seen.sample(self.replay, np.random.RandomState(seed))
+            self._replay = Replay.draw(self.replay, *columns, seed=seed, old=old)
         trained = net.module_.stages.state_dict()
         if trained:
             self._trained_stages().load_state_dict(trained)
@@ -325,13 +339,13 @@ class FineTunedEstimator(ImageEstimator):
         self.stages_ = stage_table(self._backbone, self.freeze_depth_, head=net.module_.head)
         self.history_ = records(net)
         if validation is not None:
-            self.best_epoch_ = net.best_.number
+            self.best_epoch_ = net.best_.epoch
         elif is_continued:
             vars(self).pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
 
-    def _recipe(self):
+    def _training_config(self):
         """Return the parameters that say how to train."""
         choices = {
             field.name: getattr(self, field.name)
@@ -436,15 +450,18 @@ class FineTunedEstimator(ImageEstimator):
             read += [_compacted(extraction.values, good), positions[good]]
         return read if held_out is not None else [*read, None, None]
 
-    def _given_validation(self, X_val, y_val):
+    def _given_validation(self, X_val, y_val, class_weights):
         images = self._validate_images(X_val, reset=False)
         y_val = self._check_targets(y_val, reset=False)
         check_consistent_length(images, y_val)
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))
-        encoded = self._targets.encode(y_val)
+        counts = np.ones(len(y_val))
         return LabelledActivations(
-            AugmentedActivations.fixed(extraction.values), encoded, *np.ones((2, len(encoded)))
+            AugmentedActivations.fixed(extraction.values),
+            self._targets.encode(y_val),
+            self._weigh(y_val, counts, class_weights, "y_val"),
+            counts,
         )
 
     def _run_options(self, seed):
@@ -541,7 +558,7 @@ class FineTunedEstimator(ImageEstimator):
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)
             with gpu_lock(device), torch_threads_of_a_worker():
-                of_view = outputs(self.net_, extraction.values, device)
+                of_view = outputs(self.net_.module_, extraction.values, device)
             yield of_view
 
 

@@ -10,13 +10,15 @@ from torch import nn
 
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
+from ._augmented import AugmentedActivations
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
-from ._data import AugmentedActivations, TrainingSet
-from ._head import TrainablePart, is_linear_probe, pooled_rows, start_head
+from ._data import TrainingSet
+from ._head import TrainablePart, is_linear_probe, start_head
+from ._inference import pooled_rows
 from ._naming import name_of
 from ._net import TransferNet, make_net
-from ._optim import WeightedLoss
+from ._optim import make_loss
 from ._targets import Targets
 
 
@@ -37,7 +39,7 @@ class LabelledActivations:
 
 @dataclass
 class RunOptions:
-    """How one fit runs: device, seed, checkpoint, callbacks; not what is trained."""
+    """The device, seed, checkpoint and callbacks of one fit."""
 
     device: torch.device
     seed: int
@@ -51,7 +53,7 @@ class RunOptions:
 
 def fit_net(
     start: nn.Module,
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     targets: Targets,
     training: LabelledActivations,
     validation: LabelledActivations | None,
@@ -63,48 +65,47 @@ def fit_net(
     that training goes on with. It is trained in place. Torch's global random state is
     left as it was.
     """
-    weights = training.weights / training.weights.mean()
     # One training at a time in a process, with all of torch's threads, and on a GPU
     with own_random_state(options.seed, options.device), gpu_lock(options.device):
         part = start
         if not isinstance(start, TrainablePart):
             views = training.views.for_the_head_start()
             rows = np.concatenate([pooled_rows(start, view, options.device) for view in views])
-            head = start_head(recipe, rows, *_repeated(training, len(views)), targets)
-            part = TrainablePart(start, head, recipe.batch_norm)
+            head = start_head(config, rows, *_repeated(training, len(views)), targets)
+            part = TrainablePart(start, head, config.batch_norm)
         device, dtype = options.device, torch.float32
-        is_probe = is_linear_probe(recipe, part.stages)
-        if is_probe and recipe.batch_size == "auto":
+        is_probe = is_linear_probe(config, part.stages)
+        if is_probe and config.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
             # in their precision, and where it costs no transfers.
             device, dtype = torch.device("cpu"), torch.float64
-        n = len(weights)
-        n_epochs = recipe.epochs_of(n, is_probe)
-        if part.trained_stages() and n_epochs <= (recipe.unfreeze_every or 0):
+        n = len(training.weights)
+        n_epochs = config.epochs_of(n, is_probe)
+        if part.trained_stages() and n_epochs <= (config.unfreeze_every or 0):
             raise ValueError(
-                f"unfreeze_every={recipe.unfreeze_every} leaves no epoch of {n_epochs} in which a "
+                f"unfreeze_every={config.unfreeze_every} leaves no epoch of {n_epochs} in which a "
                 "stage would train; set it lower, or more max_epochs"
             )
         net = make_net(
             # as the frozen stages: convolutions on CPUs and GPUs are faster so
             part.to(dtype=dtype, memory_format=torch.channels_last),
-            WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
-            recipe,
+            make_loss(targets, config, dtype),
+            config,
             n_epochs=n_epochs,
-            batch_size=recipe.batch_size_of(n, is_probe),
-            validation=validation
-            and _set(validation, validation.weights / validation.weights.mean(), dtype),
-            checkpoint=_checkpoint(recipe, start, targets, training, validation, options),
+            batch_size=config.batch_size_of(n, is_probe),
+            validation=None if validation is None else _set(validation, dtype),
+            checkpoint=_checkpoint(config, start, targets, training, validation, options),
             seed=options.seed,
             device=device,
             callbacks=options.callbacks,
             net_params=options.net_params,
             verbose=options.verbose,
         )
-        net.fit(_set(training, weights, dtype))
-        net.train_split = None  # holds the images that were validated on
-        # A GPU is for others when the turn is over, and every fit has an optimizer of its own
+        net.fit(_set(training, dtype))
+        net.train_split = None  # it holds the images that were validated on
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
+        # The memory of a GPU is released for others. From here on the module is not changed
+        # in place: several threads may predict with it at once.
         net.module_.cpu()
         net.optimizer_.state.clear()
         return net
@@ -119,12 +120,14 @@ def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
     ]
 
 
-def _set(examples: LabelledActivations, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:
-    return TrainingSet(examples.views, examples.encoded, weights, dtype)
+def _set(examples: LabelledActivations, dtype: torch.dtype) -> TrainingSet:
+    """Return a set with weights of mean 1: the loss does not depend on their unit."""
+    weights = examples.weights / examples.weights.mean()
+    return TrainingSet(examples.views, examples.encoded, weights, examples.counts, dtype)
 
 
 def _checkpoint(
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     start: nn.Module,
     targets: Targets,
     training: LabelledActivations,
@@ -133,7 +136,7 @@ def _checkpoint(
 ) -> Checkpoint | None:
     if options.checkpoint_dir is None:
         return None
-    choices = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    choices = {field.name: getattr(config, field.name) for field in fields(config)}
     choices |= {"callbacks": options.callbacks, "net_params": options.net_params}
     choices |= options.checkpoint_choices
     names = {parameter: name_of(value, parameter) for parameter, value in choices.items()}

@@ -110,7 +110,6 @@ _PROBE_C = 0.01
 _PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 _PROBE_ALPHAS = np.logspace(-1, 4, 11)
-_BATCH_SIZE = 64
 _MANY_VALUES = 2**22
 
 # The candidates of a search that differ in how they train start from one probe a fold.
@@ -133,33 +132,21 @@ class Standardise(nn.Module):
         return (rows.to(self.mean.dtype) - self.mean) / self.scale
 
 
-def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return the rows (n, width) that untrained stages make of activations."""
-    # before inference mode: parameters that move within it can't be trained any more
-    stages = stages.to(device).eval()
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(activations), _BATCH_SIZE):
-            batch = torch.from_numpy(activations[start : start + _BATCH_SIZE])
-            rows.append(stages(batch.to(device)).float().cpu().numpy())
-    return np.concatenate(rows)
-
-
 def start_head(
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     rows: np.ndarray,
     encoded: np.ndarray,
     weights: np.ndarray,
     counts: np.ndarray,
     targets: Targets,
 ) -> nn.Sequential:
-    """Return a head for `rows`: standardised by `counts`, then what the recipe says.
+    """Return a head for `rows`: standardised by `counts`, then what the configuration says.
 
     A linear head starts from a probe that is fitted here; others start as they are made.
     """
-    module = make_head(recipe.head, rows.shape[1], targets.n_outputs, recipe.dropout)
+    module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
     scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
-    if recipe.head == "linear":
+    if config.head == "linear":
         key = _digest(rows, encoded, weights, counts, targets)
         if key not in _known_probes:
             while len(_known_probes) >= _N_KNOWN_PROBES:
@@ -195,10 +182,10 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()  # looks for libraries, which takes longer than a probe
 
 
-def is_linear_probe(recipe: TrainingConfig, stages: nn.Module) -> bool:
+def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
     """Tell whether the best head is unique: everything frozen, and one linear layer."""
     trains_stages = any(True for _ in stages.parameters())
-    return recipe.head == "linear" and not recipe.dropout and not trains_stages
+    return config.head == "linear" and not config.dropout and not trains_stages
 
 
 def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from ..backbones._weights import arrays_of, load_arrays
 from ._config import HeadParameter
 from ._head import Standardise, TrainablePart, make_head
 from ._net import TransferNet, make_net, records
-from ._optim import WeightedLoss
+from ._optim import make_loss
 from ._targets import Targets
 
 
@@ -26,7 +26,7 @@ def net_state(net: TransferNet) -> dict[str, Any]:
         # that of the head, which a later fit with another parameter goes on with
         "dropout": next((part.p for part in head.modules() if isinstance(part, nn.Dropout)), 0.0),
         "batch_norm": net.module_.batch_norm,
-        "recipe": net.recipe,
+        "config": net.config,
         "n_epochs": net.n_epochs,
         "batch_size": net.batch_size,
         "seed": net.seed,
@@ -43,12 +43,12 @@ def restored_net(
     """
     part = TrainablePart(stages, _head(state, head, targets), state["batch_norm"])
     # as it was trained: another order in memory is another order of summation
-    part = part.to(memory_format=torch.channels_last)
-    recipe = state["recipe"]
+    part = part.to(memory_format=torch.channels_last).eval()
+    config = state["config"]
     net = make_net(
         part,
-        WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
-        recipe,
+        make_loss(targets, config),
+        config,
         n_epochs=state["n_epochs"],
         batch_size=state["batch_size"],
         seed=state["seed"],
