@@ -15,7 +15,7 @@ MIXES = ("mixup", "cutmix")
 def mix_batch(
     activations: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, mix: str, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return a batch in which each image is mixed with another one of it.
+    """Return a batch in which each image is mixed with another image of the batch.
 
     "mixup" (arXiv 1710.09412) is a weighted mean of two images; at a cut behind the first
     stage it is a mean of activations, which is manifold mixup (arXiv 1806.05236).
@@ -33,7 +33,7 @@ def mix_batch(
         mixed = activations.clone()
         (top, bottom), (left, right), share = _rectangle(activations.shape[-2:], share)
         mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    # an image of weight w is w images: its share of the mixture grows with it
+    # an image of weight w counts as w images, so its share of the mixed target grows with w
     own, other = share * weights, (1 - share) * weights[partner]
     total = (own + other).clamp_min(torch.finfo(weights.dtype).tiny)
     part = (own / total).unsqueeze(1)
@@ -41,7 +41,7 @@ def mix_batch(
 
 
 def _rectangle(shape: torch.Size, share: float) -> tuple[tuple[int, int], tuple[int, int], float]:
-    """Draw a rectangle over ``1 - share`` of the area; return it with the share that is left."""
+    """Return a random rectangle of about ``1 - share`` of the area, and the share outside it."""
     height, width = shape
     side = (1 - share) ** 0.5
     spans = []
@@ -99,7 +99,7 @@ class Replay:
         """
         if old is None:
             old = cls(activations[:0], targets[:0], weights[:0], counts[:0], np.empty(0), n_seen=0)
-        # other numbers in each call, whose seed may be the same
+        # calls may have the same seed, and must not draw the same numbers
         priorities = np.random.default_rng((seed, old.n_seen)).random(len(targets))
         chosen = lowest_priorities(
             np.concatenate([old.targets, targets]),
@@ -127,7 +127,7 @@ def lowest_priorities(targets: np.ndarray, priorities: np.ndarray, n: int) -> np
         return np.arange(len(targets))
     _, kinds, n_of_kind = np.unique(targets, axis=0, return_inverse=True, return_counts=True)
     order = np.lexsort((priorities, kinds.ravel()))
-    # how many of its kind have a lower priority
+    # the number of images of the same kind that have a lower priority
     rank = np.empty(len(targets), dtype=np.intp)
     rank[order] = np.arange(len(targets)) - np.repeat(np.cumsum(n_of_kind) - n_of_kind, n_of_kind)
     return np.sort(np.lexsort((priorities, rank))[:n])
@@ -158,7 +158,7 @@ class TrainingSet(Dataset):
 
 
 class Batches:
-    """Iterates over a training set batch by batch; with a seed, shuffled for each epoch.
+    """Iterates over a training set batch by batch; with a seed, it is shuffled in each epoch.
 
     A batch is one indexing of an array, where a DataLoader would fetch and stack
     image by image; with a linear head that would be most of the time. The order is a
@@ -178,7 +178,7 @@ class Batches:
         n, epoch = len(self.dataset), self.epoch()
         activations = self.dataset.views.of_epoch(epoch)
         if self.seed is None or self.batch_size >= n:
-            order = torch.arange(n)  # of one batch the order does not matter
+            order = torch.arange(n)  # the order within one batch does not matter
         else:
             generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
             order = torch.randperm(n, generator=generator)
@@ -193,7 +193,7 @@ class Batches:
 
 
 def n_batches(n: int, batch_size: int) -> int:
-    """Return the number of batches; one image that is left over joins the last of them.
+    """Return the number of batches; a single image that is left over joins the last batch.
 
     Batch normalisation can't train on a batch of one.
     """

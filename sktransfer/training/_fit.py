@@ -1,4 +1,4 @@
-"""From activations and targets to a trained net."""
+"""A whole fit: from activations and targets to a trained net."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -26,9 +26,9 @@ from ._targets import Targets
 class LabelledActivations:
     """Activations of images, their encoded targets (n, n_outputs), weights and counts (n,).
 
-    `weights` are those in the loss. `counts` say how many images each one stands for,
-    which is what the spread of features is measured over: a class that weighs a thousand
-    times as much in the loss is not a thousand times as frequent.
+    `weights` are those in the loss. `counts` are the numbers of images that each one stands
+    for; features are standardised and validation is scored by them: a class that weighs a
+    thousand times as much in the loss is not a thousand times as frequent.
     """
 
     views: AugmentedActivations
@@ -44,7 +44,7 @@ class RunOptions:
     device: torch.device
     seed: int
     checkpoint_dir: str | None = None
-    # what the fit depends on beside its config, by the name of the parameter
+    # parameters that the fit depends on and that are not in its configuration
     checkpoint_choices: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
     net_params: dict[str, Any] | None = None
@@ -62,10 +62,10 @@ def fit_net(
     """Return a trained net.
 
     `start` is the stages after the cut, which get a new head, or a `TrainablePart`
-    that training goes on with. It is trained in place. Torch's global random state is
+    that is trained further. It is trained in place. Torch's global random state is
     left as it was.
     """
-    # One training at a time in a process, with all of torch's threads, and on a GPU
+    # One training at a time in a process, with all of torch's threads, and on a GPU.
     with own_random_state(options.seed, options.device), gpu_lock(options.device):
         part = start
         if not isinstance(start, TrainablePart):
@@ -87,7 +87,7 @@ def fit_net(
                 "stage would train; set it lower, or more max_epochs"
             )
         net = make_net(
-            # as the frozen stages: convolutions on CPUs and GPUs are faster so
+            # the order of the frozen stages; convolutions are faster in it
             part.to(dtype=dtype, memory_format=torch.channels_last),
             make_loss(targets, config, dtype),
             config,
@@ -112,7 +112,7 @@ def fit_net(
 
 
 def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
-    """Return targets, weights and counts of all views; those of an image weigh as one."""
+    """Return targets, weights and counts of all views; the views of an image weigh as one."""
     return [
         np.tile(training.encoded, (n_views, 1)),
         np.tile(training.weights, n_views) / n_views,

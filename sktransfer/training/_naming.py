@@ -80,7 +80,7 @@ def name_of(value: Any, parameter: str) -> str:
 
 
 class _NoName(Exception):
-    """Something that no text tells from all others; the message says what."""
+    """Raised for something that no text distinguishes from everything else."""
 
 
 class _Namer:

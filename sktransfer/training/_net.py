@@ -29,7 +29,7 @@ from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_gro
 
 _SECONDS_BEFORE_PROGRESS = 10
 
-# What of skorch's net follows from the configuration and the images
+# Arguments of skorch's net that follow from the configuration and the images.
 _OURS = {
     "module",
     "criterion",
@@ -47,11 +47,11 @@ _OURS = {
 
 
 class _EndOfTraining(Exception):
-    """Raised between epochs by early stopping; never seen outside this file."""
+    """Raised between epochs by early stopping, and caught in `partial_fit`."""
 
 
 class TransferNet(NeuralNet):
-    """A skorch net that trains by a `TrainingConfig`: rates by part, by step and by epoch."""
+    """A skorch net that trains as a `TrainingConfig` says, and can be resumed."""
 
     def __init__(self, *args, config=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
         self.config = config
@@ -67,7 +67,7 @@ class TransferNet(NeuralNet):
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
         ]
-        # it makes its table whether it prints or not
+        # PrintLog makes its table even when it does not print it
         return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
 
     def initialize_optimizer(self, triggered_directly=None):
@@ -85,12 +85,12 @@ class TransferNet(NeuralNet):
     # one step
 
     def _set_training(self, training=True):
-        # a walk over all modules for every step is more than a step of a linear head
+        # a walk over all modules takes longer than a step of a linear head
         if self.module_.training != training:
             super()._set_training(training)
 
     def train_step(self, batch, **fit_params):
-        """Train on a batch; without skorch's closure, which no optimizer here asks for."""
+        """Train on a batch, without the closure of skorch, which no optimizer here needs."""
         factor = self.schedule_(self.n_steps_done_)
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -131,20 +131,20 @@ class TransferNet(NeuralNet):
         return Batches(dataset, self.batch_size)
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """Train as skorch does, but an interrupt raises, and a kept state is continued.
+        """Train as skorch does, but resume from the checkpoint, and raise when interrupted.
 
-        skorch's own takes Ctrl-C for the wish to stop training early and returns a
-        net that is half trained, and a grid search would score it.
+        skorch's own method takes Ctrl-C as a request to stop training early. It returns a
+        half-trained net, which a grid search would score.
         """
         if not self.initialized_:
             self.initialize()
         self.schedule_ = WarmUpAndCosine(self.n_epochs * n_batches(len(X), self.batch_size))
-        self._continue_from_checkpoint()
-        super()._set_training(False)  # one mode throughout, for `_set_training` to change
+        self._resume_from_checkpoint()
+        super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
         n_left = self.n_epochs - len(self.history)
         if self.best_ is not None and self.best_.is_over(len(self.history)):
-            n_left = 0  # interrupted when it had stopped
+            n_left = 0  # it was interrupted after it had stopped
         with self._progress() as self.bar_:
             try:
                 self.fit_loop(X, y, epochs=n_left, **fit_params)
@@ -155,7 +155,7 @@ class TransferNet(NeuralNet):
                     raise
         del self.bar_
         self.notify("on_train_end", X=X, y=y)
-        super()._set_training(False)  # for predictions, which change nothing
+        super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
             self.checkpoint.delete()
         return self
@@ -172,13 +172,13 @@ class TransferNet(NeuralNet):
         )
 
     def _was_stopped_by_skorch(self) -> bool:
-        """Tell skorch's early stopping, which raises KeyboardInterrupt, from the user's Ctrl-C."""
+        """Return whether skorch's early stopping raised KeyboardInterrupt, not the user."""
         return any(
             isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
             for _, callback in self.callbacks_
         )
 
-    def _continue_from_checkpoint(self) -> None:
+    def _resume_from_checkpoint(self) -> None:
         state = None if self.checkpoint is None else self.checkpoint.load()
         if state is None:
             return
@@ -193,7 +193,7 @@ class TransferNet(NeuralNet):
             self.best_.load_state_dict(state["best"])
 
     def save_checkpoint(self) -> None:
-        """Keep what the next epoch starts from."""
+        """Save the state from which the next epoch starts."""
         if self.checkpoint is not None:
             self.checkpoint.save(
                 {
@@ -206,7 +206,7 @@ class TransferNet(NeuralNet):
             )
 
     def __getstate__(self):
-        """Leave out what only training needs, and the device it ran on."""
+        """Return the state without what only training needs, on the CPU."""
         state = self.__dict__
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
@@ -224,7 +224,7 @@ class TransferNet(NeuralNet):
 
 
 class _Epochs(Callback):
-    """Calls what is done between epochs, after skorch's callbacks and the user's."""
+    """Calls the functions of `_epochs`, after the callbacks of skorch and of the user."""
 
     def on_epoch_begin(self, net, **kwargs):
         epoch, device = len(net.history) - 1, torch.device(net.device)
@@ -255,7 +255,7 @@ class _Epochs(Callback):
         net.module_.set_trainable(None)
         if net.best_ is not None:
             net.best_.restore(net.module_)
-            net.best_.state = None  # the module has it
+            net.best_.state = None  # the module holds it now
 
 
 def make_net(
@@ -275,7 +275,7 @@ def make_net(
 ) -> TransferNet:
     """Return a net that is ready for ``fit(training_set)``.
 
-    It trains for `n_epochs` on all samples, or until `validation` gets no better.
+    It trains for `n_epochs`, or until the loss on `validation` stops decreasing.
     """
     return TransferNet(
         module,
@@ -295,7 +295,7 @@ def make_net(
 
 
 def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
-    """Raise for what is no argument of skorch's net, or follows from the configuration."""
+    """Raise for a name that skorch's net does not take, or that the estimator sets itself."""
     known = set(inspect.signature(NeuralNet.__init__).parameters) - {"self", "kwargs"}
     for name in net_params:
         root = name.split("__")[0]
@@ -311,7 +311,7 @@ def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
 
 
 def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
-    """Raise for a callback that would have no effect."""
+    """Raise for a callback whose effect this net would overwrite."""
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, tuple) else callback
         if isinstance(callback, LRScheduler):
@@ -322,7 +322,7 @@ def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
 
 
 class _Validation:
-    """A train_split that keeps all samples for training and validates on others."""
+    """A `train_split` of skorch that trains on all given samples and validates on others."""
 
     def __init__(self, validation: TrainingSet):
         self.validation = validation
@@ -332,7 +332,7 @@ class _Validation:
 
 
 def records(net: TransferNet) -> list[dict[str, Any]]:
-    """Return one dict of plain values an epoch, without what skorch notes for itself."""
+    """Return a dict of plain values for each epoch, without skorch's internal ones."""
     return [
         {
             name: value.item() if isinstance(value, np.generic) else value

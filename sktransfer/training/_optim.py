@@ -75,7 +75,7 @@ def make_loss(
 
 @dataclass(frozen=True)
 class WarmUpAndCosine:
-    """Factor of the learning rate: up in a line, down in half a cosine, to zero.
+    """Factor of the learning rate: it rises linearly and falls to zero as half a cosine.
 
     As in SGDR (arXiv 1608.03983) without restarts, after the warm-up of arXiv
     1706.02677.
@@ -100,9 +100,9 @@ def parameter_groups(
     layer_decay: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: the head at `lr`, each stage at a share of it.
+    """Return the groups of the optimizer, with the learning rates of the head and the stages.
 
-    The last stage learns at ``lr * backbone_lr_scale``, each one before it at
+    The head learns at `lr`, the last stage at ``lr * backbone_lr_scale``, each one before it at
     `layer_decay` times the rate of the next (layer-wise decay, arXiv 1801.06146). Weights
     of layers decay; biases and the scales of normalisation, which have one dimension,
     don't. "initial_lr" stays what it is while a schedule changes "lr".
@@ -129,8 +129,8 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
     "adam": (optim.Adam, {}),
     "sgd": (optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
-# Where torch has one call for a step over all parameters; in small networks that is most
-# of a step.
+# Devices on which torch has one call for a step over all parameters. In small networks the
+# calls take most of the time of a step.
 _FUSED_ON = {"cpu", "cuda"}
 
 
