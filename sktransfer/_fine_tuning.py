@@ -8,17 +8,16 @@ from dataclasses import asdict, fields
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _num_samples,
     check_consistent_length,
     check_is_fitted,
 )
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
+from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
@@ -32,8 +31,7 @@ from .training._config import TrainingConfig
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
-from .training._naming import name_of
-from .training._net import check_callbacks, check_net_params, records
+from .training._net import records
 from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
@@ -55,16 +53,6 @@ _STRUCTURE = (
     "dropout",
     "batch_norm",
     "image_size",
-)
-
-# What a user may write code for, which names a fit's checkpoint.
-_NAMED_IN_CHECKPOINTS = (
-    "head",
-    "optimizer",
-    "optimizer_params",
-    "augment",
-    "callbacks",
-    "net_params",
 )
 
 
@@ -279,9 +267,9 @@ class FineTunedEstimator(ImageEstimator):
         if not is_continued:
             self._forget()  # also where a check fails
         config = self._training_config()
-        self._check_combinations(X_val, y_val)
+        check_combinations(self, X_val, y_val)
         n_given = _num_samples(X)
-        kept, weights = _weights(X, y, sample_weight)
+        kept, weights = nonzero_weights(X, y, sample_weight)
         if len(kept) < n_given:  # of no influence, on the range of pixels either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
@@ -291,7 +279,9 @@ class FineTunedEstimator(ImageEstimator):
         if not is_continued:
             self._load_network()
 
-        train, held_out = self._hold_out(y, seed, X_val is not None)
+        train, held_out = np.arange(len(y)), None
+        if self.early_stopping and X_val is None:
+            train, held_out = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
         activations, train, held_activations, held_out = self._read(
             images, train, held_out, self._view(0, seed), kept, n_given
         )
@@ -356,38 +346,6 @@ class FineTunedEstimator(ImageEstimator):
             choices["n_iter_no_change"] = None
         return TrainingConfig(**choices)
 
-    def _check_combinations(self, X_val, y_val):
-        """Raise for parameters that can't be together."""
-        head = self.head
-        if isinstance(head, (tuple, list)) and not all(
-            isinstance(width, numbers.Integral) and width > 0 for width in head
-        ):
-            raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
-        if callable(head) and self.dropout:
-            raise ValueError(
-                f"dropout={self.dropout} has no place in a head that a callable makes; set "
-                "dropout=0 and put dropout into the module"
-            )
-        if (X_val is None) != (y_val is None):
-            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
-            raise ValueError(f"{given} is given without {missing}; pass both to fit")
-        if X_val is not None and not self.early_stopping:
-            raise ValueError(
-                "X_val and y_val are used by early stopping only; set early_stopping=True"
-            )
-        self._check_views()
-        for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
-            if name in (self.optimizer_params or {}):
-                raise ValueError(
-                    f"optimizer_params must not hold {name!r}; set the parameter {own}= of "
-                    f"{type(self).__name__}"
-                )
-        check_net_params(self.net_params or {}, type(self).__name__)
-        check_callbacks(self.callbacks or (), type(self).__name__)
-        if self.checkpoint_dir is not None:  # an error here, not after the images are read
-            for name in _NAMED_IN_CHECKPOINTS:
-                name_of(getattr(self, name), name)
-
     def _load_network(self):
         pristine, input_spec = self._load_backbone()
         self.backbone_spec_ = pristine.spec
@@ -406,26 +364,6 @@ class FineTunedEstimator(ImageEstimator):
                     "training can't go on with another network; set it back, or fit a clone with "
                     "warm_start=False"
                 )
-
-    def _hold_out(self, y, seed, is_given):
-        """Return positions to train on, and positions to validate on or None."""
-        everything = np.arange(len(y))
-        if not self.early_stopping or is_given:
-            return everything, None
-        try:
-            train, held_out = train_test_split(
-                everything,
-                test_size=self.validation_fraction,
-                random_state=seed,
-                stratify=self._strata(y),
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True can't hold out validation_fraction="
-                f"{self.validation_fraction} of {len(y)} images: {error}; set another fraction, "
-                "pass X_val and y_val to fit, or early_stopping=False"
-            ) from None
-        return np.sort(train), np.sort(held_out)
 
     def _read(self, images, train, held_out, view, kept, n_given):
         """Return activations and positions of what can be read, to train and to validate on.
@@ -488,17 +426,6 @@ class FineTunedEstimator(ImageEstimator):
 
     # views
 
-    def _check_views(self):
-        """Raise for parameters of random views where there are none."""
-        make_augmentation(self.augment)  # an error here, not after the images are read
-        for name, default in (("augment_views", None), ("tta", 1)):
-            value = getattr(self, name)
-            if self.augment is None and value != default:
-                raise ValueError(
-                    f"{name}={value} needs random views of images; set augment='light' or another "
-                    f"augmentation, or {name}={default}"
-                )
-
     def _view(self, number, seed):
         """Return a random view of the images; None where they are not augmented."""
         augmentation = make_augmentation(self.augment)
@@ -549,7 +476,7 @@ class FineTunedEstimator(ImageEstimator):
     def _outputs_of_views(self, X):
         """Yield the network's outputs (n, n_outputs) for the images and their random views."""
         check_is_fitted(self)
-        self._check_views()
+        check_views(self)
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
             # the first is the image itself, as `fit` without augmentation sees it
@@ -560,24 +487,6 @@ class FineTunedEstimator(ImageEstimator):
             with gpu_lock(device), torch_threads_of_a_worker():
                 of_view = outputs(self.net_.module_, extraction.values, device)
             yield of_view
-
-
-def _weights(X, y, sample_weight):
-    """Return the positions of images whose weight is not zero, and their weights."""
-    n = _num_samples(X)
-    if sample_weight is None:
-        return np.arange(n), np.ones(n)
-    if y is not None:
-        check_consistent_length(X, y)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if np.any(weights < 0):
-        raise ValueError(
-            f"sample_weight must not be negative, got {weights.min()} for X[{weights.argmin()}]"
-        )
-    kept = np.flatnonzero(weights)
-    if not kept.size:  # newer versions of scikit-learn say so themselves
-        raise ValueError("sample_weight must contain at least one non-zero number")
-    return kept, weights[kept]
 
 
 def _compacted(values, good):
