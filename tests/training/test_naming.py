@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -350,3 +351,13 @@ def test_a_name_is_the_same_in_another_process():
     }
     assert len(names) == 1
     assert "0x" not in names.pop()
+
+
+OF_CODE = [make for make in WAYS if isinstance(make(0.1), (type, types.FunctionType, Maker))]
+
+
+@pytest.mark.parametrize("make", [make for make in OF_CODE if make is not by_module_attribute])
+def test_a_choice_that_was_sent_to_a_worker_has_the_same_name(make):
+    cloudpickle = pytest.importorskip("cloudpickle")  # joblib and dask send code with it
+    sent = cloudpickle.loads(cloudpickle.dumps(make(0.1)))
+    assert name(sent) == name(make(0.1))
