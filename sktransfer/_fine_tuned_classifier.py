@@ -114,8 +114,11 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Epochs of patience of early stopping.
     checkpoint_dir : str or path-like, default=None
         Folder for the state of a fit after each epoch. A `fit` that was interrupted
-        and is called again, with the same parameters, images and targets, goes on
-        from there to the same weights. The file goes when the fit is done.
+        and is called again, with the same parameters, images and targets, is resumed
+        from there and ends with the same weights. The file is deleted when the fit is
+        done. Functions and objects among the parameters, such as a `head` or
+        `callbacks`, are compared by their code and by the values that they hold. What
+        callbacks have learned is not saved.
     class_weight : dict or "balanced", default=None
         Weights of classes, by label. ``"balanced"`` gives each class the same sum,
         computed on the images that are fitted; with multilabel targets, it balances
@@ -123,7 +126,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     replay : int, default=0
         Training images of which the activations are kept in the estimator, for
         `partial_fit` to train on again beside new ones, so that what was learned is
-        not forgotten. They pickle with it.
+        not forgotten. They are drawn from all images seen so far, each with the same
+        chance, but rare classes are kept whole before common ones get more. They
+        pickle with the estimator.
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit; `history_` and `n_iter_`
         are those of the new one.
@@ -575,14 +580,14 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             return LabelTargets.of(y, weights, balanced=self.class_weight is not None)
         return ClassTargets(len(self.classes_))
 
-    def _weigh(self, y, weights):
+    def _fit_class_weights(self, y, weights):
         if self.class_weight is None or self._is_multilabel:
-            return weights
+            return None
         if isinstance(self.class_weight, dict):
-            return weights * self._weights_of_classes()[y]
+            return self._weights_of_classes()
         present = np.bincount(y, weights, minlength=len(self.classes_))
-        share = weights.sum() / (np.count_nonzero(present) * np.where(present, present, 1))
-        return weights * share[y]
+        balanced = weights.sum() / (np.count_nonzero(present) * np.where(present, present, 1))
+        return np.where(present, balanced, 1.0)  # 1 for a class that has no image here
 
     def _weights_of_classes(self):
         """Return the weights that a dict says; 1 for a class that it does not name."""

@@ -104,12 +104,16 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Epochs of patience of early stopping.
     checkpoint_dir : str or path-like, default=None
         Folder for the state of a fit after each epoch. A `fit` that was interrupted
-        and is called again, with the same parameters, images and targets, goes on
-        from there to the same weights. The file goes when the fit is done.
+        and is called again, with the same parameters, images and targets, is resumed
+        from there and ends with the same weights. The file is deleted when the fit is
+        done. Functions and objects among the parameters, such as a `head` or
+        `callbacks`, are compared by their code and by the values that they hold. What
+        callbacks have learned is not saved.
     replay : int, default=0
         Training images of which the activations are kept in the estimator, for
         `partial_fit` to train on again beside new ones, so that what was learned is
-        not forgotten. They pickle with it.
+        not forgotten. They are drawn from all images seen so far, each with the same
+        chance. They pickle with the estimator.
     warm_start : bool, default=False
         Whether `fit` goes on from the weights of the last fit; `history_` and `n_iter_`
         are those of the new one.

@@ -8,17 +8,16 @@ from dataclasses import asdict, fields
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _num_samples,
     check_consistent_length,
     check_is_fitted,
 )
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
+from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
@@ -27,10 +26,12 @@ from .images._augment import AugmentedView, make_augmentation
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
+from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
-from .training._data import MIXES, AugmentedActivations, Replay
+from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
-from .training._net import check_callbacks, check_net_params, outputs, records
+from .training._inference import outputs
+from .training._net import records
 from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
@@ -226,8 +227,20 @@ class FineTunedEstimator(ImageEstimator):
         """Return what turns checked targets into rows of numbers for the network."""
         raise NotImplementedError
 
-    def _weigh(self, y, weights):
-        """Return the weights of the images that are fitted."""
+    def _fit_class_weights(self, y, weights):
+        """Return the weights of the classes in the loss, by the images that are fitted, or None."""
+        return None
+
+    def _weigh(self, y, weights, class_weights, title):
+        """Return the weights of images in the loss: their own times those of their classes."""
+        if class_weights is None:
+            return weights
+        weights = weights * class_weights[y]
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} gives the weight 0 to all images of {title}; "
+                "leave these images out, or give a class that they have a weight above 0"
+            )
         return weights
 
     def _check_left_over(self, y, left):
@@ -253,10 +266,10 @@ class FineTunedEstimator(ImageEstimator):
     ):
         if not is_continued:
             self._forget()  # also where a check fails
-        recipe = self._recipe()
-        self._check_combinations(X_val, y_val)
+        config = self._training_config()
+        check_combinations(self, X_val, y_val)
         n_given = _num_samples(X)
-        kept, weights = _weights(X, y, sample_weight)
+        kept, weights = nonzero_weights(X, y, sample_weight)
         if len(kept) < n_given:  # of no influence, on the range of pixels either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
@@ -266,7 +279,9 @@ class FineTunedEstimator(ImageEstimator):
         if not is_continued:
             self._load_network()
 
-        train, held_out = self._hold_out(y, seed, X_val is not None)
+        train, held_out = np.arange(len(y)), None
+        if self.early_stopping and X_val is None:
+            train, held_out = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
         activations, train, held_activations, held_out = self._read(
             images, train, held_out, self._view(0, seed), kept, n_given
         )
@@ -279,10 +294,11 @@ class FineTunedEstimator(ImageEstimator):
             )
         if not is_continued:
             self._targets = self._fit_targets(y[train], weights[train])
+        class_weights = self._fit_class_weights(y[train], weights[train])
         training = LabelledActivations(
             self._views(images.take(train), activations, seed),
             self._targets.encode(y[train]),
-            self._weigh(y[train], weights[train]),
+            self._weigh(y[train], weights[train], class_weights, "y"),
             weights[train],
         )
         validation = None
@@ -290,23 +306,22 @@ class FineTunedEstimator(ImageEstimator):
             validation = LabelledActivations(
                 AugmentedActivations.fixed(held_activations),
                 self._targets.encode(y[held_out]),
-                weights[held_out],
+                self._weigh(y[held_out], weights[held_out], class_weights, "what is held out of y"),
                 weights[held_out],
             )
         elif X_val is not None:
-            validation = self._given_validation(X_val, y_val)
+            validation = self._given_validation(X_val, y_val, class_weights)
 
         # Of a fit that goes on, too, nothing is changed until it is done.
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
-        fresh = Replay(activations, training.encoded, training.weights, training.counts)
+        columns = (activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
         if is_continued and old is not None:
             training = _with_old(training, old)
-        net = fit_net(start, recipe, self._targets, training, validation, self._run_options(seed))
+        net = fit_net(start, config, self._targets, training, validation, self._run_options(seed))
         self._replay = None
         if self.replay:
-            seen = fresh if old is None else old.concatenated_with(fresh)
-            self._replay = seen.sample(self.replay, np.random.RandomState(seed))
+            self._replay = Replay.draw(self.replay, *columns, seed=seed, old=old)
         trained = net.module_.stages.state_dict()
         if trained:
             self._trained_stages().load_state_dict(trained)
@@ -314,13 +329,13 @@ class FineTunedEstimator(ImageEstimator):
         self.stages_ = stage_table(self._backbone, self.freeze_depth_, head=net.module_.head)
         self.history_ = records(net)
         if validation is not None:
-            self.best_epoch_ = net.best_.number
+            self.best_epoch_ = net.best_.epoch
         elif is_continued:
             vars(self).pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
 
-    def _recipe(self):
+    def _training_config(self):
         """Return the parameters that say how to train."""
         choices = {
             field.name: getattr(self, field.name)
@@ -330,35 +345,6 @@ class FineTunedEstimator(ImageEstimator):
         if not self.early_stopping:
             choices["n_iter_no_change"] = None
         return TrainingConfig(**choices)
-
-    def _check_combinations(self, X_val, y_val):
-        """Raise for parameters that can't be together."""
-        head = self.head
-        if isinstance(head, (tuple, list)) and not all(
-            isinstance(width, numbers.Integral) and width > 0 for width in head
-        ):
-            raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
-        if callable(head) and self.dropout:
-            raise ValueError(
-                f"dropout={self.dropout} has no place in a head that a callable makes; set "
-                "dropout=0 and put dropout into the module"
-            )
-        if (X_val is None) != (y_val is None):
-            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
-            raise ValueError(f"{given} is given without {missing}; pass both to fit")
-        if X_val is not None and not self.early_stopping:
-            raise ValueError(
-                "X_val and y_val are used by early stopping only; set early_stopping=True"
-            )
-        self._check_views()
-        for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
-            if name in (self.optimizer_params or {}):
-                raise ValueError(
-                    f"optimizer_params must not hold {name!r}; set the parameter {own}= of "
-                    f"{type(self).__name__}"
-                )
-        check_net_params(self.net_params or {}, type(self).__name__)
-        check_callbacks(self.callbacks or (), type(self).__name__)
 
     def _load_network(self):
         pristine, input_spec = self._load_backbone()
@@ -387,26 +373,6 @@ class FineTunedEstimator(ImageEstimator):
                     "warm_start=False"
                 )
 
-    def _hold_out(self, y, seed, is_given):
-        """Return positions to train on, and positions to validate on or None."""
-        everything = np.arange(len(y))
-        if not self.early_stopping or is_given:
-            return everything, None
-        try:
-            train, held_out = train_test_split(
-                everything,
-                test_size=self.validation_fraction,
-                random_state=seed,
-                stratify=self._strata(y),
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"early_stopping=True can't hold out validation_fraction="
-                f"{self.validation_fraction} of {len(y)} images: {error}; set another fraction, "
-                "pass X_val and y_val to fit, or early_stopping=False"
-            ) from None
-        return np.sort(train), np.sort(held_out)
-
     def _read(self, images, train, held_out, view, kept, n_given):
         """Return activations and positions of what can be read, to train and to validate on.
 
@@ -430,44 +396,43 @@ class FineTunedEstimator(ImageEstimator):
             read += [_compacted(extraction.values, good), positions[good]]
         return read if held_out is not None else [*read, None, None]
 
-    def _given_validation(self, X_val, y_val):
+    def _given_validation(self, X_val, y_val, class_weights):
         images = self._validate_images(X_val, reset=False)
         y_val = self._check_targets(y_val, reset=False)
         check_consistent_length(images, y_val)
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))
-        encoded = self._targets.encode(y_val)
+        counts = np.ones(len(y_val))
         return LabelledActivations(
-            AugmentedActivations.fixed(extraction.values), encoded, *np.ones((2, len(encoded)))
+            AugmentedActivations.fixed(extraction.values),
+            self._targets.encode(y_val),
+            self._weigh(y_val, counts, class_weights, "y_val"),
+            counts,
         )
 
     def _run_options(self, seed):
         """Return the device, seed, checkpoint and callbacks of a fit."""
         # without a seed of its own, a fit that is tried again is the same fit
-        seed_name = "None" if self.random_state is None else seed
-        name = (self.backbone_spec_.digest, self.freeze_depth_, seed_name, self._view_name())
+        random_state = None if self.random_state is None else seed
+        view = self._view(0, seed)
         return RunOptions(
             device=resolve_device(self.device),
             seed=seed,
             checkpoint_dir=self.checkpoint_dir,
-            checkpoint_name=repr(name),
+            checkpoint_choices={
+                "backbone": self.backbone_spec_.digest,
+                "freeze_depth": self.freeze_depth_,
+                "random_state": random_state,
+                "augment": self.augment,
+                "augmentation": None if view is None else view.augmentation.name,
+                "augment_views": self.augment_views,
+            },
             callbacks=list(self.callbacks or ()),
             net_params=self.net_params,
             verbose=self.verbose,
         )
 
     # views
-
-    def _check_views(self):
-        """Raise for parameters of random views where there are none."""
-        make_augmentation(self.augment)  # an error here, not after the images are read
-        for name, default in (("augment_views", None), ("tta", 1)):
-            value = getattr(self, name)
-            if self.augment is None and value != default:
-                raise ValueError(
-                    f"{name}={value} needs random views of images; set augment='light' or another "
-                    f"augmentation, or {name}={default}"
-                )
 
     def _view(self, number, seed):
         """Return a random view of the images; None where they are not augmented."""
@@ -477,10 +442,6 @@ class FineTunedEstimator(ImageEstimator):
         if self.augment_views is not None:
             seed = _SEED_OF_KEPT_VIEWS
         return AugmentedView(augmentation, number, seed)
-
-    def _view_name(self):
-        view = self._view(0, 0)
-        return None if view is None else (view.augmentation.name, self.augment_views)
 
     def _views(self, images, first, seed):
         """Return the views of images that can be read, of which `first` is there already."""
@@ -517,7 +478,7 @@ class FineTunedEstimator(ImageEstimator):
     def _outputs_of_views(self, X):
         """Yield the network's outputs (n, n_outputs) for the images and their random views."""
         check_is_fitted(self)
-        self._check_views()
+        check_views(self)
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
             # the first is the image itself, as `fit` without augmentation sees it
@@ -526,26 +487,8 @@ class FineTunedEstimator(ImageEstimator):
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)
             with gpu_lock(device), torch_threads_of_a_worker():
-                of_view = outputs(self.net_, extraction.values, device)
+                of_view = outputs(self.net_.module_, extraction.values, device)
             yield of_view
-
-
-def _weights(X, y, sample_weight):
-    """Return the positions of images whose weight is not zero, and their weights."""
-    n = _num_samples(X)
-    if sample_weight is None:
-        return np.arange(n), np.ones(n)
-    if y is not None:
-        check_consistent_length(X, y)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
-    if np.any(weights < 0):
-        raise ValueError(
-            f"sample_weight must not be negative, got {weights.min()} for X[{weights.argmin()}]"
-        )
-    kept = np.flatnonzero(weights)
-    if not kept.size:  # newer versions of scikit-learn say so themselves
-        raise ValueError("sample_weight must contain at least one non-zero number")
-    return kept, weights[kept]
 
 
 def _compacted(values, good):

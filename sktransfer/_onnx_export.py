@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ._base import installed_versions
+from ._files import atomic_write
 from ._spec import BackboneSpec
 from .backbones._stages import Normalise
 from .images._preprocess import Resampling
@@ -76,12 +77,8 @@ def write_onnx(
     title = f"backbone={spec.name!r} with torch {torch.__version__}"
     content = _exported(network, output, {**_backbone_metadata(spec), **(metadata or {})}, title)
     _compare(content, network, title)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(content)
 
 
 def _backbone_metadata(spec: BackboneSpec) -> dict[str, str]:

@@ -1,16 +1,25 @@
-"""What both fine-tuned estimators do with each choice of the recipe."""
+"""What both fine-tuned estimators do with each of their parameters."""
 
+import functools
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.metrics import log_loss
 from skorch.callbacks import Callback, LRScheduler
+from torch import nn
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.exceptions import ImageReadError
+from sktransfer.training._checkpoint import Checkpoint
 
 FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 4, "batch_size": 8, "random_state": 0}
 
@@ -139,6 +148,76 @@ def test_given_images_are_validated_on_and_all_others_trained_on(shapes):
     assert best["valid_score"] == pytest.approx(fitted.score(X[16:], y[16:]))
 
 
+@pytest.mark.parametrize("class_weight", [{"disc": 9.0, "square": 1.0}, "balanced"])
+def test_the_validation_loss_weighs_classes_as_the_training_loss_does(shapes, class_weight):
+    X, y = shapes
+    train = np.r_[0:12:2, 1:6:2]  # six squares and three discs
+    X_val, y_val = X[12:], np.where(np.arange(12) < 3, "disc", y[12:])  # not all of it is learned
+    factor = {"disc": 9.0, "square": 1.0} if class_weight != "balanced" else {"disc": 2.0}
+    weights = np.array([factor.get(label, 1.0) for label in y_val])
+    stopping = FineTunedClassifier(**FAST, early_stopping=True, class_weight=class_weight)
+    fitted = stopping.fit(X[train], y[train], X_val=X_val, y_val=y_val)
+    best = fitted.history_[fitted.best_epoch_ - 1]
+    probabilities = fitted.predict_proba(X_val)
+    weighted = log_loss(y_val, probabilities, sample_weight=weights)
+    assert best["valid_loss"] == pytest.approx(weighted, rel=1e-4)
+    assert weighted != pytest.approx(log_loss(y_val, probabilities), rel=0.1)
+    # a score counts images, as that of the estimator does
+    assert best["valid_score"] == pytest.approx(fitted.score(X_val, y_val))
+
+
+def test_what_is_held_out_weighs_as_what_is_trained_on(shapes):
+    X, y = shapes
+    seen = {}
+
+    class Watching(Callback):
+        def on_train_begin(self, net, X, **kwargs):
+            validation = net.train_split.validation
+            for title, part in (("train", X), ("held out", validation)):
+                is_disc = part.targets[:, 0] == 1
+                weights = part.weights[is_disc].mean() / part.weights[~is_disc].mean()
+                seen[title] = weights.item()
+            seen["counts"] = validation.counts.tolist()
+
+    options = {**FAST, "early_stopping": True, "validation_fraction": 0.25}
+    weighted = FineTunedClassifier(**options, class_weight={"disc": 3}, callbacks=[Watching()])
+    weighted.fit(X, y, np.full(len(X), 2.0))
+    assert seen == {
+        "train": pytest.approx(3),
+        "held out": pytest.approx(3),
+        "counts": [2.0] * 6,
+    }
+
+
+def test_the_validation_loss_balances_labels_as_the_training_loss_does(shapes):
+    X, y = shapes
+    labels = np.stack([y == "disc", np.arange(len(y)) % 5 == 0], axis=1).astype(int)
+    stopping = FineTunedClassifier(**FAST, early_stopping=True, class_weight="balanced")
+    fitted = stopping.fit(X[:16], labels[:16], X_val=X[16:], y_val=labels[16:])
+    present = labels[:16].mean(axis=0)
+    weights = np.where(labels[16:] == 1, 0.5 / present, 0.5 / (1 - present))
+    probabilities = fitted.predict_proba(X[16:])
+    losses = -np.log(np.where(labels[16:] == 1, probabilities, 1 - probabilities))
+    best = fitted.history_[fitted.best_epoch_ - 1]
+    assert best["valid_loss"] == pytest.approx((weights * losses).mean(), rel=1e-4)
+
+
+def test_validation_images_that_all_weigh_nothing_are_an_error(shapes):
+    X, y = shapes
+    discs = y == "disc"
+    stopping = FineTunedClassifier(**FAST, early_stopping=True, class_weight={"disc": 0})
+    with pytest.raises(ValueError, match=r"class_weight=.* weight 0 to all images of y_val;"):
+        stopping.fit(X, y, X_val=X[discs], y_val=y[discs])
+
+
+def test_training_images_that_all_weigh_nothing_are_an_error(shapes):
+    X, y = shapes
+    discs = y == "disc"
+    classifier = FineTunedClassifier(**FAST, class_weight={"disc": 0})
+    with pytest.raises(ValueError, match=r"class_weight=.* weight 0 to all images of y;"):
+        classifier.partial_fit(X[discs], y[discs], classes=["disc", "square"])
+
+
 def test_nothing_is_held_out_unasked(shapes):
     fitted = FineTunedClassifier(**FAST).fit(*shapes)
     assert not hasattr(fitted, "best_epoch_")
@@ -163,37 +242,142 @@ class InterruptAtEpoch(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Return a context in which a fit is interrupted when so many epochs have been saved."""
+
+    @contextmanager
+    def interrupted_after(n_epochs):
+        save, n_saved = Checkpoint.save, count(1)
+
+        def save_and_interrupt(checkpoint, state):
+            save(checkpoint, state)
+            if next(n_saved) == n_epochs:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Checkpoint, "save", save_and_interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                yield
+
+    return interrupted_after
+
+
 @pytest.mark.parametrize("augment", [None, "light"])
-def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(shapes, tmp_path, augment):
+def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(
+    shapes, tmp_path, augment, interrupt, monkeypatch
+):
     X, y = shapes
     options = {**FAST, "dropout": 0.2, "augment": augment}
     whole = FineTunedClassifier(**options).fit(X, y)
     keeping = FineTunedClassifier(**options, checkpoint_dir=tmp_path / "fits")
-    with pytest.raises(KeyboardInterrupt):
-        keeping.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    with interrupt(2):
+        keeping.fit(X, y)
     assert not hasattr(keeping, "n_iter_")
-    trained = []
+    trained, save = [], Checkpoint.save
 
-    class Counting(Callback):
-        def on_epoch_end(self, net, **kwargs):
-            trained.append(len(net.history))
+    def save_and_count(checkpoint, state):
+        trained.append(state["history"][-1]["epoch"])
+        save(checkpoint, state)
 
-    resumed = keeping.set_params(callbacks=[Counting()]).fit(X, y)
+    monkeypatch.setattr(Checkpoint, "save", save_and_count)
+    resumed = keeping.fit(X, y)
     assert trained == [3, 4]
     assert weights_of(resumed).equal(weights_of(whole))
     assert [record["epoch"] for record in resumed.history_] == [1, 2, 3, 4]
     assert list((tmp_path / "fits").iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.01}, {"freeze_depth": -2}, {"random_state": 1}])
-def test_another_fit_never_resumes(shapes, tmp_path, change):
+def head_with_dropout(p):
+    """Return a head that a factory makes: one code, and a value in its closure."""
+    return lambda n_in, n_out: nn.Sequential(nn.Dropout(p), nn.Linear(n_in, n_out))
+
+
+class Scaling(Callback):
+    def __init__(self, factor):
+        self.factor = factor
+
+    def on_grad_computed(self, net, named_parameters, **kwargs):
+        for _, parameter in named_parameters:
+            parameter.grad.mul_(self.factor)
+
+
+OTHER_CHOICES = [
+    ({}, {"lr": 0.01}),
+    ({}, {"freeze_depth": -2}),
+    ({}, {"random_state": 1}),
+    ({"head": head_with_dropout(0.1)}, {"head": head_with_dropout(0.5)}),
+    ({"callbacks": [Scaling(0.1)]}, {"callbacks": [Scaling(0.5)]}),
+    ({"callbacks": [Scaling(0.1)]}, {}),
+    ({"net_params": {"predict_nonlinearity": None}}, {}),
+    (
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.1}},
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.5}},
+    ),
+    # the same first views of all images, as next to nothing is flipped
+    (
+        {"augment": v2.RandomHorizontalFlip(1e-9)},
+        {"augment": v2.RandomHorizontalFlip(1e-8)},
+    ),
+]
+
+
+@pytest.mark.parametrize(("choices", "others"), OTHER_CHOICES)
+def test_a_fit_with_another_choice_never_resumes(shapes, tmp_path, interrupt, choices, others):
     X, y = shapes
-    interrupted = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
-    other = {**FAST, **change}
+    with interrupt(2):
+        FineTunedClassifier(**{**FAST, **choices}, checkpoint_dir=tmp_path).fit(X, y)
+    other = {**FAST, **others}
     fitted = FineTunedClassifier(**other, checkpoint_dir=tmp_path).fit(X, y)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".sktransfer-checkpoint"]
     assert weights_of(fitted).equal(weights_of(FineTunedClassifier(**other).fit(X, y)))
+
+
+def test_weights_of_images_and_of_classes_with_one_product_never_resume_each_other(
+    shapes, tmp_path, interrupt
+):
+    # the weights in the loss are the same, those that features are standardised by are not
+    X, y = shapes
+    by_image = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path)
+    with interrupt(2):
+        by_image.fit(X, y, np.where(y == "disc", 5.0, 1.0))
+    by_class = {**FAST, "class_weight": {"disc": 5.0}}
+    fitted = FineTunedClassifier(**by_class, checkpoint_dir=tmp_path).fit(X, y)
+    assert weights_of(fitted).equal(weights_of(FineTunedClassifier(**by_class).fit(X, y)))
+
+
+def test_candidates_whose_heads_a_factory_made_resume_their_own_training(
+    shapes, tmp_path, interrupt
+):
+    X, y = shapes
+    heads = [head_with_dropout(p) for p in (0.1, 0.5)]
+    for head in heads:
+        with interrupt(2):
+            FineTunedClassifier(**FAST, head=head, checkpoint_dir=tmp_path).fit(X, y)
+    assert len(list(tmp_path.iterdir())) == 2
+    for head in heads:
+        resumed = FineTunedClassifier(**FAST, head=head, checkpoint_dir=tmp_path).fit(X, y)
+        whole = FineTunedClassifier(**FAST, head=head).fit(X, y)
+        assert weights_of(resumed).equal(weights_of(whole))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"head": functools.partial(lambda lock, n_in, n_out: None, threading.Lock())},
+        {"callbacks": [Scaling(threading.Lock())]},
+        {"net_params": {"predict_nonlinearity": functools.partial(print, threading.Lock())}},
+        {"augment": functools.partial(lambda lock, image: image, threading.Lock())},
+    ],
+    ids=lambda choice: next(iter(choice)),
+)
+def test_a_choice_without_a_name_is_an_error_before_any_image_is_read(tmp_path, choice):
+    (parameter,) = choice
+    nameless = FineTunedClassifier(**FAST, **choice, checkpoint_dir=tmp_path)
+    with pytest.raises(
+        ValueError, match=rf"(?s)checkpoint_dir needs.*{parameter}=.*_thread\.lock.*=None"
+    ):
+        nameless.fit(["missing.png"] * 2, ["a", "b"])
 
 
 def test_warm_start_goes_on_from_the_weights_of_the_last_fit(shapes):
@@ -232,6 +416,23 @@ def test_replay_keeps_old_classes_from_being_forgotten(shapes):
 
     assert recall_of_discs(0) < 0.5
     assert recall_of_discs(16) >= 0.9
+
+
+def test_replay_holds_images_of_every_call_of_partial_fit(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**{**FAST, "max_epochs": 1}, freeze_depth=None, replay=6)
+    held = np.zeros(4)
+    for seed in range(20):
+        classifier = clone(classifier).set_params(random_state=seed)
+        for call in range(4):
+            X_call, y_call = X[6 * call : 6 * call + 6], y[6 * call : 6 * call + 6]
+            # the weight tells in which call an image came
+            classifier.partial_fit(X_call, y_call, sample_weight=np.full(6, call + 1.0))
+        assert classifier._replay.n_seen == 24
+        held += np.bincount(classifier._replay.counts.astype(int) - 1, minlength=4)
+    # 120 images from four calls: 30 of each, with a standard deviation below 4.8
+    assert held.sum() == 120
+    assert np.all(np.abs(held - 30) < 5 * 4.8)
 
 
 def test_a_partial_fit_that_fails_leaves_what_was_learned(shapes):
@@ -307,7 +508,7 @@ def test_mixing_changes_training_the_same_way_each_time(shapes, mix, freeze_dept
     assert not weights_of(one).equal(weights_of(FineTunedClassifier(**options).fit(X, y)))
 
 
-# the recipe
+# how it trains
 
 
 def test_gradual_unfreezing_trains_one_stage_more_every_few_epochs(shapes):
@@ -441,11 +642,11 @@ def test_a_matrix_with_other_values_than_0_and_1_is_no_multilabel_target(shapes)
         FineTunedClassifier(**FAST).fit(X[:2], [[1, 2], [2, 1]])
 
 
-def test_a_fit_that_goes_on_never_resumes_one_that_starts(shapes, tmp_path):
+def test_a_fit_that_goes_on_never_resumes_one_that_starts(shapes, tmp_path, interrupt):
     X, y = shapes
     warm = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path, warm_start=True).fit(X, y)
-    with pytest.raises(KeyboardInterrupt):
-        warm.set_params(callbacks=[InterruptAtEpoch(3)]).fit(X, y)
+    with interrupt(2):
+        warm.fit(X, y)
     fresh = FineTunedClassifier(**FAST, checkpoint_dir=tmp_path).fit(X, y)
     assert weights_of(fresh).equal(weights_of(FineTunedClassifier(**FAST).fit(X, y)))
 
@@ -472,6 +673,41 @@ def test_what_partial_fit_can_not_do_it_refuses(shapes):
     classifier = FineTunedClassifier(**FAST).partial_fit(X, y)
     with pytest.raises(ValueError, match="are not those of the first call"):
         classifier.partial_fit(X, y, classes=["disc", "star"])
+
+
+def test_a_head_without_parameters_is_an_error_only_where_nothing_else_trains(shapes):
+    X, y = shapes
+
+    def head(n_in, n_out):
+        return nn.AdaptiveAvgPool1d(n_out)
+
+    fitted = FineTunedClassifier(**FAST, head=head).fit(X, y)
+    assert fitted.predict_proba(X).shape == (len(X), 2)
+    with pytest.raises(ValueError, match=r"no parameter is trained.*freeze_depth"):
+        FineTunedClassifier(**FAST, head=head, freeze_depth=None).fit(X, y)
+
+
+@pytest.mark.parametrize("freeze_depth", [None, -1, 0])
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_threads_predict_at_once_with_one_fitted_estimator_and_never_change_it(
+    shapes, freeze_depth, is_loaded
+):
+    X, y = shapes
+    fitted = FineTunedClassifier(**FAST, freeze_depth=freeze_depth, dropout=0.3).fit(X, y)
+    if is_loaded:
+        fitted = pickle.loads(pickle.dumps(fitted))
+    expected = fitted.predict_proba(X)
+
+    def changed(*args, **kwargs):
+        raise AssertionError("a fitted module is changed in place")
+
+    for module in fitted.net_.module_.modules():
+        for name in ("train", "_apply", "requires_grad_", "load_state_dict"):
+            setattr(module, name, changed)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: fitted.predict_proba(X), range(12)))
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from .._files import atomic_write
 from ..exceptions import WeightsError, WeightsNotFoundError
 
 METADATA_KEY = "sktransfer"
@@ -70,16 +71,8 @@ def write_backbone_file(
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
     }
-    path = os.fspath(path)
-    unfinished = f"{path}.{os.getpid()}.tmp"
-    try:
-        # not save_file, whose files nobody else may read, whatever the umask
-        with open(unfinished, "wb") as file:
-            file.write(save(tensors, metadata={METADATA_KEY: json.dumps(metadata)}))
-        os.replace(unfinished, path)
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
+    with atomic_write(path) as file:
+        file.write(save(tensors, metadata={METADATA_KEY: json.dumps(metadata)}))
 
 
 def _open(path: str) -> safe_open:

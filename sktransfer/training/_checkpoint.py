@@ -1,11 +1,10 @@
-"""The state of a fit on disk, so that what was interrupted goes on where it was.
+"""The state of a fit on disk, from which an interrupted fit is resumed.
 
-One file a fit, named by everything that the fit depends on: another recipe, other images
-or other labels never continue it. Written to a temporary file and renamed, so that a
-kill leaves the epoch before. Read with ``weights_only=True``: no code in it runs.
+There is one file for each fit, and its name is a digest of everything that the fit
+depends on: a fit with other parameters, other images or other labels never finds it. The
+file is read with ``weights_only=True``: no code in it runs.
 """
 
-import functools
 import hashlib
 import os
 from collections.abc import Iterable
@@ -15,57 +14,50 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._files import atomic_write
 
-def name_of(value: Any) -> str:
-    """Return what names a choice in any process; the repr of a function holds an address."""
-    if isinstance(value, functools.partial):
-        return f"partial of {name_of(value.func)} {value.args} {value.keywords}"
-    if not callable(value):
-        return repr(value)
-    code = getattr(value, "__code__", None)  # tells lambdas of one place from each other
-    inside = () if code is None else (code.co_code.hex(), code.co_names, _plain(code.co_consts))
-    name = getattr(value, "__qualname__", type(value).__qualname__)
-    return f"{getattr(value, '__module__', '')}.{name} {inside}"
-
-
-def _plain(constants: tuple) -> list:
-    """Return the constants of a function whose repr is the same in any process."""
-    return [value for value in constants if isinstance(value, (int, float, str, type(None)))]
+# Part of each name. It is raised with every change of what a name or a state consists of.
+_FORMAT = 2
 
 
 class Checkpoint:
-    """Where one fit keeps its state after every epoch."""
+    """The file that holds the state of one fit after each epoch.
 
-    def __init__(self, folder: str | os.PathLike, what: str, arrays: Iterable[np.ndarray]):
-        digest = hashlib.blake2b(what.encode(), digest_size=16)
+    Parameters
+    ----------
+    folder : str or path-like
+    choices : str
+        Names of all parameters that the fit depends on.
+    arrays : iterable of ndarray
+        Activations, targets and weights that it trains on and validates on.
+    """
+
+    def __init__(self, folder: str | os.PathLike, choices: str, arrays: Iterable[np.ndarray]):
+        digest = hashlib.blake2b(f"{_FORMAT} {choices}".encode(), digest_size=16)
         for array in arrays:
             digest.update(f"{array.shape} {array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
         self.path = Path(folder) / f"{digest.hexdigest()}.sktransfer-checkpoint"
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state that was kept; None where there is none."""
+        """Return the saved state; None where there is none."""
         if not self.path.exists():
             return None
         try:
             return torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
-            # torch's own message advises to read it with code and all
+            # without torch's message, which advises to run the code in the file
             raise ValueError(
                 f"the checkpoint {self.path} is damaged, or not one of sktransfer's "
                 f"({type(error).__name__}); delete it to train from the start"
             ) from None
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep the state of a finished epoch in place of the one before."""
+        """Replace the saved state by that of the epoch that has ended."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}")
-        try:
-            torch.save(state, unfinished)
-            os.replace(unfinished, self.path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_write(self.path) as file:
+            torch.save(state, file)
 
     def delete(self) -> None:
-        """Forget a fit that is finished."""
+        """Delete the file; the fit has ended."""
         self.path.unlink(missing_ok=True)

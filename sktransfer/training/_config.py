@@ -1,4 +1,4 @@
-"""How a network is trained: every choice, in one record."""
+"""The configuration of a training: every parameter that says how, in one record."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ._data import n_batches
 
 HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
 
-# Steps of a fit when `max_epochs` is not given, and between how many epochs they may be.
+# Number of steps of a fit when `max_epochs` is not given, and the bounds of its epochs.
 # Chosen by benchmarks/bench_recipe.py.
 _STEPS = 400
 _FEWEST_EPOCHS, _MOST_EPOCHS = 5, 30
@@ -41,13 +41,13 @@ class TrainingConfig:
     n_iter_no_change: int | None = None
 
     def batch_size_of(self, n_samples: int, is_linear_probe: bool) -> int:
-        """Return images a step; all of them where the best head is unique."""
+        """Return the number of images in a step: all of them where the best head is unique."""
         if self.batch_size == "auto":
             return n_samples if is_linear_probe else min(32, n_samples)
         return min(self.batch_size, n_samples)
 
     def epochs_of(self, n_samples: int, is_linear_probe: bool) -> int:
-        """Return the number of epochs; by the size of the data when it is not given."""
+        """Return the number of epochs, which follows from that of the images when not given."""
         if self.max_epochs is not None:
             return self.max_epochs
         if is_linear_probe:

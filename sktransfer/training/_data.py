@@ -1,11 +1,13 @@
-"""The images of a fit as the net sees them: activations, targets and weights."""
+"""The images of a fit as the net is given them: activations, targets and weights."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+from ._augmented import AugmentedActivations
 
 MIXES = ("mixup", "cutmix")
 
@@ -13,7 +15,7 @@ MIXES = ("mixup", "cutmix")
 def mix_batch(
     activations: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, mix: str, alpha: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return a batch in which each image is mixed with another one of it.
+    """Return a batch in which each image is mixed with another image of the batch.
 
     "mixup" (arXiv 1710.09412) is a weighted mean of two images; at a cut behind the first
     stage it is a mean of activations, which is manifold mixup (arXiv 1806.05236).
@@ -31,7 +33,7 @@ def mix_batch(
         mixed = activations.clone()
         (top, bottom), (left, right), share = _rectangle(activations.shape[-2:], share)
         mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
-    # an image of weight w is w images: its share of the mixture grows with it
+    # an image of weight w counts as w images, so its share of the mixed target grows with w
     own, other = share * weights, (1 - share) * weights[partner]
     total = (own + other).clamp_min(torch.finfo(weights.dtype).tiny)
     part = (own / total).unsqueeze(1)
@@ -39,7 +41,7 @@ def mix_batch(
 
 
 def _rectangle(shape: torch.Size, share: float) -> tuple[tuple[int, int], tuple[int, int], float]:
-    """Draw a rectangle over ``1 - share`` of the area; return it with the share that is left."""
+    """Return a random rectangle of about ``1 - share`` of the area, and the share outside it."""
     height, width = shape
     side = (1 - share) ** 0.5
     spans = []
@@ -54,94 +56,96 @@ def _rectangle(shape: torch.Size, share: float) -> tuple[tuple[int, int], tuple[
 
 @dataclass(frozen=True)
 class Replay:
-    """Activations, targets, weights and counts of images that were trained on before."""
+    """A sample of the images that an estimator was trained on, for later calls of partial_fit.
+
+    Each image gets a random priority when it is seen, and those with the lowest ones are
+    the sample: so every image seen so far has the same chance, however many calls ago it
+    was, and no other image needs to be remembered ("reservoir sampling").
+
+    Parameters
+    ----------
+    activations, targets, weights, counts, priorities : ndarray
+        One row or value for each image of the sample.
+    n_seen : int
+        Number of images that the sample was drawn from.
+    """
 
     activations: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     counts: np.ndarray
+    priorities: np.ndarray
+    n_seen: int
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def concatenated_with(self, other: "Replay") -> "Replay":
-        """Return these images and then those of `other`."""
-        pairs = zip(self._columns(), other._columns(), strict=True)
-        return Replay(*(np.concatenate(pair) for pair in pairs))
-
-    def sample(self, n: int, rng: np.random.RandomState) -> "Replay":
-        """Return `n` images drawn at random, of each kind of target as many as there are room for.
-
-        Rare classes are kept whole before common ones get more.
-        """
-        if n >= len(self):
-            return self
-        order = rng.permutation(len(self))
-        _, kinds = np.unique(self.targets[order], axis=0, return_inverse=True)
-        # how many of its kind come before each image in the order
-        turn = np.empty(len(self), dtype=np.intp)
-        for kind in np.unique(kinds):
-            members = np.flatnonzero(kinds.ravel() == kind)
-            turn[members] = np.arange(len(members))
-        chosen = np.sort(order[np.argsort(turn, kind="stable")[:n]])
-        return Replay(*(column[chosen] for column in self._columns()))
-
-    def _columns(self) -> list[np.ndarray]:
-        return [getattr(self, field.name) for field in fields(self)]
-
-
-class AugmentedActivations:
-    """Activations of the training images: one array for each random view of them.
-
-    Parameters
-    ----------
-    extract : callable
-        Returns the activations of view number v, in the order of the images.
-    n_views : int or None
-        How many there are. Epochs take turns; None is a new view for each epoch.
-    """
-
-    def __init__(self, extract: Callable[[int], np.ndarray], n_views: int | None):
-        self._extract = extract
-        self._n_views = n_views
-        self._kept: dict[int, np.ndarray] = {}
-
     @classmethod
-    def fixed(cls, activations: np.ndarray) -> "AugmentedActivations":
-        """Return the one view of images that are not augmented."""
-        return cls(lambda number: activations, 1)
+    def draw(
+        cls,
+        n: int,
+        activations: np.ndarray,
+        targets: np.ndarray,
+        weights: np.ndarray,
+        counts: np.ndarray,
+        *,
+        seed: int,
+        old: "Replay | None" = None,
+    ) -> "Replay":
+        """Return a sample of `n` among new images and all those that `old` was drawn from.
 
-    def concatenated_with(self, others: np.ndarray) -> "AugmentedActivations":
-        """Return the same views, each followed by the activations of other images."""
-        return AugmentedActivations(
-            lambda n: np.concatenate([self._extract(n), others]), self._n_views
+        Of each kind of target there are as many as there is room for: rare classes are
+        kept whole before common ones get more.
+        """
+        if old is None:
+            old = cls(activations[:0], targets[:0], weights[:0], counts[:0], np.empty(0), n_seen=0)
+        # calls may have the same seed, and must not draw the same numbers
+        priorities = np.random.default_rng((seed, old.n_seen)).random(len(targets))
+        chosen = lowest_priorities(
+            np.concatenate([old.targets, targets]),
+            np.concatenate([old.priorities, priorities]),
+            n,
         )
+        # rows are chosen before they are copied: all new activations may not fit in memory
+        from_old, from_new = chosen[chosen < len(old)], chosen[chosen >= len(old)] - len(old)
+        new = (activations, targets, weights, counts, priorities)
+        pairs = zip(old._columns(), new, strict=True)
+        columns = [np.concatenate([before[from_old], after[from_new]]) for before, after in pairs]
+        return cls(*columns, n_seen=old.n_seen + len(targets))
 
-    def of_epoch(self, epoch: int) -> np.ndarray:
-        """Return the activations that an epoch trains on."""
-        number = epoch if self._n_views is None else epoch % self._n_views
-        if number not in self._kept:
-            if self._n_views is None:
-                self._kept.clear()  # the view of the epoch before is not seen again
-            self._kept[number] = self._extract(number)
-        return self._kept[number]
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        return self.activations, self.targets, self.weights, self.counts, self.priorities
 
-    def for_the_head_start(self) -> list[np.ndarray]:
-        """Return the views that the head starts from: those that will be kept anyway."""
-        return [self.of_epoch(number) for number in range(self._n_views or 1)]
+
+def lowest_priorities(targets: np.ndarray, priorities: np.ndarray, n: int) -> np.ndarray:
+    """Return the sorted positions of `n` images: the lowest priorities of each kind of target.
+
+    What is chosen from several parts of the images, and then from what was chosen of
+    each part, is what is chosen from all of them at once.
+    """
+    if n >= len(targets):
+        return np.arange(len(targets))
+    _, kinds, n_of_kind = np.unique(targets, axis=0, return_inverse=True, return_counts=True)
+    order = np.lexsort((priorities, kinds.ravel()))
+    # the number of images of the same kind that have a lower priority
+    rank = np.empty(len(targets), dtype=np.intp)
+    rank[order] = np.arange(len(targets)) - np.repeat(np.cumsum(n_of_kind) - n_of_kind, n_of_kind)
+    return np.sort(np.lexsort((priorities, rank))[:n])
 
 
 class TrainingSet(Dataset):
-    """Activations, targets (n, n_outputs) and weights (n,) that belong together."""
+    """Activations, targets (n, n_outputs), weights (n,) in the loss and counts (n,) in scores."""
 
     def __init__(
         self,
         views: AugmentedActivations,
         targets: np.ndarray,
         weights: np.ndarray,
+        counts: np.ndarray,
         dtype: torch.dtype = torch.float32,
     ):
         self.views = views
+        self.counts = counts
         self.targets = torch.from_numpy(targets).to(dtype)
         self.weights = torch.from_numpy(weights).to(dtype)
 
@@ -154,7 +158,7 @@ class TrainingSet(Dataset):
 
 
 class Batches:
-    """Iterates over a training set batch by batch; with a seed, shuffled for each epoch.
+    """Iterates over a training set batch by batch; with a seed, it is shuffled in each epoch.
 
     A batch is one indexing of an array, where a DataLoader would fetch and stack
     image by image; with a linear head that would be most of the time. The order is a
@@ -174,7 +178,7 @@ class Batches:
         n, epoch = len(self.dataset), self.epoch()
         activations = self.dataset.views.of_epoch(epoch)
         if self.seed is None or self.batch_size >= n:
-            order = torch.arange(n)  # of one batch the order does not matter
+            order = torch.arange(n)  # the order within one batch does not matter
         else:
             generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
             order = torch.randperm(n, generator=generator)
@@ -189,7 +193,7 @@ class Batches:
 
 
 def n_batches(n: int, batch_size: int) -> int:
-    """Return the number of batches; one image that is left over joins the last of them.
+    """Return the number of batches; a single image that is left over joins the last batch.
 
     Batch normalisation can't train on a batch of one.
     """

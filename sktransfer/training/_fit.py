@@ -1,7 +1,7 @@
-"""From activations and targets to a trained net."""
+"""A whole fit: from activations and targets to a trained net."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,15 @@ from torch import nn
 
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
-from ._checkpoint import Checkpoint, name_of
+from ._augmented import AugmentedActivations
+from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
-from ._data import AugmentedActivations, TrainingSet
-from ._head import TrainablePart, is_linear_probe, pooled_rows, start_head
+from ._data import TrainingSet
+from ._head import TrainablePart, is_linear_probe, start_head
+from ._inference import pooled_rows
+from ._naming import name_of
 from ._net import TransferNet, make_net
-from ._optim import WeightedLoss
+from ._optim import make_loss
 from ._targets import Targets
 
 
@@ -23,9 +26,9 @@ from ._targets import Targets
 class LabelledActivations:
     """Activations of images, their encoded targets (n, n_outputs), weights and counts (n,).
 
-    `weights` are those in the loss. `counts` say how many images each one stands for,
-    which is what the spread of features is measured over: a class that weighs a thousand
-    times as much in the loss is not a thousand times as frequent.
+    `weights` are those in the loss. `counts` are the numbers of images that each one stands
+    for; features are standardised and validation is scored by them: a class that weighs a
+    thousand times as much in the loss is not a thousand times as frequent.
     """
 
     views: AugmentedActivations
@@ -36,12 +39,13 @@ class LabelledActivations:
 
 @dataclass
 class RunOptions:
-    """How one fit runs: device, seed, checkpoint, callbacks; not what is trained."""
+    """The device, seed, checkpoint and callbacks of one fit."""
 
     device: torch.device
     seed: int
     checkpoint_dir: str | None = None
-    checkpoint_name: str = ""
+    # parameters that the fit depends on and that are not in its configuration
+    checkpoint_choices: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
     net_params: dict[str, Any] | None = None
     verbose: int = 0
@@ -49,7 +53,7 @@ class RunOptions:
 
 def fit_net(
     start: nn.Module,
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     targets: Targets,
     training: LabelledActivations,
     validation: LabelledActivations | None,
@@ -58,58 +62,57 @@ def fit_net(
     """Return a trained net.
 
     `start` is the stages after the cut, which get a new head, or a `TrainablePart`
-    that training goes on with. It is trained in place. Torch's global random state is
+    that is trained further. It is trained in place. Torch's global random state is
     left as it was.
     """
-    weights = training.weights / training.weights.mean()
-    # One training at a time in a process, with all of torch's threads, and on a GPU
+    # One training at a time in a process, with all of torch's threads, and on a GPU.
     with own_random_state(options.seed, options.device), gpu_lock(options.device):
         part = start
         if not isinstance(start, TrainablePart):
             views = training.views.for_the_head_start()
             rows = np.concatenate([pooled_rows(start, view, options.device) for view in views])
-            head = start_head(recipe, rows, *_repeated(training, len(views)), targets)
-            part = TrainablePart(start, head, recipe.batch_norm)
+            head = start_head(config, rows, *_repeated(training, len(views)), targets)
+            part = TrainablePart(start, head, config.batch_norm)
         device, dtype = options.device, torch.float32
-        is_probe = is_linear_probe(recipe, part.stages)
-        if is_probe and recipe.batch_size == "auto":
+        is_probe = is_linear_probe(config, part.stages)
+        if is_probe and config.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
             # in their precision, and where it costs no transfers.
             device, dtype = torch.device("cpu"), torch.float64
-        n = len(weights)
-        n_epochs = recipe.epochs_of(n, is_probe)
-        if part.trained_stages() and n_epochs <= (recipe.unfreeze_every or 0):
+        n = len(training.weights)
+        n_epochs = config.epochs_of(n, is_probe)
+        if part.trained_stages() and n_epochs <= (config.unfreeze_every or 0):
             raise ValueError(
-                f"unfreeze_every={recipe.unfreeze_every} leaves no epoch of {n_epochs} in which a "
+                f"unfreeze_every={config.unfreeze_every} leaves no epoch of {n_epochs} in which a "
                 "stage would train; set it lower, or more max_epochs"
             )
         net = make_net(
-            # as the frozen stages: convolutions on CPUs and GPUs are faster so
+            # the order of the frozen stages; convolutions are faster in it
             part.to(dtype=dtype, memory_format=torch.channels_last),
-            WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
-            recipe,
+            make_loss(targets, config, dtype),
+            config,
             n_epochs=n_epochs,
-            batch_size=recipe.batch_size_of(n, is_probe),
-            validation=validation
-            and _set(validation, validation.weights / validation.weights.mean(), dtype),
-            checkpoint=_checkpoint(recipe, start, targets, training, validation, options),
+            batch_size=config.batch_size_of(n, is_probe),
+            validation=None if validation is None else _set(validation, dtype),
+            checkpoint=_checkpoint(config, start, targets, training, validation, options),
             seed=options.seed,
             device=device,
             callbacks=options.callbacks,
             net_params=options.net_params,
             verbose=options.verbose,
         )
-        net.fit(_set(training, weights, dtype))
-        net.train_split = None  # holds the images that were validated on
-        # A GPU is for others when the turn is over, and every fit has an optimizer of its own
+        net.fit(_set(training, dtype))
+        net.train_split = None  # it holds the images that were validated on
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
+        # The memory of a GPU is released for others. From here on the module is not changed
+        # in place: several threads may predict with it at once.
         net.module_.cpu()
         net.optimizer_.state.clear()
         return net
 
 
 def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
-    """Return targets, weights and counts of all views; those of an image weigh as one."""
+    """Return targets, weights and counts of all views; the views of an image weigh as one."""
     return [
         np.tile(training.encoded, (n_views, 1)),
         np.tile(training.weights, n_views) / n_views,
@@ -117,12 +120,14 @@ def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
     ]
 
 
-def _set(examples: LabelledActivations, weights: np.ndarray, dtype: torch.dtype) -> TrainingSet:
-    return TrainingSet(examples.views, examples.encoded, weights, dtype)
+def _set(examples: LabelledActivations, dtype: torch.dtype) -> TrainingSet:
+    """Return a set with weights of mean 1: the loss does not depend on their unit."""
+    weights = examples.weights / examples.weights.mean()
+    return TrainingSet(examples.views, examples.encoded, weights, examples.counts, dtype)
 
 
 def _checkpoint(
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     start: nn.Module,
     targets: Targets,
     training: LabelledActivations,
@@ -131,12 +136,15 @@ def _checkpoint(
 ) -> Checkpoint | None:
     if options.checkpoint_dir is None:
         return None
-    choices = [(field.name, name_of(getattr(recipe, field.name))) for field in fields(recipe)]
-    what = f"{options.checkpoint_name} {choices} {targets.loss}"
+    choices = {field.name: getattr(config, field.name) for field in fields(config)}
+    choices |= {"callbacks": options.callbacks, "net_params": options.net_params}
+    choices |= options.checkpoint_choices
+    names = {parameter: name_of(value, parameter) for parameter, value in choices.items()}
     arrays = [getattr(targets, "balance", np.empty(0))]
     for examples in (training, validation):
         if examples is not None:
-            arrays += [examples.views.of_epoch(0), examples.encoded, examples.weights]
-    if isinstance(start, TrainablePart):  # a fit that goes on from another one
+            arrays += [examples.views.of_epoch(0), examples.encoded]
+            arrays += [examples.weights, examples.counts]
+    if isinstance(start, TrainablePart):  # a fit that continues another one
         arrays += [tensor.numpy(force=True) for tensor in start.state_dict().values()]
-    return Checkpoint(options.checkpoint_dir, what, arrays)
+    return Checkpoint(options.checkpoint_dir, f"{names} {targets.loss}", arrays)

@@ -1,4 +1,4 @@
-"""The trained part: stages after the cut and a head that starts from a linear probe.
+"""What is trained: the stages after the cut, and a head that starts from a linear probe.
 
 A head that starts at random sends large gradients into pretrained stages and spoils
 them before it has learned anything; one that starts from a fitted probe does not:
@@ -24,7 +24,7 @@ from ._targets import ClassTargets, LabelTargets, Targets
 
 
 class TrainablePart(nn.Module):
-    """The stages after the cut, then the head: activations to outputs.
+    """The module that is trained: the stages after the cut, followed by the head.
 
     Frozen stages are no part of this module, so nothing that happens to it can change
     them.
@@ -61,7 +61,7 @@ class TrainablePart(nn.Module):
         return [stage for stage in self.stages.children() if any(True for _ in stage.parameters())]
 
     def set_trainable(self, n_stages: int | None) -> None:
-        """Let the head and the last `n_stages` train; None is all of them."""
+        """Make the head and the last `n_stages` trainable, and no other stage; None is all."""
         stages = self.trained_stages()
         n_fixed = 0 if n_stages is None else max(0, len(stages) - n_stages)
         for position, stage in enumerate(stages):
@@ -69,7 +69,7 @@ class TrainablePart(nn.Module):
 
 
 def make_head(head: HeadParameter, n_in: int, n_out: int, dropout: float = 0.0) -> nn.Module:
-    """Return the module that a parameter's value asks for.
+    """Return a new head for the value of the parameter `head`.
 
     ``"linear"`` is one layer; a tuple of widths has a hidden layer for each before it;
     a callable makes the module itself. Dropout comes before each linear layer.
@@ -110,16 +110,15 @@ _PROBE_C = 0.01
 _PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 _PROBE_ALPHAS = np.logspace(-1, 4, 11)
-_BATCH_SIZE = 64
 _MANY_VALUES = 2**22
 
-# The candidates of a search that differ in how they train start from one probe a fold.
+# Candidates of a search that differ only in how they train share one probe for each fold.
 _known_probes: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
 _N_KNOWN_PROBES = 16
 
 
 class Standardise(nn.Module):
-    """Rows to mean 0 and deviation 1, by the training rows at the start of a fit.
+    """Standardises rows by mean and deviation of the training rows at the start of a fit.
 
     It makes one learning rate fit every backbone, whatever the scale of its rows.
     """
@@ -133,33 +132,21 @@ class Standardise(nn.Module):
         return (rows.to(self.mean.dtype) - self.mean) / self.scale
 
 
-def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return the rows (n, width) that untrained stages make of activations."""
-    # before inference mode: parameters that move within it can't be trained any more
-    stages = stages.to(device).eval()
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(activations), _BATCH_SIZE):
-            batch = torch.from_numpy(activations[start : start + _BATCH_SIZE])
-            rows.append(stages(batch.to(device)).float().cpu().numpy())
-    return np.concatenate(rows)
-
-
 def start_head(
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     rows: np.ndarray,
     encoded: np.ndarray,
     weights: np.ndarray,
     counts: np.ndarray,
     targets: Targets,
 ) -> nn.Sequential:
-    """Return a head for `rows`: standardised by `counts`, then what the recipe says.
+    """Return a head for `rows`: their standardisation by `counts`, then the configured module.
 
     A linear head starts from a probe that is fitted here; others start as they are made.
     """
-    module = make_head(recipe.head, rows.shape[1], targets.n_outputs, recipe.dropout)
+    module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
     scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
-    if recipe.head == "linear":
+    if config.head == "linear":
         key = _digest(rows, encoded, weights, counts, targets)
         if key not in _known_probes:
             while len(_known_probes) >= _N_KNOWN_PROBES:
@@ -175,7 +162,7 @@ def start_head(
 
 
 def _digest(rows: np.ndarray, *others) -> bytes:
-    """Return what a probe depends on, in short."""
+    """Return a digest of everything that a probe depends on."""
     *arrays, targets = others
     digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
     for array in (rows, *arrays, getattr(targets, "balance", None)):
@@ -186,19 +173,21 @@ def _digest(rows: np.ndarray, *others) -> bytes:
 
 
 def _threads_of_blas(n_values: int):
-    """Return a context in which a small problem has one thread: more only wait for each other."""
+    """Return a context in which a small problem uses one thread: more would slow it down."""
     return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # looks for libraries, which takes longer than a probe
+    return (
+        ThreadpoolController()
+    )  # it searches the loaded libraries, which takes longer than a probe
 
 
-def is_linear_probe(recipe: TrainingConfig, stages: nn.Module) -> bool:
-    """Tell whether the best head is unique: everything frozen, and one linear layer."""
+def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
+    """Return whether one linear layer is all that trains, so that the best head is unique."""
     trains_stages = any(True for _ in stages.parameters())
-    return recipe.head == "linear" and not recipe.dropout and not trains_stages
+    return config.head == "linear" and not config.dropout and not trains_stages
 
 
 def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
@@ -218,13 +207,13 @@ def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np
 
 
 def _classes(rows, labels, weights, n_classes: int):
-    """Return coefficients of all classes; those without an image are made improbable."""
+    """Return coefficients of all classes; a class without an image gets a low intercept."""
     present = np.unique(labels)
     weight, bias = np.zeros((n_classes, rows.shape[1])), np.full(n_classes, -np.log(len(rows)))
     if len(present) == 1:
         bias[present] = 0
     elif len(present) == 2:
-        # one logit for two classes: half of it for the one, half against the other
+        # the one logit of two classes is the difference of theirs, which get half of it each
         coefficients, intercept = _logistic(rows, labels == present[1], weights)
         weight[present] = np.vstack([-coefficients, coefficients]) / 2
         bias[present] = np.ravel([-intercept, intercept]) / 2
@@ -236,7 +225,7 @@ def _classes(rows, labels, weights, n_classes: int):
 
 def _logistic(rows, is_positive, weights):
     """Return coefficients (1, width) and intercept (1,) of one logit."""
-    if is_positive.all() or not is_positive.any():  # nothing to tell apart
+    if is_positive.all() or not is_positive.any():  # there is one class only
         sign = 1 if is_positive.all() else -1
         return np.zeros((1, rows.shape[1])), np.array([sign * np.log(len(rows))])
     probe = _fit_logistic(rows, is_positive, weights)
@@ -246,5 +235,7 @@ def _logistic(rows, is_positive, weights):
 def _fit_logistic(rows, labels, weights) -> LogisticRegression:
     probe = LogisticRegression(C=_PROBE_C, max_iter=_PROBE_ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a start need not be exact
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the start of a training need not be exact
         return probe.fit(rows, labels, sample_weight=weights)

@@ -22,19 +22,14 @@ from tqdm.auto import tqdm
 
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
-from ._data import Batches, TrainingSet, mix_batch, n_batches, seed_of
-from ._early_stopping import EarlyStop
+from ._data import Batches, TrainingSet, mix_batch, n_batches
+from ._epochs import EarlyStop, ValidationOutputs, check_loss, start_epoch
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
-from ._targets import score_outputs
-
-# On a CPU small, so that one image alone costs little more than it must
-_PREDICTION_BATCH = {"cpu": 4}
-_PREDICTION_BATCH_ON_GPU = 64
 
 _SECONDS_BEFORE_PROGRESS = 10
 
-# What of skorch's net follows from the recipe and the images
+# Arguments of skorch's net that follow from the configuration and the images.
 _OURS = {
     "module",
     "criterion",
@@ -52,14 +47,14 @@ _OURS = {
 
 
 class _EndOfTraining(Exception):
-    """Raised between epochs by early stopping; never seen outside this file."""
+    """Raised between epochs by early stopping, and caught in `partial_fit`."""
 
 
 class TransferNet(NeuralNet):
-    """A skorch net that trains by a `TrainingConfig`: rates by part, by step and by epoch."""
+    """A skorch net that trains as a `TrainingConfig` says, and can be resumed."""
 
-    def __init__(self, *args, recipe=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
-        self.recipe = recipe
+    def __init__(self, *args, config=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
+        self.config = config
         self.n_epochs = n_epochs
         self.seed = seed
         self.checkpoint = checkpoint
@@ -72,37 +67,37 @@ class TransferNet(NeuralNet):
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
             ("valid_loss", PassthroughScoring(name="valid_loss")),
         ]
-        # it makes its table whether it prints or not
+        # PrintLog makes its table even when it does not print it
         return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
 
     def initialize_optimizer(self, triggered_directly=None):
         groups = parameter_groups(
             self.module_,
-            lr=self.recipe.lr,
-            backbone_lr_scale=self.recipe.backbone_lr_scale,
-            layer_decay=self.recipe.layer_decay,
-            weight_decay=self.recipe.weight_decay,
+            lr=self.config.lr,
+            backbone_lr_scale=self.config.backbone_lr_scale,
+            layer_decay=self.config.layer_decay,
+            weight_decay=self.config.weight_decay,
         )
-        self.optimizer_ = make_optimizer(self.recipe, groups)
+        self.optimizer_ = make_optimizer(self.config, groups)
         self.n_steps_done_ = 0
         return self
 
     # one step
 
     def _set_training(self, training=True):
-        # a walk over all modules for every step is more than a step of a linear head
+        # a walk over all modules takes longer than a step of a linear head
         if self.module_.training != training:
             super()._set_training(training)
 
     def train_step(self, batch, **fit_params):
-        """Train on a batch; without skorch's closure, which no optimizer here asks for."""
+        """Train on a batch, without the closure of skorch, which no optimizer here needs."""
         factor = self.schedule_(self.n_steps_done_)
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer_.zero_grad(set_to_none=True)
         step = self.train_step_single(self._mixed(batch), **fit_params)
-        if self.recipe.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.module_.parameters(), self.recipe.max_grad_norm)
+        if self.config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.module_.parameters(), self.config.max_grad_norm)
         self.notify(
             "on_grad_computed",
             named_parameters=TeeGenerator(self.get_all_learnable_params()),
@@ -114,16 +109,16 @@ class TransferNet(NeuralNet):
         return step
 
     def _mixed(self, batch):
-        if self.recipe.mix is None:
+        if self.config.mix is None:
             return batch
         activations, (targets, weights) = batch
         activations, targets, weights = mix_batch(
-            activations, targets, weights, self.recipe.mix, self.recipe.mix_alpha
+            activations, targets, weights, self.config.mix, self.config.mix_alpha
         )
         return activations, [targets, weights]
 
     def infer(self, x, **fit_params):
-        if self.recipe.training_precision == "float32":
+        if self.config.training_precision == "float32":
             return super().infer(x, **fit_params)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
             return super().infer(x, **fit_params).float()
@@ -136,20 +131,20 @@ class TransferNet(NeuralNet):
         return Batches(dataset, self.batch_size)
 
     def partial_fit(self, X, y=None, classes=None, **fit_params):
-        """Train as skorch does, but an interrupt raises, and a kept state is continued.
+        """Train as skorch does, but resume from the checkpoint, and raise when interrupted.
 
-        skorch's own takes Ctrl-C for the wish to stop training early and returns a
-        net that is half trained, and a grid search would score it.
+        skorch's own method takes Ctrl-C as a request to stop training early. It returns a
+        half-trained net, which a grid search would score.
         """
         if not self.initialized_:
             self.initialize()
         self.schedule_ = WarmUpAndCosine(self.n_epochs * n_batches(len(X), self.batch_size))
-        self._continue_from_checkpoint()
-        super()._set_training(False)  # one mode throughout, for `_set_training` to change
+        self._resume_from_checkpoint()
+        super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
         n_left = self.n_epochs - len(self.history)
         if self.best_ is not None and self.best_.is_over(len(self.history)):
-            n_left = 0  # interrupted when it had stopped
+            n_left = 0  # it was interrupted after it had stopped
         with self._progress() as self.bar_:
             try:
                 self.fit_loop(X, y, epochs=n_left, **fit_params)
@@ -160,6 +155,7 @@ class TransferNet(NeuralNet):
                     raise
         del self.bar_
         self.notify("on_train_end", X=X, y=y)
+        super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
             self.checkpoint.delete()
         return self
@@ -176,13 +172,13 @@ class TransferNet(NeuralNet):
         )
 
     def _was_stopped_by_skorch(self) -> bool:
-        """Tell skorch's early stopping, which raises KeyboardInterrupt, from the user's Ctrl-C."""
+        """Return whether skorch's early stopping raised KeyboardInterrupt, not the user."""
         return any(
             isinstance(callback, EarlyStopping) and callback.misses_ >= callback.patience
             for _, callback in self.callbacks_
         )
 
-    def _continue_from_checkpoint(self) -> None:
+    def _resume_from_checkpoint(self) -> None:
         state = None if self.checkpoint is None else self.checkpoint.load()
         if state is None:
             return
@@ -197,7 +193,7 @@ class TransferNet(NeuralNet):
             self.best_.load_state_dict(state["best"])
 
     def save_checkpoint(self) -> None:
-        """Keep what the next epoch starts from."""
+        """Save the state from which the next epoch starts."""
         if self.checkpoint is not None:
             self.checkpoint.save(
                 {
@@ -210,7 +206,7 @@ class TransferNet(NeuralNet):
             )
 
     def __getstate__(self):
-        """Leave out what only training needs, and the device it ran on."""
+        """Return the state without what only training needs, on the CPU."""
         state = self.__dict__
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
@@ -222,46 +218,35 @@ class TransferNet(NeuralNet):
 
     def initialize_history(self):
         super().initialize_history()
-        patience = self.recipe.n_iter_no_change
+        patience = self.config.n_iter_no_change
         self.best_ = None if patience is None else EarlyStop(patience)
         return self
 
 
 class _Epochs(Callback):
-    """What happens between epochs, after skorch's and the user's callbacks."""
+    """Calls the functions of `_epochs`, after the callbacks of skorch and of the user."""
 
     def on_epoch_begin(self, net, **kwargs):
-        epoch = len(net.history) - 1
-        # For dropout and mixing; the caller restores torch's state after the fit. Not
-        # torch.manual_seed, which writes a traceback for each kind of device.
-        torch.default_generator.manual_seed(seed_of(net.seed, epoch))
-        if torch.device(net.device).type == "cuda":
-            torch.cuda.manual_seed(seed_of(net.seed, epoch))
-        if net.recipe.unfreeze_every is not None:
-            net.module_.set_trainable(epoch // net.recipe.unfreeze_every)
-        self.validated_ = []
+        epoch, device = len(net.history) - 1, torch.device(net.device)
+        start_epoch(net.module_, net.config, net.seed, epoch, device)
+        self.validated_ = ValidationOutputs()
 
-    def on_batch_end(self, net, batch=None, training=False, y_pred=None, **kwargs):
+    def on_batch_end(self, net, training=False, y_pred=None, **kwargs):
         if not training:
-            _, (targets, weights) = batch
-            self.validated_.append([part.cpu().numpy() for part in (y_pred, targets, weights)])
+            self.validated_.append(y_pred)
 
     def on_epoch_end(self, net, **kwargs):
-        epoch = len(net.history)
-        if not np.isfinite(net.history[-1, "train_loss"]):
-            raise ValueError(
-                f"training diverged: the loss of epoch {epoch} is not a finite number. Lower "
-                f"lr={net.recipe.lr}, or set max_grad_norm=1"
-            )
+        epoch, loss = len(net.history), net.history[-1, "train_loss"]
+        check_loss(loss, epoch, net.config.lr)
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
         if self.validated_:
-            parts = [np.concatenate(part) for part in zip(*self.validated_, strict=True)]
-            net.history.record("valid_score", score_outputs(net.criterion_.kind, *parts))
+            score = self.validated_.score(net.criterion_.kind, net.train_split.validation)
+            net.history.record("valid_score", score)
         stop = net.best_ is not None and net.best_.update(
             epoch, net.history[-1, "valid_loss"], net.module_
         )
         net.save_checkpoint()
-        net.bar_.set_postfix_str(f"train loss {net.history[-1, 'train_loss']:.4f}", refresh=False)
+        net.bar_.set_postfix_str(f"train loss {loss:.4f}", refresh=False)
         net.bar_.update()
         if stop:
             raise _EndOfTraining
@@ -270,13 +255,13 @@ class _Epochs(Callback):
         net.module_.set_trainable(None)
         if net.best_ is not None:
             net.best_.restore(net.module_)
-            net.best_.state = None  # the module has it
+            net.best_.state = None  # the module holds it now
 
 
 def make_net(
     module: TrainablePart,
     loss: WeightedLoss,
-    recipe: TrainingConfig,
+    config: TrainingConfig,
     *,
     n_epochs: int,
     batch_size: int,
@@ -290,12 +275,12 @@ def make_net(
 ) -> TransferNet:
     """Return a net that is ready for ``fit(training_set)``.
 
-    It trains for `n_epochs` on all samples, or until `validation` gets no better.
+    It trains for `n_epochs`, or until the loss on `validation` stops decreasing.
     """
     return TransferNet(
         module,
         criterion=loss,
-        recipe=recipe,
+        config=config,
         n_epochs=n_epochs,
         max_epochs=n_epochs,
         batch_size=batch_size,
@@ -310,7 +295,7 @@ def make_net(
 
 
 def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
-    """Raise for what is no argument of skorch's net, or follows from the recipe."""
+    """Raise for a name that skorch's net does not take, or that the estimator sets itself."""
     known = set(inspect.signature(NeuralNet.__init__).parameters) - {"self", "kwargs"}
     for name in net_params:
         root = name.split("__")[0]
@@ -326,7 +311,7 @@ def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
 
 
 def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
-    """Raise for a callback that would have no effect."""
+    """Raise for a callback whose effect this net would overwrite."""
     for callback in callbacks:
         callback = callback[1] if isinstance(callback, tuple) else callback
         if isinstance(callback, LRScheduler):
@@ -337,7 +322,7 @@ def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
 
 
 class _Validation:
-    """A train_split that keeps all samples for training and validates on others."""
+    """A `train_split` of skorch that trains on all given samples and validates on others."""
 
     def __init__(self, validation: TrainingSet):
         self.validation = validation
@@ -347,7 +332,7 @@ class _Validation:
 
 
 def records(net: TransferNet) -> list[dict[str, Any]]:
-    """Return one dict of plain values an epoch, without what skorch notes for itself."""
+    """Return a dict of plain values for each epoch, without skorch's internal ones."""
     return [
         {
             name: value.item() if isinstance(value, np.generic) else value
@@ -356,25 +341,3 @@ def records(net: TransferNet) -> list[dict[str, Any]]:
         }
         for epoch in net.history
     ]
-
-
-def outputs(net: TransferNet, activations: np.ndarray, device: torch.device) -> np.ndarray:
-    """Return what the net says of each image, (n, n_outputs), float64.
-
-    Every batch has the same size, the last one filled up: another size is another
-    order of summation, and a prediction would depend on its neighbours in the last
-    digits.
-    """
-    if next(net.module_.parameters()).dtype == torch.float64:
-        device = torch.device("cpu")  # where it was trained; not every GPU has float64
-    size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
-    # moved outside of inference mode, or it could not be trained any more
-    module, parts = net.module_.to(device).eval(), []
-    with torch.inference_mode():
-        for start in range(0, len(activations), size):
-            batch = torch.from_numpy(activations[start : start + size])
-            n_missing = size - len(batch)
-            filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
-            parts.append(module(filled.to(device))[: len(batch)].cpu().double())
-    module.cpu()  # a GPU is for others when the turn is over
-    return torch.cat(parts).numpy()

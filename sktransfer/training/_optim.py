@@ -12,6 +12,7 @@ from torch import nn, optim
 
 from ._config import TrainingConfig
 from ._head import TrainablePart
+from ._targets import Targets
 
 
 class WeightedLoss(nn.Module):
@@ -27,13 +28,22 @@ class WeightedLoss(nn.Module):
         moves a label towards one half.
     balance : ndarray of shape (2, n_outputs), default=None
         Weights of the absence and the presence of each label, for "sigmoid".
+    dtype : torch.dtype, default=torch.float32
+        Precision of `balance`, that of the outputs: not every GPU has float64.
     """
 
-    def __init__(self, kind: str, label_smoothing: float = 0.0, balance: np.ndarray | None = None):
+    def __init__(
+        self,
+        kind: str,
+        label_smoothing: float = 0.0,
+        balance: np.ndarray | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         super().__init__()
         self.kind = kind
         self.label_smoothing = label_smoothing
-        self.register_buffer("balance", None if balance is None else torch.from_numpy(balance))
+        weights = None if balance is None else torch.from_numpy(balance).to(dtype)
+        self.register_buffer("balance", weights)
 
     def forward(self, outputs: torch.Tensor, targets_and_weights) -> torch.Tensor:
         targets, weights = targets_and_weights
@@ -44,7 +54,7 @@ class WeightedLoss(nn.Module):
         if self.kind == "squared":
             return (outputs - targets).square().mean(1)
         if self.kind == "sigmoid":
-            absence, presence = self.balance.to(outputs.dtype)
+            absence, presence = self.balance
             weights = torch.lerp(absence.expand_as(targets), presence.expand_as(targets), targets)
             targets = targets + self.label_smoothing * (0.5 - targets)
             losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
@@ -54,9 +64,18 @@ class WeightedLoss(nn.Module):
         )
 
 
+def make_loss(
+    targets: Targets, config: TrainingConfig, dtype: torch.dtype = torch.float32
+) -> WeightedLoss:
+    """Return the loss of a fit, for outputs of precision `dtype`."""
+    return WeightedLoss(
+        targets.loss, config.label_smoothing, getattr(targets, "balance", None), dtype
+    )
+
+
 @dataclass(frozen=True)
 class WarmUpAndCosine:
-    """Factor of the learning rate: up in a line, down in half a cosine, to zero.
+    """Factor of the learning rate: it rises linearly and falls to zero as half a cosine.
 
     As in SGDR (arXiv 1608.03983) without restarts, after the warm-up of arXiv
     1706.02677.
@@ -81,9 +100,9 @@ def parameter_groups(
     layer_decay: float,
     weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Return the optimizer's groups: the head at `lr`, each stage at a share of it.
+    """Return the groups of the optimizer, with the learning rates of the head and the stages.
 
-    The last stage learns at ``lr * backbone_lr_scale``, each one before it at
+    The head learns at `lr`, the last stage at ``lr * backbone_lr_scale``, each one before it at
     `layer_decay` times the rate of the next (layer-wise decay, arXiv 1801.06146). Weights
     of layers decay; biases and the scales of normalisation, which have one dimension,
     don't. "initial_lr" stays what it is while a schedule changes "lr".
@@ -110,26 +129,31 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
     "adam": (optim.Adam, {}),
     "sgd": (optim.SGD, {"momentum": 0.9, "nesterov": True}),
 }
-# Where torch has one call for a step over all parameters; in small networks that is most
-# of a step.
+# Devices on which torch has one call for a step over all parameters. In small networks the
+# calls take most of the time of a step.
 _FUSED_ON = {"cpu", "cuda"}
 
 
-def make_optimizer(recipe: TrainingConfig, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
-    """Return the optimizer of a recipe over groups of parameters."""
-    name, params = recipe.optimizer, {}
+def make_optimizer(config: TrainingConfig, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
+    """Return the optimizer of a configuration over groups of parameters."""
+    if not groups:
+        raise ValueError(
+            "no parameter is trained: the head has none, and all stages are frozen; set a lower "
+            "freeze_depth, or a head with parameters"
+        )
+    name, params = config.optimizer, {}
     if isinstance(name, str):
         optimizer, defaults = OPTIMIZERS[name]
         device = groups[0]["params"][0].device.type
         params.update(defaults, fused=device in _FUSED_ON)
     else:
         optimizer = name
-    params.update(recipe.optimizer_params or {})
+    params.update(config.optimizer_params or {})
     try:
         return optimizer(list(groups), **params)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"optimizer={name!r} can't be made with optimizer_params={recipe.optimizer_params!r}: "
+            f"optimizer={name!r} can't be made with optimizer_params={config.optimizer_params!r}: "
             f"{error}; the optimizer must take groups of parameters with their own lr and "
             "weight_decay, which sktransfer sets"
         ) from error

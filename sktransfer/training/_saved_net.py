@@ -1,4 +1,4 @@
-"""A trained net in a saved estimator: arrays and plain values, and back."""
+"""The state of a trained net in a saved estimator, as arrays and plain values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,26 +7,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._locking import own_random_state
 from ..backbones._weights import arrays_of, load_arrays
 from ._config import HeadParameter
 from ._head import Standardise, TrainablePart, make_head
 from ._net import TransferNet, make_net, records
-from ._optim import WeightedLoss
+from ._optim import make_loss
 from ._targets import Targets
 
 
 def net_state(net: TransferNet) -> dict[str, Any]:
-    """Return what `restored_net` needs, beside the stages, whose weights are the backbone's.
+    """Return the state of a net for `restored_net`, without the weights of the stages.
 
-    Nothing of torch's or skorch's is in it: no module, no optimizer, no device.
+    These are saved with the backbone. The state holds no object of torch or skorch.
     """
     head = net.module_.head
     return {
         "head": arrays_of(head),
-        # that of the head, which a later fit with another parameter goes on with
+        # that of the head, which a later fit trains further, whatever the parameter is then
         "dropout": next((part.p for part in head.modules() if isinstance(part, nn.Dropout)), 0.0),
         "batch_norm": net.module_.batch_norm,
-        "recipe": net.recipe,
+        "config": net.config,
         "n_epochs": net.n_epochs,
         "batch_size": net.batch_size,
         "seed": net.seed,
@@ -37,18 +38,18 @@ def net_state(net: TransferNet) -> dict[str, Any]:
 def restored_net(
     state: Mapping[str, Any], stages: nn.Module, head: HeadParameter, targets: Targets
 ) -> TransferNet:
-    """Return the net on the CPU, ready to predict, or for training to go on with.
+    """Return the net on the CPU, ready to predict or to be trained further.
 
     `head` is the estimator's parameter: a callable is called again for the module.
     """
     part = TrainablePart(stages, _head(state, head, targets), state["batch_norm"])
-    # as it was trained: another order in memory is another order of summation
-    part = part.to(memory_format=torch.channels_last)
-    recipe = state["recipe"]
+    # the order in memory that it was trained in: another one changes the order of summation
+    part = part.to(memory_format=torch.channels_last).eval()
+    config = state["config"]
     net = make_net(
         part,
-        WeightedLoss(targets.loss, recipe.label_smoothing, getattr(targets, "balance", None)),
-        recipe,
+        make_loss(targets, config),
+        config,
         n_epochs=state["n_epochs"],
         batch_size=state["batch_size"],
         seed=state["seed"],
@@ -64,7 +65,9 @@ def restored_net(
 def _head(state: Mapping[str, Any], head: HeadParameter, targets: Targets) -> nn.Module:
     arrays = state["head"]
     width = len(arrays["0.mean"])
-    with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced
+    # The first weights are replaced. On the meta device none are drawn; a callable may need
+    # a real one, and then other threads must not draw from torch's generator meanwhile.
+    with own_random_state() if callable(head) else torch.device("meta"):
         module = make_head(head, width, targets.n_outputs, state["dropout"])
     made = nn.Sequential(Standardise(np.zeros(width), np.ones(width)), module)
     load_arrays(made, arrays, f"head={head!r}")

@@ -1,4 +1,4 @@
-"""What ``y`` is to the network: a row of numbers for each image, back again, and its score.
+"""Targets: ``y`` as a row of numbers for each image, their decoding, and their score.
 
 Every kind of target is a row of floats, so that one training set, one mixing of images
 and one place for weights serve all of them.
@@ -28,7 +28,9 @@ class ClassTargets:
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return logarithms of the probability of each class and of all others, stacked."""
         yes = log_softmax(logits, axis=1)
-        with np.errstate(divide="ignore"):  # of a class that is certain, the others are not
+        with np.errstate(
+            divide="ignore"
+        ):  # the logarithm of 0, for the others of a class with probability 1
             return np.stack([yes, np.log(-np.expm1(yes))])
 
 
@@ -110,7 +112,7 @@ def score_outputs(
 
 
 class Rescale(nn.Module):
-    """Standardised numbers to numbers in the unit of the training images."""
+    """Maps standardised numbers to numbers in the unit of the training images."""
 
     def __init__(self, mean: np.ndarray, scale: np.ndarray):
         super().__init__()
@@ -122,7 +124,7 @@ class Rescale(nn.Module):
 
 
 def prediction_of(targets: Targets) -> nn.Module:
-    """Return the module that makes probabilities of logits, or numbers of standardised ones."""
+    """Return the module that maps outputs to probabilities, or to numbers in their unit."""
     if isinstance(targets, ClassTargets):
         return nn.Softmax(dim=1)
     if isinstance(targets, LabelTargets):

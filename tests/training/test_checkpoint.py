@@ -1,11 +1,10 @@
-import functools
 import os
 
 import numpy as np
 import pytest
 import torch
 
-from sktransfer.training._checkpoint import Checkpoint, name_of
+from sktransfer.training._checkpoint import Checkpoint
 
 X = np.arange(6.0)
 
@@ -55,13 +54,3 @@ def test_a_truncated_file_is_named(tmp_path):
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:50])
     with pytest.raises(ValueError, match=checkpoint.path.name):
         checkpoint.load()
-
-
-def test_a_choice_has_one_name_whatever_it_is():
-    one, same = ((lambda n, m: n + m) for _ in range(2))
-    assert name_of(torch.nn.Linear) == "torch.nn.modules.linear.Linear ()"
-    assert name_of(one) == name_of(same)
-    assert "0x" not in name_of(one)
-    assert name_of(lambda n: n + 1) != name_of(lambda n: n + 2)
-    assert name_of(functools.partial(torch.nn.Linear, bias=False)) != name_of(torch.nn.Linear)
-    assert name_of((8, 4)) == "(8, 4)"

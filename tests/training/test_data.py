@@ -1,12 +1,13 @@
 import numpy as np
 import torch
 
-from sktransfer.training._data import AugmentedActivations, Batches, TrainingSet, seed_of
+from sktransfer.training._augmented import AugmentedActivations
+from sktransfer.training._data import Batches, TrainingSet, seed_of
 
 
 def training_set(n=40):
     X = np.arange(n * 3, dtype=np.float32).reshape(n, 3)
-    return TrainingSet(AugmentedActivations.fixed(X), X[:, :1].copy(), np.ones(n))
+    return TrainingSet(AugmentedActivations.fixed(X), X[:, :1].copy(), *np.ones((2, n)))
 
 
 def test_every_sample_is_in_one_batch_with_its_target():
@@ -32,29 +33,3 @@ def test_the_order_follows_from_seed_and_epoch_alone():
 def test_without_a_seed_the_order_is_that_of_the_data():
     X = torch.cat([X for X, _ in Batches(training_set(), 16)])
     np.testing.assert_array_equal(X, training_set().views.of_epoch(0))
-
-
-def test_kept_views_take_turns_and_are_extracted_once():
-    asked = []
-
-    def extract(number):
-        asked.append(number)
-        return np.full((2, 1), number)
-
-    views = AugmentedActivations(extract, 3)
-    assert [int(views.of_epoch(epoch)[0, 0]) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
-    assert asked == [0, 1, 2]
-    assert len(views.for_the_head_start()) == 3
-
-
-def test_fresh_views_are_new_in_each_epoch_and_one_at_a_time_is_held():
-    views = AugmentedActivations(lambda number: np.full((2, 1), number), None)
-    assert [int(views.of_epoch(epoch)[0, 0]) for epoch in range(4)] == [0, 1, 2, 3]
-    assert len(views._kept) == 1
-
-
-def test_views_can_be_followed_by_other_images():
-    views = AugmentedActivations(lambda number: np.full((2, 1), number), 2).concatenated_with(
-        np.array([[9]])
-    )
-    assert views.of_epoch(1).ravel().tolist() == [1, 1, 9]

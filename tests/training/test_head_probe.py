@@ -8,7 +8,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._head import _PROBE_C, is_linear_probe, pooled_rows, start_head
+from sktransfer.training._head import _PROBE_C, is_linear_probe, start_head
+from sktransfer.training._inference import pooled_rows
 from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
 
 
@@ -102,7 +103,7 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "stages", "expected"),
+    ("config", "stages", "expected"),
     [
         (TrainingConfig(), nn.Identity(), True),
         (TrainingConfig(dropout=0.1), nn.Identity(), False),
@@ -110,8 +111,8 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
         (TrainingConfig(), nn.Linear(2, 2), False),
     ],
 )
-def test_the_best_head_is_unique_where_nothing_else_trains(recipe, stages, expected):
-    assert is_linear_probe(recipe, stages) == expected
+def test_the_best_head_is_unique_where_nothing_else_trains(config, stages, expected):
+    assert is_linear_probe(config, stages) == expected
 
 
 def test_a_search_fits_one_probe_for_each_fold(monkeypatch):

@@ -6,11 +6,13 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
+from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._checkpoint import Checkpoint
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._data import AugmentedActivations, TrainingSet
+from sktransfer.training._data import TrainingSet
 from sktransfer.training._head import TrainablePart
-from sktransfer.training._net import make_net, outputs, records
+from sktransfer.training._inference import outputs
+from sktransfer.training._net import make_net, records
 from sktransfer.training._optim import WeightedLoss
 
 CPU = torch.device("cpu")
@@ -19,15 +21,15 @@ CPU = torch.device("cpu")
 def training_set(n=40, seed=0):
     X = np.random.default_rng(seed).normal(size=(n, 6)).astype(np.float32)
     targets = np.eye(2, dtype=np.float32)[(X[:, 0] > 0).astype(int)]
-    return TrainingSet(AugmentedActivations.fixed(X), targets, np.ones(n))
+    return TrainingSet(AugmentedActivations.fixed(X), targets, *np.ones((2, n)))
 
 
-def net(head=None, recipe=None, **changes):
+def net(head=None, config=None, **changes):
     torch.manual_seed(0)
-    recipe = recipe or TrainingConfig(lr=0.05, weight_decay=0.0)
+    config = config or TrainingConfig(lr=0.05, weight_decay=0.0)
     part = TrainablePart(nn.Identity(), head or nn.Linear(6, 2))
     options = {"n_epochs": 20, "batch_size": 8, "seed": 0, "device": CPU, **changes}
-    return make_net(part, WeightedLoss("softmax"), recipe, **options)
+    return make_net(part, WeightedLoss("softmax"), config, **options)
 
 
 def weights_of(fitted):
@@ -35,7 +37,7 @@ def weights_of(fitted):
 
 
 def accuracy(fitted, data):
-    logits = outputs(fitted, data.views.of_epoch(0), CPU)
+    logits = outputs(fitted.module_, data.views.of_epoch(0), CPU)
     return np.mean(logits.argmax(1) == data.targets.numpy().argmax(1))
 
 
@@ -48,26 +50,26 @@ def _own_random_state():
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", torch.optim.RAdam])
 def test_the_net_learns_what_can_be_learned(optimizer):
     data = training_set()
-    fitted = net(recipe=TrainingConfig(lr=0.1, optimizer=optimizer), n_epochs=40).fit(data)
+    fitted = net(config=TrainingConfig(lr=0.1, optimizer=optimizer), n_epochs=40).fit(data)
     assert accuracy(fitted, data) >= 0.9
 
 
 def test_an_optimizer_gets_its_parameters():
-    fitted = net(recipe=TrainingConfig(optimizer_params={"betas": (0.5, 0.6)}), n_epochs=1)
+    fitted = net(config=TrainingConfig(optimizer_params={"betas": (0.5, 0.6)}), n_epochs=1)
     assert fitted.fit(training_set()).optimizer_.param_groups[0]["betas"] == (0.5, 0.6)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("config", "message"),
     [
         (TrainingConfig(optimizer_params={"momentum": 1}), "optimizer='adamw'.*momentum"),
         (TrainingConfig(optimizer=torch.optim.LBFGS), "optimizer=.*LBFGS.*groups of parameters"),
         (TrainingConfig(optimizer=dict), "optimizer=.*dict.*groups of parameters"),
     ],
 )
-def test_an_optimizer_that_can_not_be_made_is_named(recipe, message):
+def test_an_optimizer_that_can_not_be_made_is_named(config, message):
     with pytest.raises(ValueError, match=message):
-        net(recipe=recipe).fit(training_set())
+        net(config=config).fit(training_set())
 
 
 def test_nothing_is_held_out():
@@ -98,7 +100,7 @@ def test_gradients_are_no_longer_than_their_limit():
             grads = [parameter.grad.norm() for _, parameter in named_parameters]
             norms.append(torch.stack(grads).norm().item())
 
-    net(recipe=TrainingConfig(max_grad_norm=0.01), callbacks=[Watching()]).fit(training_set())
+    net(config=TrainingConfig(max_grad_norm=0.01), callbacks=[Watching()]).fit(training_set())
     assert max(norms) <= 0.0101
 
 
@@ -124,23 +126,23 @@ def test_a_stage_is_in_training_mode_but_for_frozen_batch_norm(batch_norm):
 
 
 def test_early_stopping_restores_the_best_epoch():
-    recipe = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=3)
+    config = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=3)
     noise = training_set(30, seed=1)
     noise.targets = noise.targets.roll(1, 0)
-    fitted = net(recipe=recipe, validation=noise, n_epochs=60).fit(training_set())
+    fitted = net(config=config, validation=noise, n_epochs=60).fit(training_set())
     losses = [record["valid_loss"] for record in records(fitted)]
     best = int(np.argmin(losses)) + 1
-    assert fitted.best_.number == best
+    assert fitted.best_.epoch == best
     assert len(losses) == best + 3 < 60
-    logits = torch.from_numpy(outputs(fitted, noise.views.of_epoch(0), CPU))
+    logits = torch.from_numpy(outputs(fitted.module_, noise.views.of_epoch(0), CPU))
     loss = WeightedLoss("softmax")(logits, (noise.targets, noise.weights))
     assert loss.item() == pytest.approx(losses[best - 1], rel=1e-5)
 
 
 def test_records_are_plain_and_tell_the_score_on_what_is_held_out():
     validation = training_set(20, seed=1)
-    recipe = TrainingConfig(lr=0.05, n_iter_no_change=50)
-    fitted = net(recipe=recipe, validation=validation, n_epochs=3).fit(training_set())
+    config = TrainingConfig(lr=0.05, n_iter_no_change=50)
+    fitted = net(config=config, validation=validation, n_epochs=3).fit(training_set())
     for number, record in enumerate(records(fitted), start=1):
         assert record.keys() >= {"epoch", "train_loss", "valid_loss", "valid_score", "lr", "dur"}
         assert record["epoch"] == number
@@ -176,9 +178,9 @@ def test_an_interrupted_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path,
     def started(**changes):
         torch.manual_seed(0)
         head = nn.Sequential(nn.Dropout(0.3), nn.Linear(6, 2))
-        recipe = TrainingConfig(lr=0.05, mix="mixup", n_iter_no_change=n_iter_no_change)
+        config = TrainingConfig(lr=0.05, mix="mixup", n_iter_no_change=n_iter_no_change)
         validation = None if n_iter_no_change is None else training_set(20, seed=1)
-        return net(head, recipe, validation=validation, n_epochs=6, **changes)
+        return net(head, config, validation=validation, n_epochs=6, **changes)
 
     whole = started().fit(training_set())
     where = Checkpoint(tmp_path, "a fit", [])
@@ -192,11 +194,11 @@ def test_an_interrupted_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path,
 
 
 def test_a_fit_that_was_killed_when_it_had_stopped_trains_no_further(tmp_path, monkeypatch):
-    recipe = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=2)
+    config = TrainingConfig(lr=1.0, weight_decay=0.0, n_iter_no_change=2)
 
     def started(where):
         return net(
-            recipe=recipe, validation=training_set(30, seed=1), n_epochs=60, checkpoint=where
+            config=config, validation=training_set(30, seed=1), n_epochs=60, checkpoint=where
         )
 
     whole = started(None).fit(training_set())
@@ -211,13 +213,13 @@ def test_a_fit_that_was_killed_when_it_had_stopped_trains_no_further(tmp_path, m
 
 def test_a_pickle_holds_neither_optimizer_nor_data_nor_callbacks():
     data = training_set(4000)
-    recipe = TrainingConfig(n_iter_no_change=2)
-    fitted = net(recipe=recipe, validation=data, n_epochs=1, batch_size=4000).fit(data)
+    config = TrainingConfig(n_iter_no_change=2)
+    fitted = net(config=config, validation=data, n_epochs=1, batch_size=4000).fit(data)
     pickled = pickle.dumps(fitted)
     assert len(pickled) < 20_000  # the data have 96,000 bytes
     loaded = pickle.loads(pickled)
     X = data.views.of_epoch(0)[:9]
-    np.testing.assert_array_equal(outputs(loaded, X, CPU), outputs(fitted, X, CPU))
+    np.testing.assert_array_equal(outputs(loaded.module_, X, CPU), outputs(fitted.module_, X, CPU))
     assert not hasattr(loaded, "optimizer_")
     assert fitted.optimizer_ is not None  # only the pickle goes without
 
@@ -225,14 +227,14 @@ def test_a_pickle_holds_neither_optimizer_nor_data_nor_callbacks():
 def test_outputs_do_not_depend_on_neighbours_in_the_batch():
     X = training_set().views.of_epoch(0)
     fitted = net(n_epochs=1).fit(training_set())
-    every = outputs(fitted, X, CPU)
-    np.testing.assert_array_equal(every[7:8], outputs(fitted, X[7:8], CPU))
+    every = outputs(fitted.module_, X, CPU)
+    np.testing.assert_array_equal(every[7:8], outputs(fitted.module_, X[7:8], CPU))
 
 
 def test_mixed_precision_trains_and_predicts_in_float32():
     data = training_set()
-    fitted = net(recipe=TrainingConfig(lr=0.1, training_precision="bfloat16")).fit(data)
+    fitted = net(config=TrainingConfig(lr=0.1, training_precision="bfloat16")).fit(data)
     assert {p.dtype for p in fitted.module_.parameters()} == {torch.float32}
     assert accuracy(fitted, data) >= 0.9
-    exact = net(recipe=TrainingConfig(lr=0.1)).fit(data)
+    exact = net(config=TrainingConfig(lr=0.1)).fit(data)
     assert not weights_of(fitted).equal(weights_of(exact))

@@ -4,7 +4,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import log_loss
 
-from sktransfer.training._optim import WeightedLoss
+from sktransfer.training._config import TrainingConfig
+from sktransfer.training._optim import WeightedLoss, make_loss
+from sktransfer.training._targets import LabelTargets
 
 OUTPUTS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 1.0, -2.0]])
 CLASSES = torch.tensor([0, 2])
@@ -47,3 +49,12 @@ def test_balance_weighs_absence_and_presence():
 def test_the_squared_error_is_a_mean_over_outputs():
     loss = WeightedLoss("squared")(OUTPUTS, (ONE_HOT, ONES))
     torch.testing.assert_close(loss, F.mse_loss(OUTPUTS, ONE_HOT))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_balance_has_the_precision_of_the_outputs(dtype):
+    # MPS has no float64, and refuses a buffer in it
+    targets = LabelTargets.of(ONE_HOT.numpy(), np.ones(2), balanced=True)
+    loss = make_loss(targets, TrainingConfig(), dtype)
+    assert {buffer.dtype for buffer in loss.buffers()} == {dtype}
+    assert loss(OUTPUTS.to(dtype), (ONE_HOT.to(dtype), ONES.to(dtype))).dtype == dtype

@@ -1,0 +1,99 @@
+"""What `fit` of a fine-tuned estimator is given, checked before an image is read."""
+
+import numbers
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _check_sample_weight, _num_samples, check_consistent_length
+
+from .images._augment import make_augmentation
+from .training._naming import name_of
+from .training._net import check_callbacks, check_net_params
+
+# What a user may write code for, which names a fit's checkpoint.
+_NAMED_IN_CHECKPOINTS = (
+    "head",
+    "optimizer",
+    "optimizer_params",
+    "augment",
+    "callbacks",
+    "net_params",
+)
+
+
+def check_combinations(estimator, X_val, y_val):
+    """Raise for parameters of an estimator, and of `fit`, that do not go together."""
+    head = estimator.head
+    if isinstance(head, (tuple, list)) and not all(
+        isinstance(width, numbers.Integral) and width > 0 for width in head
+    ):
+        raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
+    if callable(head) and estimator.dropout:
+        raise ValueError(
+            f"dropout={estimator.dropout} has no place in a head that a callable makes; set "
+            "dropout=0 and put dropout into the module"
+        )
+    if (X_val is None) != (y_val is None):
+        given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+        raise ValueError(f"{given} is given without {missing}; pass both to fit")
+    if X_val is not None and not estimator.early_stopping:
+        raise ValueError("X_val and y_val are used by early stopping only; set early_stopping=True")
+    check_views(estimator)
+    for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
+        if name in (estimator.optimizer_params or {}):
+            raise ValueError(
+                f"optimizer_params must not hold {name!r}; set the parameter {own}= of "
+                f"{type(estimator).__name__}"
+            )
+    check_net_params(estimator.net_params or {}, type(estimator).__name__)
+    check_callbacks(estimator.callbacks or (), type(estimator).__name__)
+    if estimator.checkpoint_dir is not None:  # an error here, not after the images are read
+        for name in _NAMED_IN_CHECKPOINTS:
+            name_of(getattr(estimator, name), name)
+
+
+def check_views(estimator):
+    """Raise for parameters of random views where there are none."""
+    make_augmentation(estimator.augment)  # an error here, not after the images are read
+    for name, default in (("augment_views", None), ("tta", 1)):
+        value = getattr(estimator, name)
+        if estimator.augment is None and value != default:
+            raise ValueError(
+                f"{name}={value} needs random views of images; set augment='light' or another "
+                f"augmentation, or {name}={default}"
+            )
+
+
+def nonzero_weights(X, y, sample_weight):
+    """Return the positions of the images whose weight is not zero, and their weights."""
+    n = _num_samples(X)
+    if sample_weight is None:
+        return np.arange(n), np.ones(n)
+    if y is not None:
+        check_consistent_length(X, y)
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if np.any(weights < 0):
+        raise ValueError(
+            f"sample_weight must not be negative, got {weights.min()} for X[{weights.argmin()}]"
+        )
+    kept = np.flatnonzero(weights)
+    if not kept.size:  # newer versions of scikit-learn say so themselves
+        raise ValueError("sample_weight must contain at least one non-zero number")
+    return kept, weights[kept]
+
+
+def hold_out(n, fraction, seed, strata):
+    """Return positions to train on, and positions to validate on, both sorted.
+
+    `strata` is what both have in the same proportions, or None.
+    """
+    try:
+        train, held_out = train_test_split(
+            np.arange(n), test_size=fraction, random_state=seed, stratify=strata
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"early_stopping=True can't hold out validation_fraction={fraction} of {n} images: "
+            f"{error}; set another fraction, pass X_val and y_val to fit, or early_stopping=False"
+        ) from None
+    return np.sort(train), np.sort(held_out)

@@ -1,0 +1,116 @@
+"""The state of a training between its epochs: random numbers, validation, early stopping."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ._config import TrainingConfig
+from ._data import TrainingSet, seed_of
+from ._head import TrainablePart
+from ._targets import score_outputs
+
+
+def start_epoch(
+    module: TrainablePart, config: TrainingConfig, seed: int, epoch: int, device: torch.device
+) -> None:
+    """Seed an epoch, numbered from 0, and set which stages train in it.
+
+    What is drawn in an epoch is a function of the seed and the epoch alone, so that
+    training can be resumed. The caller restores the state of the generators after the fit.
+    """
+    seed_generators(seed_of(seed, epoch), device)
+    if config.unfreeze_every is not None:
+        module.set_trainable(epoch // config.unfreeze_every)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the generators of the CPU and of `device`, and that of no other device.
+
+    ``torch.manual_seed`` seeds those of all devices, and ``torch.cuda.manual_seed`` that
+    of the current GPU, which need not be the one that trains.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
+def check_loss(loss: float, epoch: int, lr: float) -> None:
+    """Raise when the training loss of an epoch, numbered from 1, is not a finite number."""
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"training diverged: the loss of epoch {epoch} is not a finite number. Lower "
+            f"lr={lr}, or set max_grad_norm=1"
+        )
+
+
+class ValidationOutputs:
+    """Collects the outputs for a validation set, batch by batch, and scores them."""
+
+    def __init__(self):
+        self._outputs: list[np.ndarray] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._outputs)
+
+    def append(self, outputs: torch.Tensor) -> None:
+        """Add the outputs of the next batch."""
+        self._outputs.append(outputs.cpu().numpy())
+
+    def score(self, kind: str, validation: TrainingSet) -> float:
+        """Return accuracy or R² over the images, by their counts, for a kind of loss."""
+        encoded = validation.targets.numpy()
+        return score_outputs(kind, np.concatenate(self._outputs), encoded, validation.counts)
+
+
+class EarlyStop:
+    """Keeps the state of a module at the epoch of least validation loss.
+
+    Parameters
+    ----------
+    patience : int
+        Number of epochs without a lower loss after which training stops.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch of the least loss, from 1; 0 before the first epoch.
+    loss : float
+        The least loss.
+    state : dict or None
+        State of the module at the end of that epoch.
+    """
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.epoch = 0
+        self.loss = float("inf")
+        self.state: dict[str, Any] | None = None
+
+    def update(self, epoch: int, loss: float, module: nn.Module) -> bool:
+        """Compare the loss of an epoch with the least one; return whether training should stop."""
+        if self.state is None or loss < self.loss:
+            self.epoch, self.loss = epoch, float(loss)
+            self.state = copy.deepcopy(module.state_dict())
+        return self.is_over(epoch)
+
+    def is_over(self, epoch: int) -> bool:
+        """Return whether the epoch of the least loss is at least `patience` epochs ago."""
+        return epoch - self.epoch >= self.patience
+
+    def restore(self, module: nn.Module) -> None:
+        """Load the state of the best epoch into the module."""
+        module.load_state_dict(self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` takes."""
+        return {"epoch": self.epoch, "loss": self.loss, "state": self.state}
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Set the state that `state_dict` returned."""
+        self.epoch, self.loss, self.state = values["epoch"], values["loss"], values["state"]

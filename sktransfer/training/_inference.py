@@ -1,0 +1,96 @@
+"""Forward passes without training: from activations to rows, and to outputs.
+
+A fitted module may be in use by several threads at once, so none of them changes it: it
+is used as it is on the CPU, and a copy of it on any other device.
+"""
+
+import copy
+from collections.abc import Callable
+from itertools import chain
+
+import numpy as np
+import torch
+from torch import nn
+
+# On a CPU a batch is small, so that one image alone costs little more than its own pass.
+_PREDICTION_BATCH = {"cpu": 4}
+_PREDICTION_BATCH_ON_GPU = 64
+_BATCH_SIZE = 64
+
+
+def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the rows (n, width) that stages make of activations before they are trained.
+
+    The stages are moved to `device`, where they will be trained, and stay there.
+    """
+    # before inference mode: parameters that move within it can't be trained any more
+    stages = stages.to(device).eval()
+    return _in_batches(
+        activations, _BATCH_SIZE, lambda batch: stages(batch.to(device)).float().cpu()
+    )
+
+
+def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
+    """Return the outputs of a fitted module for each image, (n, n_outputs), float64.
+
+    Every batch has the same size, the last one filled up: another size is another
+    order of summation, and a prediction would depend on its neighbours in the last
+    digits.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A module on the CPU, in evaluation mode. It is not changed. On another device a
+        copy of its parameters is made for the call, and released after it: memory for
+        one copy there, and the time to transfer it.
+    activations : ndarray of shape (n, ...)
+    device : torch.device
+        Where to compute. A module in float64 computes on the CPU, where it was trained:
+        not every GPU has float64.
+    """
+    if _dtype_of(module) == torch.float64:
+        device = torch.device("cpu")
+    if device.type != "cpu":
+        module = copy_on(module, device)
+    size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
+
+    def outputs_of(batch: torch.Tensor) -> torch.Tensor:
+        n_missing = size - len(batch)
+        filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
+        return module(filled.to(device))[: len(batch)].cpu().double()
+
+    return _in_batches(activations, size, outputs_of)
+
+
+def copy_on(module: nn.Module, device: torch.device) -> nn.Module:
+    """Return a copy of a module on a device; there is no second copy where it is now."""
+    moved: dict[int, torch.Tensor] = {}
+    for parameter in module.parameters():
+        on_device = parameter.detach().to(device)
+        moved[id(parameter)] = nn.Parameter(on_device, parameter.requires_grad)
+    for buffer in module.buffers():
+        moved[id(buffer)] = buffer.to(device)
+    return copy.deepcopy(module, moved)  # which takes as copied what it finds there
+
+
+def _in_batches(
+    activations: np.ndarray, size: int, compute: Callable[[torch.Tensor], torch.Tensor]
+) -> np.ndarray:
+    with torch.inference_mode():
+        batches = [
+            compute(torch.from_numpy(activations[start : start + size]))
+            for start in range(0, len(activations), size)
+        ]
+    return torch.cat(batches).numpy()
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the precision of a module, which need not have parameters: a head may have none."""
+    return next(
+        (
+            tensor.dtype
+            for tensor in chain(module.parameters(), module.buffers())
+            if tensor.is_floating_point()
+        ),
+        torch.float32,
+    )
