@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
 from sktransfer.images._augment import AugmentedView, _turn, draw_crop, light, make_augmentation
+from sktransfer.images._custom_transform import library_versions
 from sktransfer.images._preprocess import preprocess, resized_shape
 
 PLAIN = {"mean": (0, 0, 0), "std": (1, 1, 1)}
@@ -129,7 +130,8 @@ def test_the_key_states_augmentation_number_and_seed():
     ]
     assert len({view.key() for view in views}) == len(views)
     assert (
-        AugmentedView(make_augmentation("light"), np.int64(2), np.uint32(7)).key() == "light:1|2|7"
+        AugmentedView(make_augmentation("light"), np.int64(2), np.uint32(7)).key()
+        == f"light:2 {library_versions()}|2|7"
     )
     assert AugmentedView(make_augmentation(draws_from_everywhere), 0, 0).key() is None
 
@@ -284,7 +286,7 @@ def test_writing_to_a_view_does_not_change_the_user_s_pixels(shape, spec):
 
 
 def test_the_crops_of_version_1_stay_what_they_are():
-    # AugmentedActivations are kept from run to run under the name "light:1": change it with these.
+    # Rows of views are stored under the name "light:2": change it with these.
     spec = InputSpec(224, 256, **PLAIN)
     rng = Random(0)
     crops = [draw_crop(375, 500, spec, rng) for _ in range(3)]

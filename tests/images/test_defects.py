@@ -232,7 +232,7 @@ def test_a_fifo_that_takes_the_place_of_a_file_does_not_block(tmp_path, monkeypa
     """Between the look at a path and its opening, another may put a FIFO there."""
     path = tmp_path / "photo.png"
     path.write_bytes(encode(Image.new("L", (2, 2)), "PNG"))
-    monkeypatch.setattr("sktransfer.images._files.file_status", lambda path: os.stat(path))
+    monkeypatch.setattr("sktransfer.images._fingerprint.file_status", lambda path: os.stat(path))
     path.unlink()
     os.mkfifo(path)
     errors = []

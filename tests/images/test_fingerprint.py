@@ -68,12 +68,6 @@ def test_the_range_of_values_is_part_of_the_digest(kind, path, picture):
     assert len({_digests([image], pixel_range=wanted)[0] for wanted in ranges}) == len(ranges)
 
 
-def test_a_file_is_read_once_while_it_stays_the_same(path, monkeypatch, later):
-    (first,) = _digests([path])
-    monkeypatch.setattr(_fingerprint, "read_file", lambda path: b"other")
-    assert _digests([path]) == [first]
-
-
 def test_a_file_changed_a_moment_ago_is_read_again(path, monkeypatch):
     (first,) = _digests([path])
     monkeypatch.setattr(_fingerprint, "read_file", lambda path: b"other")
