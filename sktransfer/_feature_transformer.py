@@ -43,8 +43,11 @@ class PretrainedFeatureTransformer(
         them, -1 all but the last, 0 none (the pixels themselves).
     pooling : {"auto", "avg", "max", "gem", "cls", "flatten"}, default="auto"
         How the activation becomes a row: average, maximum, generalised mean,
-        class token, or every value. ``"auto"`` is what the network's own head
-        reads: the class token where there is one, else the average.
+        class token, or every value. ``"auto"`` with all stages is what the network
+        feeds its last linear layer: its own pooling, and the norms or hidden layers
+        after it (ConvNeXt, MaxViT, VGG and others have some). With fewer
+        stages it is the network's own kind of pooling alone: the class token where
+        its head reads that, else the average.
     image_size : int, default=None
         Side of the square that the network sees, in pixels. None is what the
         weights were trained with.
@@ -89,7 +92,8 @@ class PretrainedFeatureTransformer(
         Each stage, "frozen" or "unused", and its number of parameters. It prints as
         a table, and stands below the diagram in a notebook.
     pooling_ : str
-        The pooling that was used.
+        The pooling that was used; ``"head"`` is the network's own, with the layers
+        after it.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_out_ : int
@@ -313,7 +317,7 @@ class PretrainedFeatureTransformer(
         self.pooling_ = backbone.pooling(self.pooling)
         self.n_features_out_ = backbone.width(self.depth_, self.pooling_, input_spec)
         self.image_size_ = input_spec.size
-        self.stages_ = stage_table(backbone, self.depth_, rest="unused")
+        self.stages_ = stage_table(backbone, self.depth_, rest="unused", pooling=self.pooling_)
         self.backbone_spec_ = backbone.spec
 
     def __sklearn_is_fitted__(self):

@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
@@ -16,7 +16,15 @@ from ..._spec import InputSpec, WeightsOffer
 from .._architecture import Architecture, NetworkStructure
 from .._stages import CLASS_TOKEN, FEATURE_MAPS, Layout, StageTable, Step
 from .._weights import download, downloaded_path, load_strictly, read_state_dict
-from ._torchvision_steps import ChannelsFirst, ChannelsLast, FinalReLU, TransformInput, VitTokens
+from ._torchvision_steps import (
+    ChannelsFirst,
+    ChannelsLast,
+    FinalReLU,
+    FirstToken,
+    Flatten,
+    TransformInput,
+    VitTokens,
+)
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,15 @@ class Family:
     stages : dict or callable
         Stage names to steps, or a function of the network that returns that.
     head : tuple of str
-        Prefixes of the parameter names that are not part of any stage.
+        Prefixes of the parameter names that neither a stage nor `pre_logits` has.
     layout : Layout
     one_size : FixedSize or None
     params : dict
         What the builder always gets.
+    pre_logits : sequence of steps or callable
+        From the last activation to what the last linear layer reads, or a function of
+        the network that returns that; empty where it is a pooling alone. A dropout just
+        before that layer is no part of it: the estimators have their own.
     """
 
     names: str
@@ -62,6 +74,7 @@ class Family:
     layout: Layout = FEATURE_MAPS
     one_size: FixedSize | None = None
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    pre_logits: Sequence[Step] | Callable[[nn.Module], Sequence[Step]] = ()
 
 
 def _after_pools(model: nn.Module) -> StageTable:
@@ -104,12 +117,23 @@ def _vit_blocks(model: nn.Module) -> StageTable:
     return table
 
 
+def _vit_pre_logits(model: nn.Module) -> tuple[Step, ...]:
+    """The hidden layer that ``representation_size`` asks for; no weights on offer have one."""
+    hidden = [name for name, _ in model.heads.named_children() if name != "head"]
+    return (FirstToken, *_numbered("heads.", hidden)) if hidden else ()
+
+
 def _numbered(prefix: str, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{prefix}{name}" for name in names)
 
 
 FAMILIES = (
-    Family("alexnet", _after_pools, ("classifier.",)),
+    Family(
+        "alexnet",
+        _after_pools,
+        ("classifier.6.",),
+        pre_logits=("avgpool", Flatten, *_numbered("classifier.", "012345")),
+    ),
     Family(
         "convnext_(tiny|small|base|large)",
         {
@@ -119,7 +143,8 @@ FAMILIES = (
             "stage3": ("features.4", "features.5"),
             "stage4": ("features.6", "features.7"),
         },
-        ("classifier.",),
+        ("classifier.2.",),
+        pre_logits=("avgpool", *_numbered("classifier.", "01")),
     ),
     Family(
         r"densenet\d+",
@@ -168,17 +193,20 @@ FAMILIES = (
     Family(
         "maxvit_t",
         {"stem": ("stem",), **{f"block{i + 1}": (f"blocks.{i}",) for i in range(4)}},
-        ("classifier.",),
+        ("classifier.5.",),
         # the windows of the first block divide its maps, a quarter of the image's side
         one_size=FixedSize("input_size", lambda n: (n, n), lambda m: 4 * m.blocks[0].grid_size[0]),
+        pre_logits=_numbered("classifier.", "01234"),
     ),
     Family(
         r"mnasnet\d_\d+", partial(_by_resolution, container="layers", n_last=3), ("classifier.",)
     ),
+    Family("mobilenet_v2", partial(_by_resolution, container="features"), ("classifier.",)),
     Family(
-        "mobilenet_(v2|v3_large|v3_small)",
+        "mobilenet_v3_(large|small)",
         partial(_by_resolution, container="features"),
-        ("classifier.",),
+        ("classifier.3.",),
+        pre_logits=("avgpool", Flatten, *_numbered("classifier.", "01")),
     ),
     Family(
         r"regnet_[xy]_\w+",
@@ -207,6 +235,7 @@ FAMILIES = (
         },
         ("fc.",),
     ),
+    # its classifier is a convolution before the pooling; there is no linear layer
     Family(r"squeezenet\d_\d", _after_pools, ("classifier.",)),
     Family(
         r"swin_(v2_)?[tsb]",
@@ -219,14 +248,20 @@ FAMILIES = (
         },
         ("head.",),
     ),
-    Family(r"vgg\d+(_bn)?", _after_pools, ("classifier.",)),
+    Family(
+        r"vgg\d+(_bn)?",
+        _after_pools,
+        ("classifier.6.",),
+        pre_logits=("avgpool", Flatten, *_numbered("classifier.", "01234")),
+    ),
     Family(
         r"vit_[blh]_\d+",
         _vit_blocks,
-        ("heads.",),
+        ("heads.head.",),
         layout=CLASS_TOKEN,
         # a position was learned for every patch
         one_size=FixedSize("image_size", int, lambda model: model.image_size),
+        pre_logits=_vit_pre_logits,
     ),
 )
 
@@ -272,6 +307,7 @@ def _structure(family: Family, model: nn.Module) -> NetworkStructure:
         head=family.head,
         layout=family.layout,
         image_size=family.one_size.read(model) if family.one_size else None,
+        pre_logits=family.pre_logits(model) if callable(family.pre_logits) else family.pre_logits,
     )
 
 
