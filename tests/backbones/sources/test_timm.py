@@ -168,7 +168,7 @@ def test_a_head_that_cannot_be_traced_is_an_error(monkeypatch):
         return x if x.sum() > 0 else -x
 
     monkeypatch.setattr(timm.models.resnet.ResNet, "forward_head", forward_head)
-    with pytest.raises(ValueError, match="ResNet.forward_head can't be traced"):
+    with pytest.raises(ValueError, match=r"ResNet\.forward_head can't be traced"):
         load_backbone("timm:test_resnet", {"drop_rate": 0.1}, None)
 
 
