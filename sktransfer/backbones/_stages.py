@@ -84,7 +84,8 @@ class Pool(nn.Module):
 class PreLogits(nn.Sequential):
     """What a network computes between its last activation and its last linear layer.
 
-    Its own pooling, and the norms and hidden layers after it, in float32 as `Pool` is.
+    Its own pooling, which reads float32 as `Pool` does, and the norms and hidden layers
+    after it.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from sktransfer.backbones._catalogue import backbone_info
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.backbones._stages import Normalise, cut_into_stages
 from sktransfer.backbones.sources import _torchvision
+from sktransfer.backbones.sources._torchvision_families import FAMILIES, matches
 
 ALL = models.list_models(module=models)
 
@@ -47,7 +48,7 @@ SMALL = [
 
 
 def _family_of(name):
-    return next(f for f in _torchvision.FAMILIES if _torchvision.matches(f, name))
+    return next(f for f in FAMILIES if matches(f, name))
 
 
 def _others_of_moderate_size():
@@ -147,15 +148,15 @@ def assert_rows_stand_alone(network, images):
 
 def test_every_classifier_of_the_installed_torchvision_has_one_family():
     for name in ALL:
-        families = [f.names for f in _torchvision.FAMILIES if _torchvision.matches(f, name)]
+        families = [f.names for f in FAMILIES if matches(f, name)]
         assert len(families) == 1, name
     assert list(_torchvision.names()) == ALL
     assert len(ALL) >= 80
 
 
 def test_every_family_has_a_small_member_here():
-    for family in _torchvision.FAMILIES:
-        assert any(_torchvision.matches(family, name) for name, *_ in SMALL), family.names
+    for family in FAMILIES:
+        assert any(matches(family, name) for name, *_ in SMALL), family.names
 
 
 @pytest.mark.parametrize("name", ALL)
