@@ -49,8 +49,11 @@ class PretrainedFeatureTransformer(
         pass.
     pooling : {"auto", "avg", "max", "gem", "cls", "flatten"}, default="auto"
         How the activation becomes a row: average, maximum, generalised mean,
-        class token, or every value. ``"auto"`` is what the network's own head
-        reads: the class token where there is one, else the average.
+        class token, or every value. ``"auto"`` with all stages is what the network
+        feeds its last linear layer: its own pooling, and the norms or hidden layers
+        after it (ConvNeXt, MaxViT, VGG and others have some). With fewer
+        stages it is the network's own kind of pooling alone: the class token where
+        its head reads that, else the average.
     image_size : int, default=None
         Side of the square that the network sees, in pixels. None is what the
         weights were trained with.
@@ -97,7 +100,8 @@ class PretrainedFeatureTransformer(
         Each stage, "frozen" or "unused", and its number of parameters. It prints as
         a table, and stands below the diagram in a notebook.
     pooling_ : str
-        The pooling that was used.
+        The pooling that was used; ``"head"`` is the network's own, with the layers
+        after it.
     precision_ : str
         The arithmetic that was used, "float32" or "bfloat16". Decided at `fit`: a fitted
         transformer computes the same rows on other hardware.
@@ -328,7 +332,7 @@ class PretrainedFeatureTransformer(
         self.precision_ = self._plan.precision
         self.n_features_out_ = sum(self._widths)
         self.image_size_ = input_spec.size
-        self.stages_ = stage_table(backbone, max(counts), rest="unused")
+        self.stages_ = stage_table(backbone, max(counts), rest="unused", pooling=pooling)
         self.backbone_spec_ = backbone.spec
 
     def _depths(self):

@@ -7,6 +7,7 @@ from torch import nn
 
 from ._text_table import count, table
 from .backbones._backbone import Backbone
+from .backbones._stages import HEAD, PRE_LOGITS
 
 # Grey borders and inherited colours stand on light and dark pages alike.
 _STYLE = """<style>
@@ -60,15 +61,28 @@ class StageTable(tuple):
 
 
 def stage_table(
-    backbone: Backbone, depth: int, *, rest: str = "trained", head: nn.Module | None = None
+    backbone: Backbone,
+    depth: int,
+    *,
+    rest: str = "trained",
+    pooling: str | None = None,
+    head: nn.Module | None = None,
 ) -> StageTable:
-    """Return the stages of a backbone: ``stages[:depth]`` are frozen, the others `rest`."""
+    """Return the stages of a backbone: ``stages[:depth]`` are frozen, the others `rest`.
+
+    `pooling` None is that of "auto". The layers that a network has between its pooling and
+    its last linear layer are frozen or trained with the last stage.
+    """
     parts = [
         (name, "frozen" if position < depth else rest, stage)
         for position, (name, stage) in enumerate(backbone.stages.items())
     ]
+    if backbone.pre_logits is not None:
+        role = "frozen" if depth == len(backbone.stages) else rest
+        is_read = pooling in (None, HEAD)
+        parts.append((PRE_LOGITS, role if is_read else "unused", backbone.pre_logits))
     if head is not None:
-        parts.append(("(head)", "trained", head))  # brackets: no stage of the backbone
+        parts.append(("(head)", "trained", head))  # in brackets: no stage of the backbone
     counted: set[int] = set()
     return StageTable(StageRow(name, role, _size(part, counted)) for name, role, part in parts)
 

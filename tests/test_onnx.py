@@ -64,6 +64,20 @@ def test_a_pooling_with_powers_is_exported(tmp_path):
     )
 
 
+def test_layers_between_pooling_and_last_linear_layer_are_exported(tmp_path):
+    path = tmp_path / "features.onnx"
+    fitted = PretrainedFeatureTransformer(
+        "mobilenet_v3_small", weights=None, image_size=32, **EXACT
+    )
+    images = draw(2, 40, 50)
+    expected = fitted.fit_transform(images)
+    assert fitted.pooling_ == "head"
+    fitted.to_onnx(path)
+    np.testing.assert_allclose(
+        run(path, images), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
+    )
+
+
 def test_tokens_are_exported_for_any_number_of_images(tmp_path):
     pytest.importorskip("timm")
     path = tmp_path / "features.onnx"

@@ -58,9 +58,27 @@ def test_parameters_are_counted_by_stage_and_role():
 def test_parameters_that_stages_share_are_counted_once():
     class Backbone:
         stages = {"a": nn.Linear(2, 2), "b": nn.Linear(3, 3)}
+        pre_logits = None
 
     Backbone.stages["b"].weight = Backbone.stages["a"].weight
     assert [row.n_params for row in stage_table(Backbone, 1)] == [6, 3]
+
+
+def test_layers_after_the_pooling_are_a_row_of_their_own():
+    backbone = load_backbone("mobilenet_v3_small", None, None)
+    in_backbone = sum(parameter.numel() for parameter in backbone.model.parameters())
+
+    def role(*args, **kwargs):
+        stages = stage_table(backbone, *args, **kwargs)
+        assert stages.total() == in_backbone
+        assert stages[-1].name == "(pre-logits)"
+        return stages[-1].role
+
+    n_stages = len(backbone.stages)
+    assert role(n_stages) == role(n_stages, pooling="head") == "frozen"
+    assert role(n_stages, pooling="avg") == "unused"
+    assert role(n_stages - 1) == "trained"
+    assert role(n_stages - 1, rest="unused", pooling="head") == "unused"
 
 
 def test_it_prints_as_a_table_with_totals():

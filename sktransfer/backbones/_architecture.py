@@ -1,6 +1,6 @@
 """An architecture: how a network is built, where it is cut, which weights it has."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._locking import own_random_state
 from .._spec import InputSpec, WeightsOffer
-from ._stages import FEATURE_MAPS, Layout, StageTable
+from ._stages import FEATURE_MAPS, Layout, StageTable, Step, modules_of
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,28 @@ class NetworkStructure:
     stages : dict
         Stage names to steps.
     head : tuple of str
-        Prefixes of the parameter names that are not part of any stage.
+        Prefixes of the parameter names that neither a stage nor `pre_logits` has.
     layout : Layout
         What an activation looks like.
     image_size : int or None
         The only square it takes, in pixels; None where it takes many.
+    pre_logits : sequence of steps
+        From the last activation to what the network feeds its last linear layer. Empty
+        where that is the pooling which `layout` names, and nothing else.
     """
 
     stages: StageTable
     head: tuple[str, ...]
     layout: Layout = FEATURE_MAPS
     image_size: int | None = None
+    pre_logits: Sequence[Step] = ()
+
+    def pre_logits_names(self, model: nn.Module) -> set[str]:
+        """Return the names of the parameters and buffers of `pre_logits`."""
+        modules = modules_of(model, self.pre_logits)
+        inside = {id(v) for module in modules for v in (*module.parameters(), *module.buffers())}
+        named = (*model.named_parameters(), *model.named_buffers())
+        return {name for name, value in named if id(value) in inside}
 
 
 @dataclass(frozen=True)

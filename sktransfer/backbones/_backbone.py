@@ -7,7 +7,16 @@ from torch import nn
 
 from .._spec import BackboneSpec, InputSpec
 from ._architecture import NetworkStructure
-from ._stages import Normalise, Pool, cut_into_stages, resolve_depth, resolve_pooling
+from ._stages import (
+    HEAD,
+    Normalise,
+    Pool,
+    PreLogits,
+    cut_into_stages,
+    modules_of,
+    resolve_depth,
+    resolve_pooling,
+)
 
 # what networks say of an image that is too small, or no multiple of their patches
 _BAD_SIZE = (RuntimeError, AssertionError, ValueError, IndexError, ZeroDivisionError)
@@ -41,24 +50,30 @@ class Backbone:
         self.model = model.to(memory_format=torch.channels_last)
         self.structure = structure
         self.size_param = size_param
-        self._widths: dict[tuple[int, int, str], int] = {}
         # in evaluation mode one by one: a stage may hold modules of its own
         self.stages = {
             name: stage.eval() for name, stage in cut_into_stages(model, structure.stages).items()
         }
+        self.pre_logits = (
+            PreLogits(*modules_of(model, structure.pre_logits)).eval().requires_grad_(False)
+            if structure.pre_logits
+            else None
+        )
+        self._widths: dict[tuple[int, int, str], int] = {}
 
     def fresh(self, n_frozen: int = 0) -> "Backbone":
         """Return a copy whose stages from `n_frozen` on may be trained.
 
         The frozen stages are shared with this backbone, which stays as it is.
         """
-        shared: dict[int, object] = {}
-        for stage in list(self.stages.values())[:n_frozen]:
-            shared.update({id(module): module for module in stage.modules()})
-            shared.update({id(parameter): parameter for parameter in stage.parameters()})
+        # widths depend on no weights, and another thread may be adding one
+        shared: dict[int, object] = {id(self._widths): self._widths}
+        for part in self._parts()[:n_frozen]:
+            shared.update({id(module): module for module in part.modules()})
+            shared.update({id(parameter): parameter for parameter in part.parameters()})
         copied = copy.deepcopy(self, shared)
-        for stage in list(copied.stages.values())[n_frozen:]:
-            stage.requires_grad_(True)
+        for part in copied._parts()[n_frozen:]:
+            part.requires_grad_(True)
         return copied
 
     def depth(self, depth: int | None, parameter: str) -> int:
@@ -66,8 +81,13 @@ class Backbone:
         return resolve_depth(depth, self.spec.stages, parameter)
 
     def pooling(self, pooling: str) -> str:
-        """Return the pooling that a parameter's value stands for."""
-        return resolve_pooling(pooling, self.structure.layout, self.spec.name)
+        """Return the pooling that a parameter's value stands for.
+
+        "auto" is "head" where the network has layers of its own between its pooling and
+        its last linear layer.
+        """
+        resolved = resolve_pooling(pooling, self.structure.layout, self.spec.name)
+        return HEAD if pooling == "auto" and self.pre_logits is not None else resolved
 
     def frozen(self, n_stages: int, pooling: str | None) -> nn.Module:
         """Return the first stages: 8-bit images to activations, or to rows when pooled.
@@ -80,13 +100,18 @@ class Backbone:
         parts += list(self.stages.values())[:n_stages]
         if pooling is not None:
             parts.append(self.pool(pooling, n_stages))
-        return nn.Sequential(*parts).eval()
+        return _evaluated(parts)
 
     def rest(self, n_stages: int, pooling: str) -> nn.Sequential:
         """Return what follows `frozen`: its activations to rows."""
         parts: list[nn.Module] = [] if n_stages else [self.normalise()]
         parts += list(self.stages.values())[n_stages:]
-        parts.append(self.pool(pooling, len(self.stages)))
+        pool = self.pool(pooling, len(self.stages))
+        if pool is self.pre_logits and n_stages < len(self.stages):
+            # one stage to train, with one learning rate: a norm alone is none
+            parts[-1] = nn.Sequential(parts[-1], pool)
+        else:
+            parts.append(pool)
         return nn.Sequential(*parts)
 
     @torch.inference_mode()
@@ -111,8 +136,9 @@ class Backbone:
         except _BAD_SIZE as error:
             raise ValueError(
                 f"image_size={size} does not fit backbone={self.spec.name!r}: "
-                f"{self._sizes(size, n_stages, pooling) or error}{self._another_size()}"
-            ) from None
+                f"{self._sizes(size, n_stages, pooling)}{self._another_size()} "
+                f"(the network says: {error or type(error).__name__})"
+            ) from error
 
     def _width_at(self, size: int, n_stages: int, pooling: str) -> int:
         what = size, n_stages, pooling
@@ -125,7 +151,10 @@ class Backbone:
         """Say which sizes can be had, where `size` can't."""
         own = self.spec.input.size
         good = [n for n in (own - 1, own, own + 1) if self.takes(n, n_stages, pooling)]
-        if own not in good or size >= own:
+        if own not in good:
+            which = "that" if size == own else f"{own}, its weights' own size,"
+            return f"{which} is a size that it should take, so the cause is another"
+        if size >= own:
             return f"use image_size={own} or None"
         if len(good) == 1:
             return f"it takes multiples of a patch or window only; use image_size={own} or None"
@@ -138,6 +167,7 @@ class Backbone:
                 too_small = middle
         return f"it takes {enough} pixels or more, and its weights' own size is {own}"
 
+    @torch.inference_mode()
     def takes(self, size: int, n_stages: int, pooling: str) -> bool:
         """Tell whether images of that size can pass so many stages."""
         try:
@@ -154,10 +184,33 @@ class Backbone:
             "weights that fit it"
         )
 
+    def pool(self, pooling: str, n_stages: int) -> nn.Module:
+        """Return what turns the activation after `n_stages` stages into a row.
+
+        "head" is the network's own way from its last activation; before that it is
+        the pooling with which this begins.
+        """
+        if pooling == HEAD:
+            if self.pre_logits is not None and n_stages == len(self.stages):
+                return self.pre_logits
+            pooling = self.structure.layout.head
+        return Pool(pooling, self.structure.layout.n_prefix_tokens).eval()
+
+    def _parts(self) -> list[nn.Module]:
+        """Return the stages; the last with what the network computes from its activation."""
+        *before, last = self.stages.values()
+        return [
+            *before,
+            last if self.pre_logits is None else nn.ModuleList((last, self.pre_logits)),
+        ]
+
     def normalise(self) -> Normalise:
         """Return what turns 8-bit images into what the first stage takes."""
-        return Normalise(self.spec.input.mean, self.spec.input.std)
+        return Normalise(self.spec.input.mean, self.spec.input.std).eval()
 
-    def pool(self, pooling: str, n_stages: int) -> nn.Module:
-        """Return what turns the activation after `n_stages` stages into a row."""
-        return Pool(pooling, self.structure.layout.n_prefix_tokens)
+
+def _evaluated(parts: list[nn.Module]) -> nn.Sequential:
+    """Chain modules that are in evaluation mode, and change none: other threads use them."""
+    network = nn.Sequential(*parts)
+    network.training = False
+    return network

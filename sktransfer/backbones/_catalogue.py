@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .._spec import InputSpec, WeightsOffer
 from .._text_table import count, table
 from ._architecture import Architecture
-from ._stages import cut_into_stages
+from ._stages import PRE_LOGITS, PreLogits, cut_into_stages, modules_of
 from ._weights import read_metadata
 from .sources import SOURCES, find_architecture, named_architecture, names
 
@@ -24,7 +24,7 @@ class StageInfo:
     ----------
     name : str
     width : int
-        Values in a row that is pooled after this stage; with ``pooling="flatten"``
+        Values in a row that is averaged after this stage; with ``pooling="flatten"``
         it is the product of `activation`.
     activation : tuple of int
         Shape of one image's activation: channels, height, width; or tokens, width.
@@ -55,12 +55,16 @@ class BackboneInfo:
     n_params : int
         Parameters of the whole network with its head, as its source publishes it.
     n_macs : int
-        Multiply-accumulates of all stages, for one image of the weights' own size.
+        Multiply-accumulates of all stages and `pre_logits`, for one image of the
+        weights' own size.
     input : InputSpec
         The preprocessing of the default weights.
     image_size : int or None
         The only image size that the network takes; None where it takes many.
     stages : tuple of StageInfo
+    pre_logits : StageInfo or None
+        The layers between the last activation and the last linear layer, which
+        ``pooling="auto"`` applies at full depth; None where there is a pooling alone.
     weights : tuple of WeightsOffer
         The default first.
     """
@@ -73,12 +77,14 @@ class BackboneInfo:
     input: InputSpec
     image_size: int | None
     stages: tuple[StageInfo, ...]
+    pre_logits: StageInfo | None
     weights: tuple[WeightsOffer, ...]
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Width of the pooled row at every depth: of the image, then after each stage."""
-        return (3, *(stage.width for stage in self.stages))
+        """Width of the row of ``pooling="auto"`` at every depth: of the image, then of stages."""
+        *before, last = self.stages
+        return (3, *(stage.width for stage in before), (self.pre_logits or last).width)
 
     def __repr__(self) -> str:
         only = " and no other" if self.image_size else ""
@@ -88,25 +94,19 @@ class BackboneInfo:
             f"input: {self.input.size} pixels{only}, resized to {self.input.resize}, "
             f"{self.input.interpolation}",
             "",
-            table(
-                ("depth", "stage", "width", "activation", "parameters", "MACs"),
-                [(0, "(image)", 3, _shape((3, self.input.size, self.input.size)), None, None)]
-                + [
-                    (
-                        depth,
-                        stage.name,
-                        stage.width,
-                        _shape(stage.activation),
-                        count(stage.n_params),
-                        count(stage.n_macs),
-                    )
-                    for depth, stage in enumerate(self.stages, start=1)
-                ],
-            ),
+            self._stages_table(),
         ]
         if self.weights:
             lines += ["", _offers_table(self.weights)]
         return "\n".join(lines)
+
+    def _stages_table(self) -> str:
+        size = self.input.size
+        rows = [(0, "(image)", 3, _shape((3, size, size)), None, None)]
+        rows += [(depth, *_cells(stage)) for depth, stage in enumerate(self.stages, start=1)]
+        if self.pre_logits is not None:
+            rows.append((None, *_cells(self.pre_logits)))
+        return table(("depth", "stage", "width", "activation", "parameters", "MACs"), rows)
 
 
 class BackboneList(list):
@@ -242,17 +242,22 @@ def backbone_info(backbone, backbone_params=None):
     model = _without_values(architecture, params)
     structure = architecture.structure(model)
     input_spec = (offers[0].input if offers else architecture.input()).at(structure.image_size)
-    stages = _stage_infos(cut_into_stages(model, structure.stages), input_spec.size)
+    parts = cut_into_stages(model, structure.stages)
+    n_stages = len(parts)
+    if structure.pre_logits:
+        parts[PRE_LOGITS] = PreLogits(*modules_of(model, structure.pre_logits))
+    infos = _stage_infos(parts, input_spec.size)
     own = not params or params == dict(offers[0].params if offers else ())
     return BackboneInfo(
         name=name,
         architecture=architecture.name,
         source="file" if metadata else architecture.source,
         n_params=(architecture.published_params() if own else None) or _size(model),
-        n_macs=sum(stage.n_macs for stage in stages),
+        n_macs=sum(info.n_macs for info in infos),
         input=input_spec,
         image_size=structure.image_size,
-        stages=stages,
+        stages=infos[:n_stages],
+        pre_logits=infos[n_stages] if structure.pre_logits else None,
         weights=offers,
     )
 
@@ -319,6 +324,16 @@ def _offers_table(offers: Iterable[WeightsOffer]) -> str:
         for offer in offers
     ]
     return table(("weights", "pixels", "top-1", "download", "licence"), rows)
+
+
+def _cells(stage: StageInfo) -> tuple:
+    return (
+        stage.name,
+        stage.width,
+        _shape(stage.activation),
+        count(stage.n_params),
+        count(stage.n_macs),
+    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:

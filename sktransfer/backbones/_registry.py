@@ -196,8 +196,8 @@ def _with_state(
     architecture: Architecture, params: dict[str, Any], state: Mapping[str, Any], title: str
 ) -> nn.Module:
     model = architecture.empty(params) if architecture.builds_empty else architecture.random(params)
-    head = architecture.structure(model).head
-    load_strictly(model, state, head, title)
+    structure = architecture.structure(model)
+    load_strictly(model, state, structure.head, title, structure.pre_logits_names(model))
     return model
 
 
@@ -208,9 +208,11 @@ def _digest(name: str, params: dict[str, Any], model: nn.Module, head: tuple[str
 
 def _drop_head(model: nn.Module, head: tuple[str, ...]) -> None:
     for prefix in head:
-        name = prefix.removesuffix(".")
-        if isinstance(getattr(model, name, None), nn.Module):
-            setattr(model, name, nn.Identity())
+        if prefix.endswith("."):
+            path, _, name = prefix.removesuffix(".").rpartition(".")
+            parent = model.get_submodule(path)
+            if isinstance(getattr(parent, name, None), nn.Module):
+                setattr(parent, name, nn.Identity())
 
 
 def _checked_path_or_name(value: Any, parameter: str) -> str:

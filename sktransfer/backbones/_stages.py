@@ -5,7 +5,7 @@ image; ``stages[depth:]`` is the rest. A stage is an ``nn.Sequential`` over the 
 submodules: nothing is copied, so what is trained in a stage is trained in the network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 POOLINGS = ("auto", "avg", "max", "gem", "cls", "flatten")
+HEAD = "head"  # what "auto" stands for where a pooling alone is not what the head reads
+PRE_LOGITS = "(pre-logits)"  # in tables of stages; in brackets, because it is none
 
 _GEM_POWER = 3.0  # as Radenovic et al. fix it without training, arXiv 1711.02512
 _GEM_FLOOR = 1e-6
@@ -79,6 +81,19 @@ class Pool(nn.Module):
         return repr(self.pooling)
 
 
+class PreLogits(nn.Sequential):
+    """What a network computes between its last activation and its last linear layer.
+
+    Its own pooling, which reads float32 as `Pool` does, and the norms and hidden layers
+    after it.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.dtype == torch.bfloat16:
+            x = x.float()
+        return super().forward(x)
+
+
 def resolve_pooling(pooling: str, layout: Layout, backbone: str) -> str:
     """Return the pooling that "auto" stands for; refuse what the network can't give.
 
@@ -121,13 +136,12 @@ class Normalise(nn.Module):
 
 def cut_into_stages(model: nn.Module, table: StageTable) -> dict[str, nn.Sequential]:
     """Return the named stages of `model`, in the order of the table."""
-    stages = {}
-    for name, steps in table.items():
-        modules = [
-            model.get_submodule(step) if isinstance(step, str) else step(model) for step in steps
-        ]
-        stages[name] = nn.Sequential(*modules)
-    return stages
+    return {name: nn.Sequential(*modules_of(model, steps)) for name, steps in table.items()}
+
+
+def modules_of(model: nn.Module, steps: Sequence[Step]) -> list[nn.Module]:
+    """Return the modules that steps stand for; submodules of `model` are shared, not copied."""
+    return [model.get_submodule(step) if isinstance(step, str) else step(model) for step in steps]
 
 
 def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> int:
@@ -153,16 +167,20 @@ def outside(model: nn.Module, table: StageTable) -> tuple[str, ...]:
         for stage in cut_into_stages(model, table).values()
         for value in (*stage.parameters(), *stage.buffers())
     }
-    names = {
-        name: id(value) in inside
-        for name, value in (*model.named_parameters(), *model.named_buffers())
-    }
-    children = [f"{child}." for child, _ in model.named_children()]
-    # a child without parameters, such as a ReLU, may belong to a stage: it is let be
-    outer = [
-        child
-        for child in children
-        if {names[name] for name in names if name.startswith(child)} == {False}
-    ]
-    loose = [name for name, used in names.items() if not used and not name.startswith(tuple(outer))]
-    return (*outer, *loose)
+    return tuple(_prefixes_outside(model, "", inside))
+
+
+def _prefixes_outside(module: nn.Module, prefix: str, inside: set[int]) -> Iterator[str]:
+    for name, child in module.named_children():
+        used = {id(value) in inside for value in (*child.parameters(), *child.buffers())}
+        if used == {False}:
+            yield f"{prefix}{name}."
+        elif False in used:
+            yield from _prefixes_outside(child, f"{prefix}{name}.", inside)
+        # else a child of a stage, or one without parameters, such as a ReLU: it is let be
+    for name, value in (
+        *module.named_parameters(recurse=False),
+        *module.named_buffers(recurse=False),
+    ):
+        if id(value) not in inside:
+            yield f"{prefix}{name}"

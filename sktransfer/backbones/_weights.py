@@ -12,7 +12,7 @@ import os
 import pickle
 import re
 import urllib.error
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -175,12 +175,17 @@ def read_state_dict(path: str) -> dict[str, torch.Tensor]:
 
 
 def load_strictly(
-    model: nn.Module, state: Mapping[str, torch.Tensor], head: Iterable[str], source: str
+    model: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    head: Iterable[str],
+    source: str,
+    pre_logits: Collection[str] = (),
 ) -> None:
     """Load all but the head; any other mismatch is an error that lists it.
 
     `model` may lie on the meta device: tensors are assigned, not copied. The head
-    of `state` is left out, since the head of `model` is never used.
+    of `state` is left out, since the head of `model` is never used. `pre_logits` are
+    the names of what older backbone files lack, for the message.
     """
     head = tuple(head)
     expected = {
@@ -191,6 +196,13 @@ def load_strictly(
     optional = {name for name in expected if name.endswith("num_batches_tracked")}
     missing = sorted(expected.keys() - given.keys() - optional)
     unexpected = sorted(given.keys() - expected.keys())
+    if missing and not unexpected and set(missing) <= set(pre_logits):
+        raise WeightsError(
+            f"{source} lacks {_listed(missing)} of {type(model).__name__}: layers between its "
+            "pooling and its last linear layer, which are part of a row. Files that "
+            "save_backbone wrote before they were lack them: fit again and save with this "
+            "version, or use weights of the whole network"
+        )
     if missing or unexpected:
         raise WeightsError(
             f"{source} does not fit {type(model).__name__}: missing {_listed(missing)}; "

@@ -119,8 +119,8 @@ class ExtractionPlan:
     def pool(self, activations: np.ndarray, n_stages: int) -> np.ndarray:
         """Return the rows (n, width) of activations after `n_stages` stages."""
         with torch.inference_mode():
-            module = self.backbone.pool(self.fitted.pooling, n_stages).eval()
-            return module(torch.from_numpy(activations)).numpy()
+            pool = self.backbone.pool(self.fitted.pooling, n_stages)
+            return pool(torch.from_numpy(activations)).numpy()
 
 
 def library_versions() -> dict[str, str]:
@@ -239,10 +239,8 @@ class _Chain(nn.Module):
                 for depth in depths
             }
         )
-        # without a walk through the stages, which are shared and in evaluation mode already
-        self.training = False
-        for pool in self.pools.values():
-            pool.eval()
+        # all others are shared, and in evaluation mode already
+        self.training = self.stages.training = self.pools.training = False
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         x = images if self.normalise is None else self.normalise(images)

@@ -88,7 +88,7 @@ def _is_accurate_in_bfloat16(backbone: Backbone, size: int) -> bool:
     while n_stages and not backbone.takes(size, n_stages, pooling):
         n_stages -= 1
     stages = folded_stages(backbone, n_stages, size)  # as it will run
-    pool = backbone.pool(pooling, n_stages).eval()
+    pool = backbone.pool(pooling, n_stages)
     network = nn.Sequential(backbone.normalise(), *stages, pool)
     exact = network(images)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,6 +1,8 @@
-"""Image sizes that a network takes, and those it does not."""
+"""A network in parts: what is frozen, what trains, and the image sizes that it takes."""
 
 import pytest
+import torch
+from torch import nn
 
 from sktransfer.backbones._registry import load_backbone
 
@@ -48,3 +50,115 @@ def test_a_flattened_row_has_the_width_of_its_image_size():
     backbone = load_backbone("vgg11_bn", None, None)
     assert backbone.width(5, "flatten", backbone.spec.input.at(64)) == 512 * 2 * 2
     assert backbone.width(0, "flatten", backbone.spec.input.at(10)) == 3 * 10 * 10
+
+
+class Broken(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("expected scalar type Half but found Float")
+
+
+def test_a_network_that_fails_at_its_own_size_says_why_and_does_not_advise_that_size():
+    backbone = load_backbone("mini").fresh()
+    backbone.stages["stage2"] = Broken()
+    for size in (64, 32):
+        with pytest.raises(ValueError, match=f"image_size={size} does not fit") as caught:
+            backbone.width(5, "avg", backbone.spec.input.at(size))
+        message = str(caught.value)
+        assert "use image_size" not in message
+        assert "expected scalar type Half but found Float" in message
+        assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_a_refused_size_has_the_error_of_the_network_as_its_cause():
+    backbone = load_backbone("squeezenet1_1", None, None)
+    with pytest.raises(ValueError, match="takes 17 pixels or more") as caught:
+        backbone.width(len(backbone.stages), "avg", backbone.spec.input.at(16))
+    assert str(caught.value.__cause__) in str(caught.value)
+
+
+def test_the_frozen_part_is_made_without_a_change_of_a_shared_module(monkeypatch):
+    backbone = load_backbone("mini")
+    shared = {id(module) for module in backbone.model.modules()}
+    shared |= {id(module) for stage in backbone.stages.values() for module in stage.modules()}
+    set_modes = nn.Module.train
+    changed = []
+
+    def train(self, mode=True):
+        changed.append(self)
+        return set_modes(self, mode)
+
+    monkeypatch.setattr(nn.Module, "train", train)
+    for depth, pooling in ((5, "avg"), (2, None), (0, None), (0, "avg")):
+        frozen = backbone.frozen(depth, pooling)
+        assert not any(module.training for module in frozen.modules())
+    assert not shared & {id(module) for module in changed}
+
+
+class Changing(dict):
+    """A dict to which another thread adds while this one looks through it."""
+
+    def _looked_through(self):
+        raise RuntimeError("dictionary changed size during iteration")
+
+    __iter__ = items = keys = values = __reduce_ex__ = _looked_through
+
+
+def test_a_copy_is_made_while_another_thread_finds_a_width(monkeypatch):
+    backbone = load_backbone("mini")
+    monkeypatch.setattr(backbone, "_widths", Changing())
+    copied = backbone.fresh(2)
+    assert copied.width(5, "avg", backbone.spec.input) == 256
+
+
+@pytest.fixture
+def hidden():
+    """Return a network with a hidden layer between its pooling and its last linear layer."""
+    return load_backbone("mobilenet_v3_small", None, None)
+
+
+def test_an_explicit_pooling_leaves_out_what_comes_after_the_pooling(hidden):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    n_stages = len(hidden.stages)
+    with torch.inference_mode():
+        rows = hidden.frozen(n_stages, "avg")(images)
+        maps = hidden.frozen(n_stages, None)(images)
+    torch.testing.assert_close(rows, maps.mean((2, 3)))
+
+
+def test_before_the_last_stage_auto_is_the_pooling_alone(hidden):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        for depth in range(len(hidden.stages)):
+            rows = hidden.frozen(depth, hidden.pooling("auto"))(images)
+            assert torch.equal(rows, hidden.frozen(depth, "avg")(images))
+
+
+def test_a_row_of_a_bfloat16_activation_is_pooled_in_float32(hidden):
+    n_stages = len(hidden.stages)
+    maps = torch.rand(2, 576, 3, 3).bfloat16()
+    pool = hidden.pool("head", n_stages)
+    with torch.inference_mode():
+        assert torch.equal(pool(maps), pool(maps.float()))
+
+
+def test_the_rest_ends_with_what_comes_after_the_pooling(hidden):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    n_stages = len(hidden.stages)
+    with torch.inference_mode():
+        rows = hidden.frozen(n_stages, "head")(images)
+        for depth in range(n_stages + 1):
+            activation = hidden.frozen(depth, None)(images)
+            again = hidden.rest(depth, "head")(activation)
+            torch.testing.assert_close(again, rows, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_copy_may_train_it_unless_all_stages_are_frozen(hidden):
+    n_stages = len(hidden.stages)
+    before = list(hidden.pre_logits.parameters())
+    for n_frozen in range(n_stages + 1):
+        copied = list(hidden.fresh(n_frozen).pre_logits.parameters())
+        is_frozen = n_frozen == n_stages
+        for one, other in zip(before, copied, strict=True):
+            assert (one is other) == is_frozen
+            assert other.requires_grad == (not is_frozen)
+    assert not any(parameter.requires_grad for parameter in before)

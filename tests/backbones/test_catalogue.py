@@ -30,13 +30,14 @@ def test_the_numbers_of_torchvision_are_those_it_publishes(name):
     info = backbone_info(name)
     meta = models.get_model_weights(name).DEFAULT.meta
     assert info.n_params == meta["num_params"]
-    in_stages = sum(stage.n_params for stage in info.stages)
+    parts = (*info.stages, *([info.pre_logits] if info.pre_logits else []))
+    in_parts = sum(part.n_params for part in parts)
     architecture = _torchvision.architecture(name)
     model = architecture.empty(dict(info.weights[0].params))
     head = architecture.structure(model).head
     of_head = sum(p.numel() for n, p in model.named_parameters() if n.startswith(head))
     if name not in TWO_HEADS:
-        assert in_stages + of_head == info.n_params
+        assert in_parts + of_head == info.n_params
     # one multiplication a parameter, but SqueezeNet's head is a convolution
     if name.startswith("squeezenet"):
         of_head *= math.prod(info.stages[-1].activation[1:])
@@ -44,6 +45,19 @@ def test_the_numbers_of_torchvision_are_those_it_publishes(name):
     assert info.n_macs <= meta["_ops"] * 1e9 * 1.01
     assert info.n_macs + 1.01 * of_head >= meta["_ops"] * 1e9 * 0.97
     assert info.input.size == models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
+
+
+def test_layers_between_pooling_and_last_linear_layer_are_a_line_of_their_own():
+    info = backbone_info("mobilenet_v3_small")
+    assert (info.stages[-1].width, info.pre_logits.width, info.widths[-1]) == (576, 1024, 1024)
+    assert info.pre_logits.activation == (1024,)
+    assert info.pre_logits.n_params == 576 * 1024 + 1024
+    assert info.pre_logits.n_macs == 576 * 1024
+    lines = repr(info).splitlines()
+    (line,) = [line for line in lines if "(pre-logits)" in line]
+    assert line.split() == ["-", "(pre-logits)", "1024", "1024", "591", "k", "590", "k"]
+    assert lines.index(line) > next(i for i, line in enumerate(lines) if " last " in line)
+    assert backbone_info("resnet18").pre_logits is None
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -153,3 +153,34 @@ def test_names_come_in_alphabetical_order():
     names = list_backbones()
     assert names == sorted(names)
     assert {"mini", "resnet18", "vit_b_16"} <= set(names)
+
+
+def test_weights_without_the_layers_after_the_pooling_say_what_to_do(tmp_path):
+    # as save_backbone wrote them while rows left these layers out
+    state = load_backbone("mobilenet_v3_small", None, None).model.state_dict()
+    old = {name: value for name, value in state.items() if not name.startswith("classifier.")}
+    path = str(tmp_path / "old.safetensors")
+    save_file(old, path)
+    with pytest.raises(WeightsError, match="lacks 2 keys") as caught:
+        load_backbone("mobilenet_v3_small", None, path)
+    for part in ("classifier.0.weight", "last linear layer", "save with this version"):
+        assert part in str(caught.value)
+
+
+def test_weights_need_no_last_layer(tmp_path):
+    spec = load_backbone("mobilenet_v3_small", None, None).spec
+    state = load_backbone("mobilenet_v3_small", {"num_classes": 7}, None).model.state_dict()
+    assert not any(name.startswith("classifier.3.") for name in state)
+    path = str(tmp_path / "headless.safetensors")
+    save_file(state, path)
+    assert load_backbone("mobilenet_v3_small", None, path).spec.stages == spec.stages
+
+
+def test_layers_after_the_pooling_are_part_of_the_digest(tmp_path):
+    state = load_backbone("mobilenet_v3_small", None, None).model.state_dict()
+    digests = set()
+    for i in range(2):
+        path = str(tmp_path / f"{i}.safetensors")
+        save_file({**state, "classifier.0.bias": torch.full((1024,), float(i))}, path)
+        digests.add(load_backbone("mobilenet_v3_small", None, path).spec.digest)
+    assert len(digests) == 2

@@ -38,7 +38,7 @@ def ids_of(X, store=None):
 
 
 def test_what_is_in_memory_is_known_by_its_digest_at_once():
-    X = [np.full((4, 4, 3), value, dtype=np.uint8) for value in (1, 2, 1)]
+    X = [np.full((8, 8, 3), value, dtype=np.uint8) for value in (1, 2, 1)]
     ids = ids_of(X)
     assert [ids.digest(i) for i in range(3)] == [image.digest() for image in as_images(X)]
     assert ids.first_of_each().tolist() == [0, 1, 0]
@@ -83,7 +83,7 @@ def test_failures_have_no_id_and_are_each_their_own(paths, cache, later):
 
 def test_many_images_come_in_order(monkeypatch):
     monkeypatch.setattr(_image_ids, "_IMAGES_AT_ONCE", 2)
-    X = [np.full((2, 2, 3), value % 7, dtype=np.uint8) for value in range(25)]
+    X = [np.full((8, 8, 3), value % 7, dtype=np.uint8) for value in range(25)]
     ids = ids_of(X)
     assert ids.first_of_each().tolist() == [i % 7 for i in range(25)]
 

@@ -19,6 +19,7 @@ from ...exceptions import WeightsError, WeightsNotFoundError
 from .._architecture import Architecture, NetworkStructure
 from .._stages import Layout, outside
 from .._trace import trace_stages
+from .._trace_head import trace_pre_logits
 
 PREFIX = "timm:"
 _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
@@ -176,31 +177,32 @@ def _pretrained(
 
 def _structure(model: nn.Module) -> NetworkStructure:
     config = model.pretrained_cfg
-    size = _only_size(model)
-    n_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
-    class_token = bool(getattr(model, "has_class_token", n_prefix_tokens > 0))
+    only_size = _only_size(model)
+    size = only_size or _input(config).size
+    layout = _layout(model)
+    model.eval()
     try:
-        stages, traced_size = trace_stages(
-            model.eval(), "forward_features", size or _input(config).size, n_prefix_tokens
-        )
-        head = outside(model, stages)
+        stages, traced_size = trace_stages(model, "forward_features", size, layout.n_prefix_tokens)
+        is_cut = True
     except ValueError:
         stages, traced_size = {"network": (_Whole,)}, None
+        is_cut = False
+    pre_logits = trace_pre_logits(model, size, layout, channels_first=is_cut)
+    if is_cut:
+        head = outside(model, {**stages, "pre_logits": pre_logits})
+    else:
         classifiers = config.get("classifier") or ()
         classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
         head = tuple(f"{name}." for name in classifiers)
+    return NetworkStructure(stages, head, layout, only_size or traced_size, pre_logits)
+
+
+def _layout(model: nn.Module) -> Layout:
+    n_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
+    class_token = bool(getattr(model, "has_class_token", n_prefix_tokens > 0))
     pooling = getattr(model, "global_pool", "avg")
     own = _POOLINGS.get(pooling, "avg") if isinstance(pooling, str) else "avg"
-    return NetworkStructure(
-        stages=stages,
-        head=head,
-        layout=Layout(
-            n_prefix_tokens=n_prefix_tokens,
-            class_token=class_token,
-            head="avg" if own == "cls" and not class_token else own,
-        ),
-        image_size=size or traced_size,
-    )
+    return Layout(n_prefix_tokens, class_token, "avg" if own == "cls" and not class_token else own)
 
 
 class _Whole(nn.Module):

@@ -64,3 +64,23 @@ class FinalReLU(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x)
+
+
+class FirstToken(nn.Module):
+    """The class token, which ViT's hidden layer reads."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0]
+
+
+class Flatten(nn.Module):
+    """Pooled maps to the row that a hidden layer reads."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)

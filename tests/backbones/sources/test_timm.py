@@ -31,6 +31,38 @@ SMALL = [
 ]
 
 
+# name, backbone_params, image size, pooling: other ways from the last activation to a row
+HEADS = [
+    ("test_resnet", {}, 64, "avg"),
+    ("test_efficientnet", {}, 64, "avg"),
+    ("test_nfnet", {}, 64, "avg"),
+    ("test_maxvit", {"img_size": 64}, 64, "avg"),
+    ("test_vit", {"img_size": 64}, 64, "cls"),
+    ("test_convnext", {}, 64, "head"),  # a norm after the pooling
+    ("test_mambaout", {}, 64, "head"),  # a norm and a hidden layer, channels last
+    ("test_vit2", {"img_size": 64}, 64, "head"),  # an average, then a norm
+    ("test_vit3", {"img_size": 64}, 64, "head"),  # attention
+    ("mobilenetv3_small_050", {}, 64, "head"),  # a hidden layer as a convolution
+    ("edgenext_xx_small", {}, 64, "head"),
+    ("inception_next_atto", {}, 64, "head"),
+    (
+        "deit_tiny_distilled_patch16_224",
+        {"img_size": 64, "depth": 2, "embed_dim": 48},
+        64,
+        "head",  # the mean of two tokens
+    ),
+    ("beit_base_patch16_224", {"img_size": 64, "depth": 4, "embed_dim": 48}, 64, "head"),
+    ("eva02_tiny_patch14_224", {"img_size": 56, "depth": 4}, 56, "head"),
+    (
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 64, "window_size": 2, "embed_dim": 24},
+        64,
+        "avg",
+    ),
+    ("hrnet_w18_small", {}, 64, "avg"),  # not cut
+]
+
+
 class Case:
     def __init__(self, name, params, size):
         self.name, self.params = name, params
@@ -91,11 +123,53 @@ def test_the_frozen_part_and_the_rest_are_the_whole_at_every_depth(case):
 def test_pooled_rows_have_the_width_that_is_announced(case):
     info = backbone_info(f"timm:{case.name}", case.params)
     spec = case.backbone.spec.input.at(64)
+    pooling = case.backbone.pooling("auto")
     with torch.inference_mode():
         for depth in range(case.n_stages + 1):
-            rows = case.backbone.frozen(depth, "avg")(case.images)
+            rows = case.backbone.frozen(depth, pooling)(case.images)
             assert rows.shape == (3, info.widths[depth])
-            assert case.backbone.width(depth, "avg", spec) == info.widths[depth]
+            assert case.backbone.width(depth, pooling, spec) == info.widths[depth]
+
+
+@pytest.mark.parametrize(("name", "params", "size", "pooling"), HEADS, ids=[n for n, *_ in HEADS])
+def test_rows_are_what_timm_gives_without_its_classifier(name, params, size, pooling):
+    backbone = load_backbone(f"timm:{name}", params, None).fresh()
+    assert backbone.pooling("auto") == pooling
+    if backbone.pre_logits is not None:  # a norm that is drawn, not the identity
+        generator = torch.Generator().manual_seed(0)
+        for parameter in backbone.pre_logits.parameters():
+            nn.init.normal_(parameter, generator=generator)
+    state = backbone.model.state_dict()
+    headless = timm.create_model(name, num_classes=0, **params).eval()
+    assert not headless.load_state_dict(state, strict=False).missing_keys
+    whole = timm.create_model(name, **params).eval()
+    assert not whole.load_state_dict(state, strict=False).unexpected_keys
+    images = torch.randint(0, 256, (3, 3, size, size), dtype=torch.uint8)
+    spec = backbone.spec.input
+    normalised = Normalise(spec.mean, spec.std)(images)
+    with torch.inference_mode():
+        rows = backbone.frozen(len(backbone.stages), backbone.pooling("auto"))(images)
+        assert_near(rows, headless(normalised), 1e-4)
+        activation = whole.forward_features(normalised)
+        assert_near(rows, whole.forward_head(activation, pre_logits=True).flatten(1), 1e-4)
+
+
+def test_a_network_without_a_head_is_pooled_plainly(monkeypatch):
+    def forward_head(self, x, pre_logits=False):
+        raise NotImplementedError("an encoder")
+
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_head", forward_head)
+    backbone = load_backbone("timm:test_resnet", {"drop_rate": 0.0}, None)
+    assert backbone.pooling("auto") == "avg"
+
+
+def test_a_head_that_cannot_be_traced_is_an_error(monkeypatch):
+    def forward_head(self, x, pre_logits=False):
+        return x if x.sum() > 0 else -x
+
+    monkeypatch.setattr(timm.models.resnet.ResNet, "forward_head", forward_head)
+    with pytest.raises(ValueError, match=r"ResNet\.forward_head can't be traced"):
+        load_backbone("timm:test_resnet", {"drop_rate": 0.1}, None)
 
 
 def test_a_row_depends_neither_on_its_neighbours_nor_on_the_batch_size(case):
@@ -158,7 +232,8 @@ def test_preprocessing_is_that_of_timms_data_config():
 def test_auto_pooling_is_what_the_head_of_the_model_reads():
     assert load_backbone("timm:test_vit", None, None).pooling("auto") == "cls"
     vit = load_backbone("timm:test_vit3", None, None)  # a register, no class token
-    assert vit.pooling("auto") == "avg"
+    assert vit.pooling("auto") == "head"  # attention
+    assert vit.pool("head", 1).pooling == "avg"
     with pytest.raises(ValueError, match="has none"):
         vit.pooling("cls")
 

@@ -14,6 +14,7 @@ from sktransfer.backbones._catalogue import backbone_info
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.backbones._stages import Normalise, cut_into_stages
 from sktransfer.backbones.sources import _torchvision
+from sktransfer.backbones.sources._torchvision_families import FAMILIES, matches
 
 ALL = models.list_models(module=models)
 
@@ -47,7 +48,7 @@ SMALL = [
 
 
 def _family_of(name):
-    return next(f for f in _torchvision.FAMILIES if _torchvision.matches(f, name))
+    return next(f for f in FAMILIES if matches(f, name))
 
 
 def _others_of_moderate_size():
@@ -61,8 +62,15 @@ def _others_of_moderate_size():
     ]
 
 
-# heads with more layers than pooling and one linear layer
-DEEPER_HEADS = ("alexnet", "convnext", "maxvit", "mobilenet_v3", "squeezenet", "vgg")
+# families with layers between the pooling and the last linear layer, and the width of a row
+PRE_LOGITS = {
+    "alexnet": 4096,
+    "convnext_tiny": 768,
+    "maxvit_t": 512,
+    "mobilenet_v3_large": 1280,
+    "mobilenet_v3_small": 1024,
+    "vgg11_bn": 4096,
+}
 
 
 class Case:
@@ -78,8 +86,20 @@ class Case:
         self.depths = range(len(self.backbone.stages) + 1)
         self.whole = self.backbone.frozen(self.depths[-1], "avg")
         settle_batch_norm(self.whole, torch.cat([self.images, others]))
+        if self.backbone.pre_logits is not None:
+            draw_norms(self.backbone.pre_logits)
         with torch.inference_mode():
             self.rows = self.whole(self.images)
+
+
+def draw_norms(network):
+    """Give layer norms a scale and shift by which a row without them is told."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for norm in network.modules():
+            if isinstance(norm, nn.LayerNorm):
+                norm.weight.uniform_(0.5, 2, generator=generator)
+                norm.bias.uniform_(-1, 1, generator=generator)
 
 
 def settle_batch_norm(network, images):
@@ -128,15 +148,15 @@ def assert_rows_stand_alone(network, images):
 
 def test_every_classifier_of_the_installed_torchvision_has_one_family():
     for name in ALL:
-        families = [f.names for f in _torchvision.FAMILIES if _torchvision.matches(f, name)]
+        families = [f.names for f in FAMILIES if matches(f, name)]
         assert len(families) == 1, name
     assert list(_torchvision.names()) == ALL
     assert len(ALL) >= 80
 
 
 def test_every_family_has_a_small_member_here():
-    for family in _torchvision.FAMILIES:
-        assert any(_torchvision.matches(family, name) for name, *_ in SMALL), family.names
+    for family in FAMILIES:
+        assert any(matches(family, name) for name, *_ in SMALL), family.names
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -145,33 +165,26 @@ def test_every_parameter_of_the_trunk_is_in_one_of_a_few_stages(name):
     model = architecture.empty({}).to("meta")
     structure = architecture.structure(model)
     assert 3 <= len(structure.stages) <= 8
-    stages = cut_into_stages(model, structure.stages)
+    table = {**structure.stages, "pre_logits": structure.pre_logits}
+    stages = cut_into_stages(model, table)
     in_stages = [id(p) for stage in stages.values() for p in stage.parameters()]
     of_trunk = [id(p) for n, p in model.named_parameters() if not n.startswith(structure.head)]
     assert sorted(in_stages) == sorted(of_trunk)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_head_reads_what_the_last_stage_gives(name):
+def test_a_row_has_the_width_that_the_last_linear_layer_reads(name):
     architecture = _torchvision.architecture(name)
     default = next(iter(architecture.offers().values()))
     model = architecture.empty(dict(default.params)).to("meta").eval()
-    structure = architecture.structure(model)
-    fed = []
-    head = model.get_submodule(structure.head[0].removesuffix("."))
-    head.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0].shape[1:]))
-    info = backbone_info(name)
-    model(torch.empty(1, 3, info.input.size, info.input.size, device="meta"))
-    activation, width = info.stages[-1].activation, info.widths[-1]
-    # one row for a linear layer, the maps for a head with layers of its own, or maps
-    # pooled to a fixed grid and flattened: 6 x 6 of AlexNet, 7 x 7 of VGG
-    assert tuple(fed[0]) in (
-        (width,),
-        activation,
-        (width, 1, 1),
-        (width * 36,),
-        (width * 49,),
-    )
+    head = model.get_submodule(architecture.structure(model).head[0].removesuffix("."))
+    last = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    width = backbone_info(name).widths[-1]
+    if name.startswith("squeezenet"):  # a convolution, then the pooling
+        assert not last
+        assert head[1].in_channels == width
+    else:
+        assert [module.in_features for module in last] == [width]
 
 
 def test_the_frozen_part_and_the_rest_are_the_whole_at_every_depth(case):
@@ -198,11 +211,12 @@ def test_the_rest_takes_activations_from_contiguous_memory(case):
 def test_pooled_rows_have_the_width_that_is_announced(case):
     spec = case.backbone.spec.input.at(case.images.shape[-1])
     widths = backbone_info(case.name, case.params).widths
+    pooling = case.backbone.pooling("auto")
     with torch.inference_mode():
         for depth in case.depths:
-            rows = case.backbone.frozen(depth, "avg")(case.images)
+            rows = case.backbone.frozen(depth, pooling)(case.images)
             assert rows.shape == (3, widths[depth])
-            assert case.backbone.width(depth, "avg", spec) == widths[depth]
+            assert case.backbone.width(depth, pooling, spec) == widths[depth]
 
 
 def test_a_row_depends_neither_on_its_neighbours_nor_on_the_batch_size(case):
@@ -269,24 +283,41 @@ def test_frozen_parts_do_not_change_while_the_rest_trains(case):
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization:FutureWarning")
 def test_rows_are_what_torchvision_feeds_its_last_linear_layer(case):
-    if case.name.startswith(DEEPER_HEADS):
-        head = models.get_model(case.name, weights=None, **case.params)
-        linear = [m for m in head.modules() if isinstance(m, nn.Linear)]
-        # ConvNeXt's one linear layer comes after a norm of the pooled row
-        assert len(linear) != 1 or case.name.startswith("convnext")
-        return
     params = {**_torchvision.architecture(case.name).params, **case.params}
     theirs = models.get_model(case.name, weights=None, **params).eval()
     loaded = theirs.load_state_dict(case.backbone.model.state_dict(), strict=False)
-    structure = case.backbone.structure
     assert not loaded.unexpected_keys
-    assert all(key.startswith(structure.head) for key in loaded.missing_keys)
+    assert all(key.startswith(case.backbone.structure.head) for key in loaded.missing_keys)
     fed = []
-    last = [module for module in theirs.modules() if isinstance(module, nn.Linear)][-1]
+    linear = [module for module in theirs.modules() if isinstance(module, nn.Linear)]
+    # SqueezeNet's classifier is a convolution, and a row is the average of what it reads
+    last = linear[-1] if linear else theirs.classifier[1]
     last.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0]))
     spec = case.backbone.spec.input
-    normalised = Normalise(spec.mean, spec.std)(case.images)
     with torch.inference_mode():
-        theirs(normalised)
-        ours = case.backbone.frozen(len(case.backbone.stages), case.backbone.pooling("auto"))
-        assert_near(ours(case.images), fed[0], 1e-4)
+        theirs(Normalise(spec.mean, spec.std)(case.images))
+        ours = case.backbone.frozen(case.depths[-1], case.backbone.pooling("auto"))
+        expected = fed[0] if linear else fed[0].mean((2, 3))
+        assert_near(ours(case.images), expected, 1e-4)
+
+
+def test_networks_with_layers_after_their_pooling_are_these(case):
+    pooling = case.backbone.pooling("auto")
+    assert (pooling == "head") == (case.name in PRE_LOGITS)
+    if pooling == "head":
+        rows = case.backbone.frozen(case.depths[-1], "head")(case.images)
+        assert rows.shape == (3, PRE_LOGITS[case.name])
+
+
+@pytest.mark.parametrize("representation_size", [None, 24])
+def test_a_hidden_layer_of_vit_is_part_of_a_row(representation_size):
+    params = {"image_size": 64, "representation_size": representation_size}
+    backbone = load_backbone("vit_b_32", params, None)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        tokens = backbone.frozen(5, None)(images)
+        rows = backbone.frozen(5, backbone.pooling("auto"))(images)
+        expected = tokens[:, 0]
+        if representation_size:
+            expected = backbone.model.heads.pre_logits(expected).tanh()
+    torch.testing.assert_close(rows, expected)
