@@ -19,7 +19,8 @@ from torch import nn
 
 # Named, not described: their versions are their own.
 _LIBRARIES = {"torch", "numpy", "builtins", *sys.stdlib_module_names} - {"__main__"}
-_OF_EVERY_MODULE = {*vars(nn.Module()), "training"}
+# what torch itself gives to every module
+OF_MODULES = {*vars(nn.Module()), "training"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _N_EXACT = 64  # values of a tensor
 
@@ -105,9 +106,7 @@ class _Reader:
         cls = type(module)
         if isinstance(module, torch.jit.ScriptModule) or not _is_python(cls.forward):
             raise UnreadableCodeError(f"{cls.__qualname__} is no Python code")
-        attributes = {
-            name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE
-        }
+        attributes = {name: value for name, value in vars(module).items() if name not in OF_MODULES}
         tensors = {
             name: None if value is None else [str(value.dtype), list(value.shape)]
             for name, value in (*module._parameters.items(), *module._buffers.items())
@@ -185,10 +184,10 @@ class _Reader:
     def _function(self, function: types.FunctionType) -> list:
         if _is_library(function.__module__):
             return ["function", function.__module__, function.__qualname__]
-        used = []
-        for name in sorted(_names(function.__code__)):
-            if name in function.__globals__:
-                used.append([name, self._global(function, function.__globals__[name])])
+        used = [
+            [name, self._global(function, function.__globals__[name])]
+            for name in sorted(_names(function.__code__) & function.__globals__.keys())
+        ]
         cells = [self._cell(cell) for cell in function.__closure__ or ()]
         defaults = [function.__defaults__, function.__kwdefaults__]
         return [

@@ -6,11 +6,12 @@ computed. What runs is what is read: attributes, default arguments, helper funct
 settings of the process show in the calls, and comments, files and addresses do not.
 """
 
+import copy
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,22 +19,23 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from ._bytecode import describe_code, describe_constant, describe_module, plain
+from ._bytecode import OF_MODULES, describe_code, describe_constant, describe_module, plain
 
 _DIGEST_BYTES = 8  # a stage
 # They make numbers of values, on which a network may decide what it computes.
-_READ_VALUES = frozenset(
-    "item tolist numpy __array__ __bool__ __int__ __float__ __index__ __complex__ __contains__ "
-    "is_nonzero equal allclose".split()
-)
-_COMPUTE_NOTHING = frozenset(
-    "shape dim size stride numel ndim dtype device is_cuda is_meta is_sparse is_quantized "
-    "requires_grad is_floating_point is_contiguous __len__ nelement layout _assert".split()
-)
+_READ_VALUES = {
+    *("item", "tolist", "numpy", "is_nonzero", "equal", "allclose", "__array__", "__contains__"),
+    *("__bool__", "__int__", "__float__", "__index__", "__complex__"),
+}
+_COMPUTE_NOTHING = {
+    *("shape", "size", "dim", "ndim", "stride", "numel", "nelement", "__len__", "layout"),
+    *("dtype", "device", "requires_grad", "is_floating_point", "is_contiguous", "is_cuda"),
+    *("is_meta", "is_sparse", "is_quantized", "_assert"),
+}
 _RESHAPE = ("view", "reshape")
 
 
-class _Untraceable(Exception):  # noqa: N818 (never leaves this module)
+class _Untraceable(Exception):
     """A stage does what a trace does not show."""
 
 
@@ -82,6 +84,31 @@ def code_digest(
     return ",".join(digests)
 
 
+@contextmanager
+def left_as_it_is(*modules: nn.Module) -> Iterator[None]:
+    """Undo what a ``with`` block sets in modules, such as a cache of a table of positions.
+
+    A forward pass fills such a cache, and the next one calls other operations.
+    """
+    held = [vars(part) for part in {part for module in modules for part in module.modules()}]
+    before = [attributes.copy() for attributes in held]
+    containers = [
+        (value, copy.copy(value))
+        for attributes in held
+        for name, value in attributes.items()
+        if isinstance(value, (dict, list, set)) and (name == "_buffers" or name not in OF_MODULES)
+    ]
+    try:
+        yield
+    finally:
+        for attributes, values in zip(held, before, strict=True):
+            attributes.clear()
+            attributes.update(values)
+        for container, values in containers:
+            container.clear()
+            (container.extend if isinstance(container, list) else container.update)(values)
+
+
 def first_difference(one: str, other: str, stages: Iterable[str]) -> str:
     """Say which part of two different digests of the same stages differs first."""
     names = [f"the code of stage {name!r}" for name in stages]
@@ -105,7 +132,8 @@ def _trace(model: nn.Module, stages: Mapping[str, nn.Module], size: int) -> list
     images = mode.from_tensor(_images(model, 2, size))
     found: list[list | None] = []
     try:
-        found.extend(_traced_stages(model, stages, images, mode))
+        with left_as_it_is(model, *stages.values()):
+            found.extend(_traced_stages(model, stages, images, mode))
     except Exception:  # a network fails in ways of its own: its code is read instead
         found += [None] * (len(stages) - len(found))
     return found
@@ -115,8 +143,10 @@ def _trace_at_no_cost(
     model: nn.Module, stages: Mapping[str, nn.Module], size: int
 ) -> list[list] | None:
     """Return the operations of all stages for a batch of none; None where one does not take it."""
+    images = _images(model, 0, size)
     try:
-        return list(_traced_stages(model, stages, _images(model, 0, size), nullcontext()))
+        with left_as_it_is(model, *stages.values()):
+            return list(_traced_stages(model, stages, images, nullcontext()))
     except Exception:  # of whatever kind a network raises
         return None
 
