@@ -5,6 +5,7 @@ imported, and rows are computed by what was imported; comments, formatting and t
 the file are in no compiled code.
 """
 
+import builtins
 import functools
 import hashlib
 import sys
@@ -164,14 +165,16 @@ class _Reader:
             return ["module", value.__name__ if _is_library(value.__name__) else None]
         if isinstance(value, nn.Module):
             return [[name, self.value(type(part))] for name, part in value.named_modules()]
-        attributes = {} if _is_library(type(value).__module__) else getattr(value, "__dict__", {})
-        return ["object", self.value(type(value)), self.value(attributes)]
+        cls = type(value)
+        hidden = _is_library(cls.__module__) and not _is_from_exec(cls)
+        attributes = {} if hidden else getattr(value, "__dict__", {})
+        return ["object", self.value(cls), self.value(attributes)]
 
     def _key(self, key: Any) -> Any:
         return self.value(key) if not isinstance(key, str) else key
 
     def _class(self, cls: type) -> list:
-        if _is_library(cls.__module__):
+        if _is_library(cls.__module__) and not _is_from_exec(cls):
             return ["class", cls.__module__, cls.__qualname__]
         members = [
             [name, self.value(member)]
@@ -182,7 +185,7 @@ class _Reader:
         return ["class", cls.__qualname__, bases, members]
 
     def _function(self, function: types.FunctionType) -> list:
-        if _is_library(function.__module__):
+        if _is_library(function.__module__) and not _is_from_exec(function):
             return ["function", function.__module__, function.__qualname__]
         used = [
             [name, self._global(function, function.__globals__[name])]
@@ -236,6 +239,11 @@ def _inner(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def _is_library(module: str | None) -> bool:
     return (module or "").partition(".")[0] in _LIBRARIES
+
+
+def _is_from_exec(code: Any) -> bool:
+    """Tell what `exec` made without a name of a module, which Python says is a builtin."""
+    return code.__module__ == "builtins" and not hasattr(builtins, code.__qualname__)
 
 
 def _is_python(forward: Any) -> bool:

@@ -19,7 +19,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
-from ._bytecode import OF_MODULES, describe_code, describe_constant, describe_module, plain
+from ._bytecode import (
+    OF_MODULES,
+    UnreadableCodeError,
+    describe_code,
+    describe_constant,
+    describe_module,
+    plain,
+)
 
 _DIGEST_BYTES = 8  # a stage
 # They make numbers of values, on which a network may decide what it computes.
@@ -70,15 +77,22 @@ def code_digest(
     Raises
     ------
     UnreadableCodeError
-        When a stage can't be traced, and is no Python code.
+        When a stage can't be traced and is no Python code, and there is no version.
     """
     traces = [_trace(model, stages, size)]
     if other_sizes:
         traces.append(_trace_at_no_cost(model, stages, size + 32) or [[]] * len(stages))
     digests = []
     for stage, *operations in zip(stages.values(), *traces, strict=True):
-        traced = operations[0] is not None
-        digests.append(_digest(operations if traced else ["code", describe_module(stage)]))
+        if operations[0] is not None:
+            digests.append(_digest(operations))
+            continue
+        try:
+            digests.append(_digest(["code", describe_module(stage)]))
+        except UnreadableCodeError:
+            if version is None:
+                raise
+            digests.append(_digest("the version says it"))
     if version is not None:
         digests.append(_digest(["version", str(version)]))
     return ",".join(digests)
@@ -217,7 +231,7 @@ class _Recorder(TorchFunctionMode):
     def finished(self, x: Any) -> list:
         """Return the operations of a stage that returned `x`."""
         result = self._plain(x)
-        if self._failed or self._unknown:
+        if self._failed or self._unknown or not isinstance(x, torch.Tensor):
             raise _Untraceable
         return [self._operations, result]
 
