@@ -181,14 +181,19 @@ def _traced_stages(
     for name, value in model.state_dict(keep_vars=True).items():
         names.setdefault(id(value), name)  # the first of shared weights
     for stage in stages.values():
-        recorder = _Recorder(names, _constants(stage), x)
+        constants = {id(value): value for value in _tensors_held(stage)}
+        for known in constants.keys() & names.keys():
+            del constants[known]
+        # described here, where tensors have values
+        described = {key: describe_constant(value) for key, value in constants.items()}
+        recorder = _Recorder(names, described, x)
         with torch.no_grad(), mode, recorder:
             x = stage(x)
         yield recorder.finished(x)
 
 
-def _constants(stage: nn.Module) -> list[torch.Tensor]:
-    """Return the tensors that modules hold outside of their state dict."""
+def _tensors_held(stage: nn.Module) -> list[torch.Tensor]:
+    """Return the buffers and all other tensors that modules hold and do not train."""
     found: list[torch.Tensor] = []
     waiting: list[Any] = []
     for module in stage.modules():
@@ -211,16 +216,16 @@ class _Recorder(TorchFunctionMode):
     ----------
     names : dict of int to str
         The names of weights, by their ids.
-    constants : list of torch.Tensor
-        Other tensors that the stage holds.
+    constants : dict of int to list
+        Descriptions of the other tensors that the stage holds, by their ids.
     x : torch.Tensor
         What it is given.
     """
 
-    def __init__(self, names: Mapping[int, str], constants: list[torch.Tensor], x: torch.Tensor):
+    def __init__(self, names: Mapping[int, str], constants: Mapping[int, list], x: torch.Tensor):
         super().__init__()
         self._names = names
-        self._constants = {id(value): value for value in constants}
+        self._constants = constants
         self._operations: list = []
         self._numbers: dict[int, int] = {}
         self._alive: list[torch.Tensor] = []  # an id must not be given twice
@@ -260,7 +265,11 @@ class _Recorder(TorchFunctionMode):
             self._fail()
         for value in made:
             self._number(value)
-        self._operations.append([name, described, [self._numbers[id(value)] for value in made]])
+        operation = [name, described, [self._numbers[id(value)] for value in made]]
+        device = given[0].device.type if given else "cpu"
+        if torch.is_autocast_enabled(device):  # it changes digits, and is no call of torch
+            operation.append(str(torch.get_autocast_dtype(device)))
+        self._operations.append(operation)
         return result
 
     def _fail(self) -> None:
@@ -281,7 +290,7 @@ class _Recorder(TorchFunctionMode):
             if id(value) in self._names:
                 return ["weights", self._names[id(value)]]
             if id(value) in self._constants:
-                return describe_constant(value)
+                return self._constants[id(value)]
             self._unknown = True  # made by something that did not call torch's functions
             return None
         if isinstance(value, (tuple, list)):

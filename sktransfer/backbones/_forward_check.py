@@ -145,37 +145,39 @@ class _Watch:
             self.found = f"forward calls {called} where the stages call {call}"
         elif extra := _extra_arguments(module, args, kwargs):
             self.found = f"forward calls {call} with more than an activation: {extra}"
-        elif difference := _difference(self._passed, args[0]):
-            before = f"the output of {self._calls[self._next - 1]}" if self._next else "the image"
-            self.found = (
-                f"between {before.removeprefix('the output of ')} and {call} forward does "
-                f"something that no stage does: the input of {call.step!r} differs from "
-                f"{before if not self._next else 'the output of ' + repr(self._last.step)} by "
-                f"{difference}"
-            )
+        else:
+            difference = _difference(self._passed, [*args, *kwargs.values(), None][0])
+            before = self._calls[self._next - 1] if self._next else None
+            if difference:
+                self.found = (
+                    f"between {before or 'the image'} and {call} forward does something that no "
+                    f"stage does: the input of {call.step!r} differs from "
+                    f"{f'the output of {before.step!r}' if before else 'the image'} by {difference}"
+                )
 
     def _after(self, module: nn.Module, args: tuple, output: Any) -> None:
         self._inside -= 1
-        if self._inside or self.found or self.is_complete:
+        failed = output is None  # an error is on its way
+        if self._inside or self.found or self.is_complete or failed:
             return
         self._next += 1
         self._passed = output.clone() if isinstance(output, torch.Tensor) else output
 
-    @property
-    def _last(self) -> _Call:
-        return self._calls[self._next - 1]
-
 
 def _extra_arguments(module: nn.Module, args: tuple, kwargs: dict) -> str:
-    """Return the arguments after the first that are not their defaults."""
-    bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    parameters = inspect.signature(module.forward).parameters
-    extra = {
-        name: value
-        for name, value in list(bound.items())[1:]
-        if value is not parameters[name].default and value not in ((), {})
-    }
-    return ", ".join(extra) if args else "no positional argument"
+    """Return the names of the arguments after the first that are not their defaults."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    names = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
+    names += [f"argument {n + 1}" for n in range(len(names), len(args))]
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    given = list({**dict(zip(names, args, strict=False)), **kwargs}.items())
+    return ", ".join(name for name, value in given[1:] if not _same(value, defaults.get(name)))
+
+
+def _same(value: Any, default: Any) -> bool:
+    if isinstance(value, (bool, int, float, str)):
+        return type(value) is type(default) and value == default
+    return value is default
 
 
 def _difference(passed: Any, given: Any) -> str:

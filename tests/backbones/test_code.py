@@ -188,7 +188,7 @@ class _Windows(nn.Module):
     def __init__(self, factor):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.factor = factor
+        self.factor = torch.full((4, 1, 1), float(factor))
 
     def forward(self, x):
         x = torch.unflatten(self.conv(x), 0, (len(x), -1))
@@ -245,6 +245,17 @@ class _Applying(nn.Module):
 
 def test_what_an_autograd_function_computes_is_code():
     one, two = _Applying(2.0).eval(), _Applying(3.0).eval()
+    assert code(one, stages={"a": one}) != code(two, stages={"a": two})
+
+
+class _Autocast(_Applying):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.factor > 2):
+            return self.conv(x)
+
+
+def test_autocast_in_a_forward_is_code():
+    one, two = _Autocast(2.0).eval(), _Autocast(3.0).eval()
     assert code(one, stages={"a": one}) != code(two, stages={"a": two})
 
 

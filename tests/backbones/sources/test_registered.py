@@ -326,6 +326,32 @@ def test_a_forward_that_fails_for_the_input_s_size_says_so():
         registered_own(forward)
 
 
+def test_a_last_submodule_that_fails_is_no_head():
+    def forward(self, x):
+        return self.b(self.a(x)[:, :2])
+
+    with pytest.raises(ValueError, match="between 'a' of stage 'one' and 'b' of stage 'two'"):
+        registered_own(forward)
+
+
+class Failing(nn.Module):
+    def forward(self, x):
+        raise RuntimeError("no such operation")
+
+
+def test_a_submodule_of_a_stage_that_fails_says_so():
+    def build():
+        network = own(lambda self, x: self.b(self.a(x)))()
+        network.b = Failing()
+        return network
+
+    register_backbone("failing", build, {"one": ("a",), "two": ("b",)}, INPUT)
+    with pytest.raises(
+        ValueError, match=r"forward of backbone='failing' fails .*no such operation"
+    ):
+        load_backbone("failing")
+
+
 def test_weights_from_a_file_are_compared_as_well(tmp_path):
     path = str(tmp_path / "own.pth")
     torch.save(Own().state_dict(), path)
