@@ -314,6 +314,63 @@ def test_a_trained_registered_backbone_must_be_registered_before_it_is_loaded(sh
     np.testing.assert_allclose(pickle.loads(saved).predict_proba(X), expected, atol=1e-6)
 
 
+def registered_again(make, stages):
+    """Register another network by the same name, as a process with other code would."""
+    _registered.registered.clear()
+    _registry._kept.clear()
+    numbers = {"size": 32, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    register_backbone("own network", make, stages, numbers)
+
+
+def with_another_activation(width=8):
+    network = own_network(width)
+    network[1] = nn.LeakyReLU()
+    return network
+
+
+CHANGES = {
+    "the stage 'first' computes otherwise": (
+        with_another_activation,
+        {"first": ("0", "1"), "second": ("2",)},
+        "computes other than it did .*the code of stage 'first' has changed",
+    ),
+    "the activation has moved to 'second'": (
+        own_network,
+        {"first": ("0",), "second": ("1", "2")},
+        "computes other than it did .*the code of stage 'first' has changed",
+    ),
+    "the stages have other names": (
+        own_network,
+        {"a": ("0", "1"), "b": ("2",)},
+        "was cut into the stages first, second, and here it is cut into a, b",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_transformer_is_not_loaded_over_a_network_of_other_code(change, shapes):
+    X, _ = shapes
+    make, stages, message = CHANGES[change]
+    register_own()
+    saved = pickle.dumps(PretrainedFeatureTransformer("own network", feature_cache=None).fit(X[:2]))
+    registered_again(make, stages)
+    loaded = pickle.loads(saved)
+    with pytest.raises(WeightsError, match=message):
+        loaded.transform(X[:2])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_trained_network_is_not_loaded_over_other_code(change, shapes):
+    X, y = shapes
+    make, stages, message = CHANGES[change]
+    register_own()
+    fitted = FineTunedClassifier(**{**FAST, "backbone": "own network"}, freeze_depth=-1).fit(X, y)
+    saved = pickle.dumps(fitted)
+    registered_again(make, stages)
+    with pytest.raises(WeightsError, match=message):
+        pickle.loads(saved)
+
+
 def test_a_head_that_is_made_otherwise_than_it_was_is_named(shapes):
     X, y = shapes
     state = FineTunedClassifier(**FAST, head=small_head).fit(X, y).__getstate__()

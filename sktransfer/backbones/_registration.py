@@ -10,7 +10,7 @@ from .sources import _registered, find_architecture
 from .sources._registered import Registration
 
 
-def register_backbone(name, builder, stages, input, *, class_token=False):
+def register_backbone(name, builder, stages, input, *, class_token=False, version=None):
     """Make a network of your own a backbone, under a name.
 
     Parameters
@@ -34,16 +34,33 @@ def register_backbone(name, builder, stages, input, *, class_token=False):
         (default: "bilinear").
     class_token : bool, default=False
         Whether the first token is a class token.
+    version : str or int, optional
+        Changes what is stored and what a pickle expects, for what nothing else shows:
+        a compiled extension, a file that the network reads in its forward. Give another
+        one whenever that changes.
 
     Notes
     -----
+    The network is loaded at its first use. Its stages are then compared with its own
+    ``forward``, on drawn images: from the image to the last stage, ``forward`` must call
+    the submodules of the stages, in their order, each with what the one before it
+    returned. Anything between two of them, such as ``torch.relu``, is an error that
+    names them. What follows the last stage is the head, and may be anything. A network
+    without a ``forward`` of its own can't be compared.
+
+    A stored row is found by the weights and by the code of the stages: the operations
+    that a forward pass calls, with their constants. Where the operations can't be
+    traced, because they depend on values, it is the compiled code of the network's
+    classes and of the functions that they call. A changed activation function, constant
+    or helper function is another backbone; comments and the names of files are not.
+
     The name is known in this process. A worker process of joblib, or a process that
     unpickles a fitted estimator, has to register it too: put the call into a module
     that both import, and the builder into a module as well, because a function of a
     notebook or a lambda can't be pickled.
 
-    A module that code of your ``forward`` replaces, such as ``x + self.positions``,
-    is best written as a submodule: a stage calls submodules, nothing else.
+    What your ``forward`` does by code of its own, such as ``x + self.positions``, is to
+    be written as a submodule: a stage calls submodules, nothing else.
 
     Examples
     --------
@@ -60,7 +77,11 @@ def register_backbone(name, builder, stages, input, *, class_token=False):
     (3, 8, 16)
     """
     registration = Registration(
-        _checked_builder(builder), _checked_stages(stages), _checked_input(input), bool(class_token)
+        _checked_builder(builder),
+        _checked_stages(stages),
+        _checked_input(input),
+        bool(class_token),
+        _checked_version(version),
     )
     _check_name(name)
     if name in _registered.registered:
@@ -107,3 +128,12 @@ def _checked_input(values: Any) -> InputSpec:
     if missing:
         raise ValueError(f"input lacks {', '.join(missing)}")
     return InputSpec.from_mapping({"resize": values["size"], "interpolation": "bilinear", **values})
+
+
+def _checked_version(version: Any) -> str | int | None:
+    if version is not None and (isinstance(version, bool) or not isinstance(version, (str, int))):
+        raise TypeError(
+            f"version must be a str, an int or None, got {version!r}; give another one whenever "
+            "the network changes in a way that its Python code does not show"
+        )
+    return version

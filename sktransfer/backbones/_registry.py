@@ -3,9 +3,11 @@
 import os
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from .._locking import ForkSafeLock
@@ -13,6 +15,9 @@ from .._spec import BackboneSpec, InputSpec
 from ..exceptions import WeightsError, WeightsNotFoundError
 from ._architecture import Architecture
 from ._backbone import Backbone
+from ._bytecode import UnreadableCodeError
+from ._code import code_digest, first_difference
+from ._forward_check import check_forward
 from ._weights import (
     digest_of,
     load_strictly,
@@ -21,8 +26,9 @@ from ._weights import (
     read_tensors,
     tensors_of,
 )
-from .sources import find_architecture, named_architecture
+from .sources import _registered, find_architecture, named_architecture
 
+_REMEDY = "load it with the code and the versions that it was saved with, or fit again"
 _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 # Networks in use, ready to be cut. Two, so that a union of two backbones or a
@@ -64,7 +70,16 @@ def load_backbone(
 
 
 def reload_backbone(spec: BackboneSpec) -> Backbone:
-    """Return the backbone of a fitted estimator; an error if its weights have changed."""
+    """Return the backbone of a fitted estimator.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        When there is no such backbone here, or its weights are not to be had.
+    WeightsError
+        When its weights, its stages, or what a stage computes have changed since; the
+        message names which.
+    """
     _fitted_architecture(spec)
     try:
         backbone = load_backbone(spec.name, dict(spec.params), spec.weights)
@@ -73,12 +88,14 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
             f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
             f"are not to be had here: {error}"
         ) from error
+    _check_stages(_title(spec), spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:
         cause = "; this version of torch draws others" if spec.weights is None else ""
         raise WeightsError(
             f"the weights of {_title(spec)} are not those that this estimator was fitted "
             f"with{cause}; restore them, or fit again"
         )
+    _check_code(_title(spec), spec, backbone.spec.code)
     return backbone
 
 
@@ -92,14 +109,47 @@ def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Ba
     title = f"the network of this estimator, {_title(spec)}"
     model = _with_state(architecture, dict(spec.params), tensors_of(arrays), title)
     structure = architecture.structure(model)
-    if tuple(structure.stages) != spec.stages:
-        raise WeightsError(
-            f"{title} was cut into the stages {', '.join(spec.stages)}, and this version has "
-            f"{', '.join(structure.stages)}; load it with the versions that it was saved with, or "
-            "fit again"
-        )
+    _check_stages(title, spec, tuple(structure.stages))
     _drop_head(model, structure.head)
-    return Backbone(spec, model, structure, architecture.size_param)
+    backbone = Backbone(spec, model, structure, architecture.size_param)
+    _check_code(title, spec, _code(backbone))
+    return backbone
+
+
+def _check_stages(title: str, spec: BackboneSpec, stages: tuple[str, ...]) -> None:
+    if stages != spec.stages:
+        raise WeightsError(
+            f"{title} was cut into the stages {', '.join(spec.stages)}, and here it is cut into "
+            f"{', '.join(stages)}; {_REMEDY}"
+        )
+
+
+def _check_code(title: str, spec: BackboneSpec, code: str) -> None:
+    # an estimator of an earlier version was saved without
+    if getattr(spec, "code", "") not in ("", code):
+        raise WeightsError(
+            f"{title} computes other than it did when this estimator was fitted: "
+            f"{first_difference(spec.code, code, spec.stages)} has changed; {_REMEDY}"
+        )
+
+
+def _code(backbone: Backbone) -> str:
+    """Return the digest of what a backbone computes; it is no other thread's yet."""
+    registration = _registered.registered.get(backbone.spec.architecture)
+    try:
+        return code_digest(
+            backbone.model,
+            backbone.stages,
+            backbone.spec.input.size,
+            other_sizes=backbone.structure.image_size is None,
+            version=registration.version if registration else None,
+        )
+    except UnreadableCodeError as error:
+        raise ValueError(
+            f"what backbone={backbone.spec.name!r} computes can't be read, and a stored row could "
+            f"not be told from one of other code: {error}. Give register_backbone(version=...), "
+            "and another version whenever the network changes"
+        ) from error
 
 
 def _fitted_architecture(spec: BackboneSpec) -> Architecture:
@@ -153,6 +203,9 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         input_spec = InputSpec.from_mapping(metadata["input"])
 
     structure = architecture.structure(model)
+    input_spec = (input_spec or architecture.input()).at(structure.image_size)
+    if architecture.source == "registered":
+        check_forward(name, model.eval(), structure.stages, input_spec.size)
     digest = _digest(architecture.name, params, model, structure.head)
     _drop_head(model, structure.head)
     spec = BackboneSpec(
@@ -161,12 +214,27 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         params=tuple(sorted(params.items())),
         weights=weights,
         digest=digest,
-        input=(input_spec or architecture.input()).at(structure.image_size),
+        input=input_spec,
         stages=tuple(structure.stages),
         source=source,
         licence=licence,
     )
-    return Backbone(spec, model, structure, architecture.size_param)
+    backbone = Backbone(spec, model, structure, architecture.size_param)
+    backbone.spec = replace(spec, code=_code(backbone))
+    _store_channels_last(backbone)
+    return backbone
+
+
+def _store_channels_last(backbone: Backbone) -> None:
+    """Lay out the weights of convolutions as a forward pass reads them.
+
+    Here, where no other thread has the network yet: a network that several threads use is
+    never changed in place.
+    """
+    for module in (backbone.model, *backbone.stages.values()):
+        for value in (*module.parameters(), *module.buffers()):
+            if value.ndim == 4:
+                value.data = value.data.contiguous(memory_format=torch.channels_last)
 
 
 def _metadata_of_backbone(path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ resolution of the maps, or a quarter of the blocks of a transformer.
 
 import inspect
 import operator
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .._locking import ForkSafeLock
+
+# fx puts its own call into every module of the process while it traces
+_tracing = ForkSafeLock()
 
 _N_GROUPS = 4  # of equal blocks
 _N_STAGES_AT_LEAST, _N_STAGES_AT_MOST = 3, 8
@@ -31,7 +37,8 @@ class TracedStage:
     graph: fx.Graph
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        return fx.GraphModule(model, self.graph)
+        with _tracing:
+            return fx.GraphModule(model, self.graph)
 
     def __deepcopy__(self, memo: dict) -> "TracedStage":
         return self  # never changed, and slow to copy
@@ -81,7 +88,8 @@ def trace_stages(
     for fixed in (False, True):
         tracer = _Layers(method, _images(model, size), fixed)
         try:
-            graph = tracer.trace(model, concrete_args=_defaults(getattr(model, method)))
+            with _tracing:
+                graph = tracer.trace(model, concrete_args=_defaults(getattr(model, method)))
         except Exception as error:  # networks fail to trace in ways of their own
             failure = error
             continue
@@ -131,6 +139,7 @@ class _Layers(fx.Tracer):
         self.fixed = fixed
         self.values: dict[fx.Node, object] = {}
         self.computing = False
+        self.thread = threading.get_ident()
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return type(module).forward is not nn.Sequential.forward
@@ -166,14 +175,15 @@ class _Layers(fx.Tracer):
         finally:
             self.computing = False
 
-    # While it traces, fx sends every call of a module and every attribute here.
+    # While it traces, fx sends every call of a module and every attribute of one here, of all
+    # threads: those of others are not part of the trace.
     def call_module(self, module, forward, args, kwargs):
-        if self.computing:
+        if self.computing or self.thread != threading.get_ident():
             return forward(*args, **kwargs)
         return super().call_module(module, forward, args, kwargs)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
-        if self.computing:
+        if self.computing or self.thread != threading.get_ident():
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 

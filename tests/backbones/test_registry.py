@@ -1,5 +1,10 @@
 """From what the user names to a backbone."""
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -15,6 +20,11 @@ NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
     monkeypatch.setattr(_registry, "_kept", type(_registry._kept)())
+
+
+def _state_of(backbone):
+    """Return the weights in the order of memory that a file has."""
+    return {name: value.contiguous() for name, value in backbone.model.state_dict().items()}
 
 
 def _same(one, two):
@@ -82,13 +92,69 @@ def test_a_backbone_is_found_again_by_its_spec():
 
 
 def test_weights_that_changed_since_are_refused(tmp_path):
-    state = load_backbone(NAME, PARAMS, None).model.state_dict()
+    state = _state_of(load_backbone(NAME, PARAMS, None))
     path = str(tmp_path / "weights.safetensors")
     save_file(state, path)
     spec = load_backbone(NAME, PARAMS, path).spec
     save_file({**state, "features.0.1.bias": torch.ones(8)}, path)
     with pytest.raises(WeightsError, match="are not those that this estimator was fitted with"):
         reload_backbone(spec)
+
+
+def test_stages_that_are_cut_elsewhere_are_named():
+    spec = load_backbone(NAME, PARAMS, None).spec
+    fitted = replace(spec, stages=("a", "b"))
+    with pytest.raises(WeightsError, match="was cut into the stages a, b, and here it is cut into"):
+        reload_backbone(fitted)
+
+
+def test_the_stage_that_computes_other_than_when_it_was_fitted_is_named():
+    spec = load_backbone(NAME, PARAMS, None).spec
+    code = spec.code.split(",")
+    code[2] = "0" * 16
+    fitted = replace(spec, code=",".join(code))
+    with pytest.raises(WeightsError, match=f"the code of stage '{spec.stages[2]}' has changed"):
+        reload_backbone(fitted)
+
+
+def test_an_estimator_saved_before_there_was_a_code_is_loaded_by_its_stages():
+    spec = load_backbone(NAME, PARAMS, None).spec
+    assert reload_backbone(replace(spec, code="")).spec == spec
+
+
+def test_every_stage_has_a_code():
+    spec = load_backbone(NAME, PARAMS, None).spec
+    codes = spec.code.split(",")
+    assert len(set(codes)) == len(spec.stages)
+    assert all(len(code) == 16 for code in codes)
+
+
+def test_weights_do_not_change_the_code(tmp_path):
+    state = _state_of(load_backbone(NAME, PARAMS, None))
+    path = str(tmp_path / "weights.safetensors")
+    save_file({name: value + 1 for name, value in state.items()}, path)
+    other, spec = load_backbone(NAME, PARAMS, path).spec, load_backbone(NAME, PARAMS, None).spec
+    assert other.code == spec.code
+    assert other.digest != spec.digest
+
+
+def test_the_code_of_a_network_is_the_same_in_another_process_after_others():
+    wanted = [("mini", None), (NAME, PARAMS)]
+    expected = {name: load_backbone(name, params, None).spec.code for name, params in wanted}
+    script = (
+        "import json\nfrom sktransfer.backbones._registry import load_backbone\n"
+        f"wanted = {wanted[::-1]!r}\n"
+        "print(json.dumps({n: load_backbone(n, p, None).spec.code for n, p in wanted}))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert json.loads(found.stdout) == expected
+
+
+def test_a_loaded_network_lies_in_memory_as_convolutions_read_it():
+    backbone = load_backbone(NAME, PARAMS, None)
+    weights = [value for value in backbone.model.parameters() if value.ndim == 4]
+    assert weights
+    assert all(value.is_contiguous(memory_format=torch.channels_last) for value in weights)
 
 
 def test_an_unknown_backbone_says_what_is_allowed():

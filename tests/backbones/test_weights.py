@@ -38,7 +38,9 @@ def nothing_kept(monkeypatch):
 
 @pytest.fixture(scope="module")
 def state():
-    return load_backbone(NAME, PARAMS, None).model.state_dict()
+    loaded = load_backbone(NAME, PARAMS, None).model.state_dict()
+    # in the order of memory that a file has
+    return {name: value.contiguous() for name, value in loaded.items()}
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_arrays_that_lack_a_weight_are_refused():
 def test_an_architecture_that_is_cut_otherwise_is_refused():
     backbone = load_backbone("mini")
     spec = replace(backbone.spec, stages=("stem", "body"))
-    with pytest.raises(WeightsError, match=r"cut into the stages stem, body, and this version has"):
+    with pytest.raises(WeightsError, match=r"cut into the stages stem, body, and here it is"):
         rebuild_backbone(spec, arrays_of(backbone.model))
 
 

@@ -18,6 +18,7 @@ class Registration:
     stages: StageTable
     input: InputSpec
     class_token: bool
+    version: str | int | None = None
 
 
 registered: dict[str, Registration] = {}
