@@ -9,6 +9,7 @@ then work may be done twice, and never wrongly.
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 try:
     import fcntl
@@ -70,4 +71,5 @@ class KeyLocks:
 
 
 def _place(key: bytes) -> int:
-    return int.from_bytes(key[-8:], "little") % _N_PLACES
+    # of all bytes of the key: rows of one image at two depths are two places
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little") % _N_PLACES
