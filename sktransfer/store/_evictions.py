@@ -24,13 +24,12 @@ class EvictionLog:
     def __init__(self):
         self._lock = threading.Lock()
         self._one_in = 1
-        self._evicted_before: dict[int, int] = {}  # hash of a key -> `_n_bytes` at that time
-        self._n_bytes = 0  # evicted until now
+        self._evicted: dict[int, float] = {}  # hash of a key -> bytes of its row
+        self._asked: set[int] = set()  # of these, since they were evicted
         self._n_asked_again = 0
-        self._most_missing = 0
 
     def __len__(self) -> int:
-        return len(self._evicted_before)
+        return len(self._evicted)
 
     @property
     def n_asked_again(self) -> int:
@@ -38,9 +37,9 @@ class EvictionLog:
         return self._n_asked_again
 
     @property
-    def n_missing_bytes(self) -> int:
-        """Bytes by which the store would have to be larger to still hold those rows."""
-        return self._most_missing
+    def n_evicted_bytes(self) -> int:
+        """Bytes of the rows that were evicted, each counted once, estimated alike."""
+        return round(self._one_in * sum(self._evicted.values()))
 
     def add(self, evicted: Iterable[tuple[list[bytes], int]]) -> None:
         """Note the keys of each block that was evicted, and the bytes it had."""
@@ -48,24 +47,24 @@ class EvictionLog:
             for keys, n_bytes in evicted:
                 for hashed in map(_hash, keys):
                     if hashed % self._one_in == 0:
-                        self._evicted_before[hashed] = self._n_bytes
-                self._n_bytes += n_bytes
-            while len(self._evicted_before) > _MOST_REMEMBERED:
+                        self._evicted[hashed] = n_bytes / len(keys)
+                        self._asked.discard(hashed)
+            while len(self._evicted) > _MOST_REMEMBERED:
                 self._one_in *= 2
-                self._evicted_before = {
-                    hashed: before
-                    for hashed, before in self._evicted_before.items()
+                self._evicted = {
+                    hashed: n_bytes
+                    for hashed, n_bytes in self._evicted.items()
                     if hashed % self._one_in == 0
                 }
+                self._asked &= self._evicted.keys()
 
     def ask(self, keys: Iterable[bytes]) -> None:
         """Note keys that were asked for in vain."""
         with self._lock:
-            for key in keys:
-                before = self._evicted_before.pop(_hash(key), None)
-                if before is not None:
+            for hashed in map(_hash, keys):
+                if hashed in self._evicted and hashed not in self._asked:
+                    self._asked.add(hashed)
                     self._n_asked_again += self._one_in
-                    self._most_missing = max(self._most_missing, self._n_bytes - before)
 
     def is_thrashing(self, n_rows: int) -> bool:
         """Tell whether so many rows were asked for again, of a store that holds `n_rows`."""

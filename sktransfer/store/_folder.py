@@ -19,7 +19,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_TRASH = re.compile(r"activations-\d+\.trash-\w+")
+_TRASH = re.compile(r"activations-\d+\.trash-[0-9a-f]{16}")
 _FORMER = re.compile(r"activations-\d+")
 # The first version moved its folder into one of tempfile's names.
 _FIRST_TRASH = re.compile(r"trash-\w{8}")
@@ -42,10 +42,19 @@ def make_private_folder(path: str) -> None:
     _set_mode(path, 0o700)
 
 
-def make_private_file(path: str) -> None:
-    """Create the file if it is missing; mode 0600 if it is this user's."""
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-    _set_mode(path, 0o600)
+def make_private_file(path: str, size: int = 0) -> None:
+    """Create the file if it is missing; mode 0600 if it is this user's.
+
+    With a `size`, so much of the disk is taken, or OSError raised: a file that is written
+    through a memory map would end the process, with SIGBUS, where the disk is full.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        _set_mode(path, 0o600)
+        if os.fstat(file).st_size < size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, size)
+    finally:
+        os.close(file)
 
 
 def _set_mode(path: str, mode: int) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
-from ._folder import is_read_only, make_private_folder
+from ._folder import is_read_only, make_private_file, make_private_folder
 
 try:
     import fcntl
@@ -77,7 +77,8 @@ class KeyLocks:
             make_private_folder(folder)
         if is_read_only(folder, ()):
             raise PermissionError(errno.EACCES, "read-only", folder)
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_private_file(self._path)
+        return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _place(key: bytes) -> int:

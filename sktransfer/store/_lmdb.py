@@ -59,6 +59,8 @@ _EVICT_AT_ONCE = 1 / 8  # of what is there, at most, where the limit was lowered
 _DIGEST_PART = 1 / 16
 
 _FILES = ("data.mdb", "lock.mdb")
+_MAX_READERS = 1024  # a read at the same time each
+_LOCK_FILE_BYTES = 64 * _MAX_READERS + 2**12  # 64 bytes a reader, and what LMDB adds
 _READ_AGAIN = 3  # times, where a writer was faster
 
 # Whatever LMDB raises of a file or a disk.
@@ -81,21 +83,26 @@ def data_file(folder: str) -> str:
     return os.path.join(folder, _FILES[0])
 
 
+def can_only_be_read(folder: str) -> bool:
+    """Tell whether there is a file that this process may not write to."""
+    return os.path.exists(data_file(folder)) and is_read_only(folder, _FILES)
+
+
 class LmdbFile:
     """An open environment in `folder`, which must exist. LMDB's errors pass through."""
 
     def __init__(self, folder: str):
         self._data = data_file(folder)
-        self.is_read_only = os.path.exists(self._data) and is_read_only(folder, _FILES)
+        self.is_read_only = can_only_be_read(folder)
         if not self.is_read_only:
             make_private_folder(folder)
-            for name in _FILES:
-                make_private_file(os.path.join(folder, name))
+            make_private_file(self._data)
+            make_private_file(os.path.join(folder, _FILES[1]), _LOCK_FILE_BYTES)
         self._env = lmdb.open(
             folder,
             map_size=_MAP_SIZE,
             max_dbs=5,
-            max_readers=1024,  # a read at the same time each; 64 bytes a slot
+            max_readers=_MAX_READERS,
             metasync=False,
             readahead=False,  # rows are read at random; don't drag in their neighbours
             meminit=False,

@@ -19,7 +19,7 @@ from . import _folder
 from ._evictions import EvictionLog
 from ._key_locks import KeyLocks
 from ._limit import DEFAULT_LIMIT, read_limit
-from ._lmdb import DAMAGE, FILL, Error, LmdbFile, data_file
+from ._lmdb import DAMAGE, FILL, Error, LmdbFile, can_only_be_read, data_file
 from ._warnings import StoreWarnings
 
 _Result = TypeVar("_Result")
@@ -28,6 +28,7 @@ _Result = TypeVar("_Result")
 # ours. The number is that of the layout of the tables and of what keys name.
 SUBFOLDER = "activations-2"
 _OUTGROWN = 1.5  # times the limit: a file this large is copied without its free pages
+_KEPT = 0.9  # of the file, for rows, where the disk fills up and the file may not grow
 _DISK_FILLS_UP = 0.8  # of what the rows take: what the disk allows when that is said
 
 _all_stores: WeakSet["LmdbStore"] = WeakSet()
@@ -96,18 +97,17 @@ class LmdbStore:
 
         Where the disk fills up, the store keeps what it has.
         """
-        return self._limit(self.size_bytes)
-
-    def _limit(self, used: int) -> int:
         limit = read_limit()
         if limit is not None:
             return limit
-        return min(DEFAULT_LIMIT, max(self._tenth_of_disk(), int(used / FILL)))
+        return min(DEFAULT_LIMIT, max(self._tenth_of_disk(), int(_KEPT * self._taken() / FILL)))
+
+    def _taken(self) -> int:
+        return os.path.getsize(data_file(self._folder)) if self.has_rows else 0
 
     def _tenth_of_disk(self) -> int:
         """Return a tenth of the free disk, what the store has taken counted as free."""
-        taken = os.path.getsize(data_file(self._folder)) if self.has_rows else 0
-        return (_folder.free_bytes(self.path) + taken) // 10
+        return (_folder.free_bytes(self.path) + self._taken()) // 10
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return a copy of the row of each key, or None where there is none to be had."""
@@ -134,7 +134,7 @@ class LmdbStore:
     def put_digests(self, items: Mapping[bytes, bytes]) -> None:
         """Store the digests of files by their versions."""
         if items:
-            self._write(lambda file: file.put_digests(items, self._limit(file.measure()[1])))
+            self._write(lambda file: file.put_digests(items, self.limit))
 
     def clear(self) -> None:
         """Remove all rows and the file; other processes start anew at their next call."""
@@ -147,7 +147,7 @@ class LmdbStore:
     # the limit
 
     def _put(self, file: LmdbFile, items: Mapping[bytes, np.ndarray]) -> None:
-        limit = self._limit(file.measure()[1])
+        limit = self.limit
         if file.file_bytes > _OUTGROWN * limit + 2**24:
             file = self._shrink(file, limit)
         evicted = file.put(items, limit, self._unreadable)
@@ -181,7 +181,7 @@ class LmdbStore:
 
     def _warn_if_thrashing(self) -> None:
         if not self.warnings.has_said("thrashing") and self._evicted.is_thrashing(len(self)):
-            needed = self.size_bytes + self._evicted.n_missing_bytes
+            needed = self.size_bytes + self._evicted.n_evicted_bytes
             # a tenth more, as eviction makes more room than is needed at once
             self.warnings.thrashing(self._evicted.n_asked_again, self.limit, 1.1 * needed / FILL)
 
@@ -221,17 +221,14 @@ class LmdbStore:
             self._start_anew(error)
         except (Error, OSError) as error:
             self._is_written = False
-            self.warnings.not_written(error)
+            self.warnings.not_written(error, _folder.free_bytes(self.path))
 
     def _open(self, create: bool) -> LmdbFile | None:
         with self._lock:
             return None if self._is_off else self._open_locked(create)
 
     def _open_locked(self, create: bool) -> LmdbFile | None:
-        if self._file is not None and not self._file.is_current():
-            # Cleared or removed by another. Dropped, not closed: another
-            # thread may be reading; it closes with the last transaction.
-            self._file = None
+        self._drop_if_removed()
         if create and not self._was_collected:
             self._was_collected = True
             if _folder.collect_rubbish(self.path, SUBFOLDER):
@@ -241,13 +238,24 @@ class LmdbStore:
                 _folder.make_private_folder(self._folder)
             elif not self.has_rows:
                 return None
+            # LMDB takes a new folder for a removed one that is open, if their numbers are equal
+            for store in list(_all_stores):
+                store._drop_if_removed()
             self._file = LmdbFile(self._folder)
         return self._file
 
+    def _drop_if_removed(self) -> None:
+        """Forget the file if it was cleared or removed by another.
+
+        It is not closed: another thread may be reading; it closes with the last transaction.
+        """
+        file = self._file
+        if file is not None and not file.is_current():
+            self._file = None
+
     def _start_anew(self, error: Exception) -> None:
-        is_read_only = self._file is not None and self._file.is_read_only
-        if self._was_damaged or is_read_only:  # what damaged it is still there
-            return self._turn_off(error)
+        if self._was_damaged or can_only_be_read(self._folder):
+            return self._turn_off(error)  # what damaged it is still there
         self._was_damaged = True
         try:
             with self._lock:

@@ -36,13 +36,14 @@ class StoreWarnings:
             "anew: features are computed again.",
         )
 
-    def not_written(self, error: Exception) -> None:
+    def not_written(self, error: Exception, free: int) -> None:
         self._say(
             "failed",
             f"Nothing is written to the feature cache in {self._path} for the rest of this "
-            f"process: {error}. Rows that it holds are still read, all others are computed in "
-            "each call. Free disk space or permit writing there, or set feature_cache (or the "
-            "environment variable SKTRANSFER_CACHE) to another folder, or feature_cache=None.",
+            f"process: {error} ({format_size(free)} bytes of its disk are free). Rows that it "
+            "holds are still read, all others are computed in each call. Free disk space or "
+            "permit writing there, or set feature_cache (or the environment variable "
+            "SKTRANSFER_CACHE) to another folder, or feature_cache=None.",
         )
 
     def off(self, error: Exception) -> None:

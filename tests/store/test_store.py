@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,13 @@ def test_a_store_goes_on_after_its_folder_was_removed(store):
     assert n_found(store, items) == 0
     store.put_many(items)
     assert_found(store, items)
+
+
+def test_an_open_store_whose_folder_was_removed_is_not_taken_for_a_new_one(tmp_path):
+    for i in range(5):  # the system gives the number of a removed folder to the next one
+        store = open_store(tmp_path / str(i))
+        store.put_many(make_rows(3))
+        shutil.rmtree(tmp_path / str(i))
 
 
 # bounded
