@@ -171,7 +171,7 @@ class LmdbFile:
     def get(self, keys: Sequence[bytes]) -> tuple[list[np.ndarray | None], list[bytes]]:
         """Return copies of the rows, and the keys whose row is there but can't be read."""
         result = self._read(lambda txn: self._get(txn, keys), ([None] * len(keys), []))
-        if self._uses.is_time_to_write():
+        if self._uses.is_time_to_write() and not can_only_be_read(os.path.dirname(self._data)):
             self.write_uses()
         return result
 

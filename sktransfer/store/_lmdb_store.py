@@ -89,7 +89,7 @@ class LmdbStore:
     @property
     def is_read_only(self) -> bool:
         """Whether there are rows that this process may read, and not add to."""
-        return self._read(lambda file: file.is_read_only, False)
+        return can_only_be_read(self._folder)
 
     @property
     def limit(self) -> int:
@@ -213,7 +213,7 @@ class LmdbStore:
             file = self._open(create=True)
             if file is None:
                 return
-            if file.is_read_only:
+            if self.is_read_only:  # it may have been published since it was opened
                 self.warnings.read_only()
             else:
                 work(file)
@@ -254,7 +254,7 @@ class LmdbStore:
             self._file = None
 
     def _start_anew(self, error: Exception) -> None:
-        if self._was_damaged or can_only_be_read(self._folder):
+        if self._was_damaged or self.is_read_only:
             return self._turn_off(error)  # what damaged it is still there
         self._was_damaged = True
         try:
@@ -272,7 +272,7 @@ class LmdbStore:
         self.warnings.off(error)
 
     def _write_uses(self) -> None:
-        if self._file is not None and not self._file.is_read_only:
+        if self._file is not None and not self.is_read_only:
             self._write(LmdbFile.write_uses)
 
 

@@ -83,6 +83,19 @@ def test_what_was_published_is_read_and_not_changed_by_its_own_user(published, r
     assert_equal(read_and_try_to_write(published, rows), rows)
 
 
+def test_what_is_published_while_it_is_open_is_not_changed_any_more(tmp_path, rows):
+    store = open_store(tmp_path)
+    store.put_many(rows)
+    publish(tmp_path)
+    before = state_of(tmp_path)
+    with pytest.warns(FeatureCacheWarning, match="read-only"):
+        store.put_many(OTHERS)
+    assert state_of(tmp_path) == before
+    unpublish(tmp_path)
+    store.put_many(OTHERS)
+    assert len(store) == len(rows) + len(OTHERS)
+
+
 def test_what_was_published_is_read_by_another_user(published, rows, as_another_user):
     assert_equal(as_another_user(lambda: read_and_try_to_write(published, rows)), rows)
 
