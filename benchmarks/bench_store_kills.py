@@ -19,11 +19,13 @@ import random
 import signal
 import tempfile
 import time
+import warnings
 
 import lmdb
 import numpy as np
 
 from _report import write_csv
+from sktransfer.exceptions import FeatureCacheWarning
 from sktransfer.store._lmdb_store import SUBFOLDER
 from sktransfer.store._store import open_store
 
@@ -70,6 +72,9 @@ def main():
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--folder", default=None, help="default: a temporary one")
     options = parser.parse_args()
+    # a store that is damaged, off or not written; that it evicts what is asked again is meant
+    warnings.simplefilter("error", FeatureCacheWarning)
+    warnings.filterwarnings("ignore", ".*too small for these images", FeatureCacheWarning)
     os.environ["SKTRANSFER_CACHE_LIMIT"] = str(LIMIT)
     folder = tempfile.mkdtemp(prefix="bench-store-", dir=options.folder)
     store = open_store(folder)

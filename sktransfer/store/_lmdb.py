@@ -114,7 +114,8 @@ class LmdbFile:
             self._env.reader_check()  # slots of killed readers keep old pages from reuse
         self._identity = self._identify()
         self._page = self._env.stat()["psize"]
-        if os.stat(self._data).st_size < self.file_bytes:
+        needed = self.file_bytes  # before the size, which another process may make larger
+        if os.stat(self._data).st_size < needed:
             # reading beyond the end would be SIGBUS, not an error
             raise lmdb.CorruptedError(f"{self._data} is shorter than its pages")
         self._tables = [
