@@ -124,6 +124,26 @@ def replacement_of(folder: str) -> Iterator[str]:
             os.close(held)
 
 
+class Replaced(OSError):
+    """Another process cleared the store while this one opened it."""
+
+
+@contextmanager
+def not_replaced(folder: str) -> Iterator[None]:
+    """Raise `Replaced` at the end of the block if the folder is another one by then."""
+    # as long as it is open, no other folder is given its number
+    held = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        before = os.stat(folder if held is None else held)
+        yield
+        after = os.stat(folder)
+        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+            raise Replaced(f"{folder} was replaced while it was opened")
+    finally:
+        if held is not None:
+            os.close(held)
+
+
 def collect_rubbish(path: str, current: str) -> list[str]:
     """Delete what killed processes and former versions left in the folder of the user.
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from ._block import Block, group, pack, parts, unpack
 from ._digest_table import DigestTable
-from ._folder import is_read_only, make_private_file, make_private_folder
+from ._folder import is_read_only, make_private_file, make_private_folder, not_replaced
 from ._use_table import UseTable
 
 _Result = TypeVar("_Result")
@@ -98,21 +98,23 @@ class LmdbFile:
             make_private_folder(folder)
             make_private_file(self._data)
             make_private_file(os.path.join(folder, _FILES[1]), _LOCK_FILE_BYTES)
-        self._env = lmdb.open(
-            folder,
-            map_size=_MAP_SIZE,
-            max_dbs=5,
-            max_readers=_MAX_READERS,
-            metasync=False,
-            readahead=False,  # rows are read at random; don't drag in their neighbours
-            meminit=False,
-            mode=0o600,
-            readonly=self.is_read_only,
-            lock=not self.is_read_only,
-        )
+        # else the locks of one folder could guard the file of another
+        with not_replaced(folder):
+            self._env = lmdb.open(
+                folder,
+                map_size=_MAP_SIZE,
+                max_dbs=5,
+                max_readers=_MAX_READERS,
+                metasync=False,
+                readahead=False,  # rows are read at random; don't drag in their neighbours
+                meminit=False,
+                mode=0o600,
+                readonly=self.is_read_only,
+                lock=not self.is_read_only,
+            )
+            self._identity = self._identify()
         if not self.is_read_only:
             self._env.reader_check()  # slots of killed readers keep old pages from reuse
-        self._identity = self._identify()
         self._page = self._env.stat()["psize"]
         needed = self.file_bytes  # before the size, which another process may make larger
         if os.stat(self._data).st_size < needed:

@@ -31,6 +31,8 @@ _OUTGROWN = 1.5  # times the limit: a file this large is copied without its free
 _KEPT = 0.9  # of the file, for rows, where the disk fills up and the file may not grow
 _DISK_FILLS_UP = 0.8  # of what the rows take: what the disk allows when that is said
 
+_ATTEMPTS = 5  # to open a store that other processes clear
+
 _all_stores: WeakSet["LmdbStore"] = WeakSet()
 _gate = ForkGuard()
 
@@ -233,7 +235,9 @@ class LmdbStore:
             self._was_collected = True
             if _folder.collect_rubbish(self.path, SUBFOLDER):
                 self.warnings.former_version()
-        if self._file is None:
+        for attempt in range(_ATTEMPTS):
+            if self._file is not None:
+                break
             if create and not self.has_rows:
                 _folder.make_private_folder(self._folder)
             elif not self.has_rows:
@@ -241,7 +245,13 @@ class LmdbStore:
             # LMDB takes a new folder for a removed one that is open, if their numbers are equal
             for store in list(_all_stores):
                 store._drop_if_removed()
-            self._file = LmdbFile(self._folder)
+            try:
+                self._file = LmdbFile(self._folder)
+            except (Error, OSError) as error:
+                # cleared by another process since the look at it: look again
+                was_cleared = isinstance(error, _folder.Replaced) or not os.path.isdir(self._folder)
+                if not was_cleared or attempt == _ATTEMPTS - 1:
+                    raise
         return self._file
 
     def _drop_if_removed(self) -> None:

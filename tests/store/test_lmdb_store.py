@@ -470,6 +470,38 @@ store.put_many(make_rows(100, seed=2))
     assert_found(store, make_rows(100, seed=2))
 
 
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_store_that_is_cleared_while_it_is_opened_is_looked_at_again(
+    store, monkeypatch, when, writes
+):
+    store.put_many(make_rows(5))
+    close(store)
+    open_environment, opened = lmdb.open, []
+
+    def cleared(folder, **kwargs):
+        opened.append(folder)
+        if len(opened) > 1:
+            return open_environment(folder, **kwargs)
+        if when == "after":
+            env = open_environment(folder, **kwargs)
+        _folder.remove_folder(folder)
+        if when == "before":
+            raise lmdb.Error(f"{folder}: No such file or directory")
+        os.mkdir(folder)  # by another process
+        return env if when == "after" else open_environment(folder, **kwargs)
+
+    monkeypatch.setattr(_lmdb.lmdb, "open", cleared)
+    items = make_rows(5, seed=1)
+    if writes:
+        store.put_many(items)
+        assert_found(store, items)
+        assert len(opened) == 2
+    assert n_found(store, make_rows(5)) == 0
+    store.put_many(items)
+    assert_found(store, items)
+
+
 def wait_for(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
