@@ -1,11 +1,12 @@
 """One process at a time on a GPU: workers of a search would fill its memory together.
 
-A lease is a lock on a file in the folder of temporary files. The system gives it
+A lock of a GPU is one on a file in a folder of this user. The system gives it
 back when its process ends, however it ends. Processes in other containers, and
 other users', are not waited for.
 """
 
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import platformdirs
 import torch
 
 try:
@@ -116,8 +118,7 @@ def _user() -> str:
 
 def _wait_for_a_place(name: str) -> int:
     """Return the open file whose lock is the place."""
-    folder = Path(tempfile.gettempdir(), f"sktransfer-{_user()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _own_folder()
     files = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
     while True:
         for path in files:
@@ -126,6 +127,47 @@ def _wait_for_a_place(name: str) -> int:
                 return file
             os.close(file)
         time.sleep(_BETWEEN_LOOKS)
+
+
+def _own_folder() -> Path:
+    """Return a folder that only this user can write to, the same in all of the user's processes.
+
+    Everybody may write to the folder of temporary files, and the name in it can be guessed.
+    Where it was taken by another user, or leads elsewhere, the folder is one in the user's
+    cache.
+    """
+    folders = [
+        Path(tempfile.gettempdir(), f"sktransfer-{_user()}"),
+        Path(platformdirs.user_cache_dir("sktransfer", appauthor=False), "gpu-locks"),
+    ]
+    reasons = []
+    for folder in folders:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            reason = _why_not_own(folder)
+        except OSError as error:
+            reason = error.strerror
+        if reason is None:
+            return folder
+        reasons.append(f"{folder} ({reason})")
+    raise OSError(
+        "no folder for the locks that let one process at a time use a GPU: "
+        f"{'; '.join(reasons)}. Set the environment variable TMPDIR to a folder of your own, the "
+        "same for all processes that use the GPU"
+    )
+
+
+def _why_not_own(folder: Path) -> str | None:
+    """Return why others may change what is in the folder; None if they can't."""
+    status = os.lstat(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        return "not a folder" if not stat.S_ISLNK(status.st_mode) else "a symbolic link"
+    if hasattr(os, "getuid"):
+        if status.st_uid != os.getuid():
+            return f"it belongs to user {status.st_uid}"
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            os.chmod(folder, 0o700)
+    return None
 
 
 def _is_locked_now(file: int) -> bool:

@@ -3,14 +3,21 @@
 import mmap
 import os
 import shutil
+import stat
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 # Of the memory that is available: as much again may be copied by what comes after, and
 # other processes of a search hold theirs.
@@ -75,6 +82,7 @@ def _left(group: Path, limit: str, usage: str) -> list[int]:
     return [max(0, int(most) - used + files)]
 
 
+_PREFIX, _SUFFIX = "sktransfer-", ".rows"
 _COPIED_AT_ONCE = 2**26  # bytes
 
 
@@ -117,23 +125,28 @@ class ResultArray:
 def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return zeros of that shape, in a temporary file if they are beyond the memory budget.
 
-    The file goes when the array and all that look into it are gone, or at exit.
+    The file goes when the array and all that look into it are gone, or at exit. It keeps
+    its name until then, as joblib tells worker processes the name instead of copying the
+    array. A lock on it says that its process lives; what killed processes left is deleted
+    by the next one.
 
     Raises
     ------
     MemoryError
         When neither memory nor disk has the room.
     """
+    _collect_once(_folder(), os.getpid())
     n_bytes = prod(shape) * np.dtype(dtype).itemsize
     budget = result_budget()
     if n_bytes <= budget:
         return np.zeros(shape, dtype)
     folder = _folder()
-    file, path = tempfile.mkstemp(prefix="sktransfer-", suffix=".rows", dir=folder)
+    file, path = _locked_file(folder)
     try:
         _reserve(file, n_bytes)
         array = np.memmap(path, dtype, mode="r+", shape=shape)
     except OSError as error:
+        os.close(file)
         os.unlink(path)
         raise MemoryError(
             f"{shape[0]} activations of shape {shape[1:]} take {n_bytes / 2**30:.1f} GiB: more "
@@ -141,10 +154,8 @@ def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
             f"({error.strerror}); pass fewer images at once, freeze to a greater depth, choose a "
             "smaller image_size, or set the environment variable TMPDIR to a folder with room"
         ) from None
-    finally:
-        os.close(file)
     # of the map, which lives as long as any view of the array
-    weakref.finalize(_map_of(array), _remove, path, os.getpid())
+    weakref.finalize(_map_of(array), _remove, path, file, os.getpid())
     return array
 
 
@@ -172,10 +183,52 @@ def _map_of(array: np.memmap) -> mmap.mmap:
     return array._mmap
 
 
-def _remove(path: str, owner: int) -> None:
+def _remove(path: str, file: int, owner: int) -> None:
+    os.close(file)
     if os.getpid() != owner:  # the child of a fork
         return
     # At exit, Windows does not remove what is still mapped; and a file that was removed
     # by whoever cleans the folder is not missed.
     with suppress(PermissionError, FileNotFoundError):
         os.unlink(path)
+
+
+def _locked_file(folder: str) -> tuple[int, str]:
+    """Create a file with a lock on it that ends with this process; return it and its path."""
+    while True:
+        file, path = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=folder)
+        if fcntl is None:
+            return file, path
+        with suppress(OSError):  # a file system without locks: nothing is collected there
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink:
+            return file, path
+        os.close(file)  # collected by another process before the lock
+
+
+@cache
+def _collect_once(folder: str, process: int) -> None:
+    """Delete the files that processes of this user left when they were killed."""
+    for path in Path(folder).glob(f"{_PREFIX}*{_SUFFIX}"):
+        # of another user, deleted meanwhile, or, on Windows, in use
+        with suppress(PermissionError, FileNotFoundError):
+            if _is_left_behind(path):
+                path.unlink()
+
+
+def _is_left_behind(path: Path) -> bool:
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):  # not ours; the folder is everybody's
+        return False
+    if fcntl is None:  # Windows does not delete what is in use
+        return True
+    if status.st_uid != os.getuid():
+        return False
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # its process lives, or the file system has no locks
+        return False
+    finally:
+        os.close(file)
+    return True

@@ -7,20 +7,25 @@ record in the database, one checksum, one time of last use. Nothing is pickled:
     number of rows     4 bytes      length of dtype, ndim      1 + 1 bytes
     dtype.str, ASCII                shape, 8 bytes an axis
     keys, 32 bytes each             rows, raw bytes in C order
+
+Rows of float32 that are numbers of bfloat16, as those of a network that computes in
+bfloat16, take two bytes a value: their dtype is "bf16", and they come back as float32.
 """
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 KEY_SIZE = 32  # bytes
-_MAGIC = b"SKT\x01"  # the last byte is the version of this format
+_MAGIC = b"SKT\x02"  # the last byte is the version of this format
 _HEAD = struct.Struct("<4sI")
 _BODY = struct.Struct("<IBB")
+_BFLOAT16 = "bf16"  # no dtype of numpy: the upper halves of float32
+_BLOCK_BYTES = 2**18  # rows are packed up to here; a larger row is a block of its own
 _KINDS = "biufc"  # numbers and bool; everything else has no bytes of its own
 
 
@@ -32,12 +37,45 @@ def check_item(key: bytes, row: np.ndarray) -> None:
         raise ValueError(f"a row holds numbers, got dtype {row.dtype}")
 
 
+def parts(items: Mapping[bytes, np.ndarray], max_bytes: int) -> Iterator[dict[bytes, np.ndarray]]:
+    """Yield the items in parts of about `max_bytes`, and of one row at least."""
+    part: dict[bytes, np.ndarray] = {}
+    size = 0
+    for key, row in items.items():
+        check_item(key, row)
+        if part and size + row.nbytes > max_bytes:
+            yield part
+            part, size = {}, 0
+        part[key] = row
+        size += row.nbytes + KEY_SIZE
+    if part:
+        yield part
+
+
+def group(
+    items: Mapping[bytes, np.ndarray],
+) -> Iterator[tuple[list[bytes], list[np.ndarray]]]:
+    """Yield keys and rows that fit in one block: one dtype and shape."""
+    open_blocks: dict[tuple, tuple[list[bytes], list[np.ndarray]]] = {}
+    for key, row in items.items():
+        kind = (row.dtype.str, row.shape)
+        keys, rows = open_blocks.setdefault(kind, ([], []))
+        if rows and (len(rows) + 1) * (row.nbytes + KEY_SIZE) > _BLOCK_BYTES:
+            yield keys, rows
+            keys, rows = open_blocks[kind] = ([], [])
+        keys.append(key)
+        rows.append(row)
+    yield from open_blocks.values()
+
+
 def pack(keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> bytes:
     """Return the block of rows of one dtype and shape."""
-    dtype, shape = rows[0].dtype.str.encode("ascii"), rows[0].shape
+    dtype, shape = rows[0].dtype.str, rows[0].shape
+    if rows[0].dtype == np.float32 and all(map(_is_bfloat16, rows)):
+        dtype, rows = _BFLOAT16, [_upper_halves(row) for row in rows]
     parts = [
         _BODY.pack(len(rows), len(dtype), len(shape)),
-        dtype,
+        dtype.encode("ascii"),
         struct.pack(f"<{len(shape)}Q", *shape),
         *keys,
         # not ascontiguousarray, which makes an axis of none
@@ -49,11 +87,24 @@ def pack(keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> bytes:
     return b"".join([_HEAD.pack(_MAGIC, checksum), *parts])
 
 
+def _bits(row: np.ndarray) -> np.ndarray:
+    return row.astype("<f4", order="C", copy=False).view("<u4")
+
+
+def _is_bfloat16(row: np.ndarray) -> bool:
+    return not (_bits(row) & 0xFFFF).any()
+
+
+def _upper_halves(row: np.ndarray) -> np.ndarray:
+    return (_bits(row) >> 16).astype("<u2")
+
+
 @dataclass(frozen=True)
 class Block:
     """A view of a block's bytes, valid as long as they are."""
 
-    dtype: np.dtype
+    dtype: np.dtype  # of what is stored
+    is_bfloat16: bool  # then `dtype` is uint16
     shape: tuple[int, ...]
     keys: memoryview
     rows: memoryview
@@ -66,7 +117,10 @@ class Block:
         """Return a copy of the rows at `positions`, shape (n, *shape)."""
         n_rows = len(self.keys) // KEY_SIZE
         rows = np.frombuffer(self.rows, dtype=self.dtype, count=n_rows * prod(self.shape))
-        return rows.reshape(n_rows, *self.shape)[positions]
+        taken = rows.reshape(n_rows, *self.shape)[positions]
+        if self.is_bfloat16:
+            return (taken.astype("<u4") << 16).view("<f4").astype(np.float32, copy=False)
+        return taken
 
     def list_keys(self) -> list[bytes]:
         """Return a copy of the keys, in the order of the rows."""
@@ -83,9 +137,11 @@ def unpack(data: memoryview, *, verify: bool) -> Block | None:
         return None
     n_rows, dtype_length, ndim = _BODY.unpack_from(data, _HEAD.size)
     start = _HEAD.size + _BODY.size
-    dtype = np.dtype(str(data[start : start + dtype_length], "ascii"))
+    name = str(data[start : start + dtype_length], "ascii")
     start += dtype_length
     shape = struct.unpack_from(f"<{ndim}Q", data, start)
     start += 8 * ndim
     end = start + n_rows * KEY_SIZE
-    return Block(dtype, shape, data[start:end], data[end:])
+    is_bfloat16 = name == _BFLOAT16
+    dtype = np.dtype("<u2" if is_bfloat16 else name)
+    return Block(dtype, is_bfloat16, shape, data[start:end], data[end:])

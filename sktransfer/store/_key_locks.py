@@ -1,14 +1,18 @@
-"""Who computes what: processes that share a store don't begin the same image twice.
+"""Who computes what: processes that share a store don't begin the same row twice.
 
-A claim is a lock on one byte of a file, at a place that the key says. The system
+The lock of a key is one on a byte of a file, at a place that the key says. The system
 gives it back when its process ends, however it ends, and nothing is written. Where
-there are no such locks (Windows, some network file systems) every claim is granted:
-then work may be done twice, and never wrongly.
+there are no such locks (Windows, some network file systems, a store that can only be
+read) every lock is granted: then work may be done twice, and never wrongly.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from ._folder import is_read_only, make_private_file, make_private_folder
 
 try:
     import fcntl
@@ -19,7 +23,7 @@ _N_PLACES = 2**62  # as far as a file's offsets go; two keys on one place only w
 
 
 class KeyLocks:
-    """The claims of this process on keys, in the file `path`.
+    """The locks of this process on keys, in the file `path`.
 
     Locks are the process's; which of its threads asked first is known here. Closing
     any descriptor of the file gives all locks back, so it is opened once.
@@ -32,7 +36,7 @@ class KeyLocks:
         self._file: int | None = None
 
     def acquire(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Claim the keys; return those that were free and are now this caller's."""
+        """Lock the keys; return those that were free and are now this caller's."""
         with self._lock:
             return [key for key in keys if self._take(_place(key))]
 
@@ -54,9 +58,8 @@ class KeyLocks:
             return True
         try:
             if self._file is None:
-                os.makedirs(os.path.dirname(self._path), exist_ok=True)
-                self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:  # a folder that can't be written to: there is no store either
+                self._file = self._open()
+        except OSError:  # a folder that can't be written to: nothing will be stored there
             return True
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
@@ -68,6 +71,16 @@ class KeyLocks:
             pass
         return True
 
+    def _open(self) -> int:
+        folder = os.path.dirname(self._path)
+        if not os.path.isdir(folder):
+            make_private_folder(folder)
+        if is_read_only(folder, ()):
+            raise PermissionError(errno.EACCES, "read-only", folder)
+        make_private_file(self._path)
+        return os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+
 
 def _place(key: bytes) -> int:
-    return int.from_bytes(key[-8:], "little") % _N_PLACES
+    # of all bytes of the key: rows of one image at two depths are two places
+    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little") % _N_PLACES

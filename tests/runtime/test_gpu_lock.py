@@ -1,5 +1,6 @@
 import os
 import signal
+import stat
 import threading
 import time
 from contextlib import contextmanager
@@ -125,6 +126,66 @@ def test_a_fork_does_not_keep_it(name):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+# Everybody may write to the folder of temporary files.
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Return the two folders that locks may be in, neither of which is there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(_gpu_lock.platformdirs, "user_cache_dir", lambda *_, **__: str(cache))
+    return tmp_path / "temporary" / f"sktransfer-{os.getuid()}", cache / "gpu-locks"
+
+
+def folder_of_locks():
+    with GpuLock("cuda-of-a-test"):
+        return _gpu_lock._own_folder()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o277])
+def test_the_folder_of_locks_is_private_whatever_the_umask(places, umask):
+    before = os.umask(umask)
+    try:
+        assert folder_of_locks() == places[0]
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(places[0].stat().st_mode) == 0o700
+
+
+def test_a_folder_that_others_may_write_to_is_closed_to_them(places):
+    places[0].mkdir()
+    places[0].chmod(0o777)
+    assert folder_of_locks() == places[0]
+    assert stat.S_IMODE(places[0].stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("what", ["a link", "a file", "another user's"])
+def test_what_is_not_a_folder_of_one_s_own_is_not_used(places, tmp_path, what):
+    if what == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        places[0].symlink_to(tmp_path / "elsewhere")
+    elif what == "a file":
+        places[0].write_text("")
+    else:
+        places[0].mkdir(mode=0o755)
+        if os.getuid() != 0:
+            pytest.skip("needs root, to make a folder of another user")
+        os.chown(places[0], 65534, 65534)
+    assert folder_of_locks() == places[1]
+    assert not list(tmp_path.glob("elsewhere/*"))
+
+
+def test_without_any_folder_of_one_s_own_the_error_says_which_and_what_to_do(places):
+    for place in places:
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("")
+    with pytest.raises(OSError, match=r"temporary.*File exists.*gpu-locks.*TMPDIR"):
+        folder_of_locks()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", ""])

@@ -97,6 +97,74 @@ def test_the_child_of_a_fork_does_not_remove_it(folder):
     del array
 
 
+# A process that is killed
+
+
+HOLDER = """
+import os, signal, sys
+from sktransfer.runtime import _result_array as r
+r.result_budget = lambda: 0
+array = r.new_array((10, 10), "float32")
+print(flush=True)
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(_result_array.fcntl is None, reason="needs locks on files")
+def test_what_a_killed_process_left_is_deleted_by_the_next_and_what_lives_is_not(folder):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        (path,) = folder.iterdir()
+        (folder / "sktransfer-notes.rows").symlink_to(path)
+        _result_array._collect_once.cache_clear()
+        own = new_array((11, 25), np.float32)  # of this process, and stays as well
+        _result_array._collect_once.cache_clear()
+        new_array((2, 2), np.float32)
+        assert len(list(folder.iterdir())) == 3
+        holder.communicate(b"\n")
+    assert path.exists()
+    new_array((2, 2), np.float32)  # once in a process is enough
+    assert path.exists()
+    _result_array._collect_once.cache_clear()  # as in a new process
+    new_array((2, 2), np.float32)
+    assert not path.exists()
+    assert (folder / "sktransfer-notes.rows").is_symlink()
+    assert own.flags.writeable
+
+
+def test_a_file_that_is_collected_before_it_is_locked_is_made_anew(folder, monkeypatch):
+    if _result_array.fcntl is None:
+        pytest.skip("needs locks on files")
+    mkstemp, made = _result_array.tempfile.mkstemp, []
+
+    def collected_at_once(**kwargs):
+        made.append(mkstemp(**kwargs))
+        if len(made) == 1:
+            os.unlink(made[0][1])
+        return made[-1]
+
+    monkeypatch.setattr(_result_array.tempfile, "mkstemp", collected_at_once)
+    array = new_array((11, 25), np.float32)
+    assert len(made) == 2
+    assert [str(path) for path in folder.iterdir()] == [made[1][1]]
+    del array
+
+
+def test_no_file_stays_open_when_the_array_is_gone(folder):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    new_array((11, 25), np.float32)
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        new_array((11, 25), np.float32)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_it_is_pickled_by_value_and_sent_to_workers(folder):
     array = new_array((11, 25), np.float32)
     array[:] = 3

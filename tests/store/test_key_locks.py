@@ -68,6 +68,21 @@ def test_what_is_released_is_free_and_the_rest_is_not(path):
     other.kill()
 
 
+@needs_locks
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("changed", [0, 8, 15, 16, 23, 31])
+def test_keys_that_differ_in_any_byte_do_not_wait_for_each_other(changed, path):
+    # 16 bytes for network, depth and preprocessing, 16 for the image
+    one = bytes(range(32))
+    other = bytes(value ^ (i == changed) for i, value in enumerate(one))
+    locks = KeyLocks(path)
+    assert locks.acquire([one, other]) == [one, other]
+    locks.release([other])
+    process = Other(path, [one, other])
+    assert process.n_taken == 1
+    process.kill()
+
+
 def test_a_key_is_one_thread_s(path):
     locks, taken, lock = KeyLocks(path), [], threading.Lock()
 
