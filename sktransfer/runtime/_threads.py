@@ -11,6 +11,8 @@ from typing import TypeVar
 import joblib
 import torch
 
+from .._locking import ForkSafeLock
+
 Result = TypeVar("Result")
 
 # Where a share of the cores is told: joblib gives the processes of loky cores / workers,
@@ -97,7 +99,7 @@ if hasattr(os, "register_at_fork"):
     # the threads that had taken turns are not in the child, and would never give them back
     os.register_at_fork(after_in_child=_turns.cache_clear)
 
-_changing_torch = threading.Lock()
+_changing_torch = ForkSafeLock()
 
 
 def _limit_torch_here(n: int) -> None:
