@@ -32,6 +32,10 @@ import time
 import warnings
 from contextlib import contextmanager
 
+# before torch, which `_report` imports
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, load_image_folder
+
+# isort: split
 from _report import write_csv
 
 ONE = {"OMP_NUM_THREADS": "1"}
@@ -59,8 +63,6 @@ EXTRACTION = "mini, extraction"
 
 def serve(folder, weights, n_epochs):
     """Do one task for each line of the input, and answer with its seconds."""
-    from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, load_image_folder
-
     warnings.simplefilter("ignore")
     X, y = load_image_folder(folder + "/train")
 
@@ -124,7 +126,9 @@ def measure(servers, tasks, n_rounds):
                     order = list(servers)
                     order = order[number % len(order) :] + order[: number % len(order)]
                     for variant in order:
-                        taken.setdefault((work, task, variant), []).append(seconds(variant, task))
+                        of_round = seconds(variant, task)
+                        print(f"{work:<17}{task:<18}{variant:<12}{of_round:8.3f} s", flush=True)
+                        taken.setdefault((work, task, variant), []).append(of_round)
     return taken
 
 

@@ -13,7 +13,7 @@ number of threads nor any result depends on it.
 import os
 import sys
 
-SPIN_COUNT = 3000
+SPIN_COUNT = 1000
 _VARIABLE = "GOMP_SPINCOUNT"
 _VARIABLES_OF_USERS = (_VARIABLE, "OMP_WAIT_POLICY")
 

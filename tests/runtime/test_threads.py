@@ -7,8 +7,15 @@ import joblib
 import pytest
 import torch
 
+from sktransfer import FineTunedClassifier
 from sktransfer.runtime import _threads
-from sktransfer.runtime._threads import CorePool, n_cores, n_threads, torch_threads_of_a_worker
+from sktransfer.runtime._threads import (
+    CorePool,
+    n_cores,
+    n_threads,
+    torch_threads_of_a_worker,
+    torch_threads_within_cores,
+)
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
 # A bound for what must have hung; what works takes a thousandth of it.
@@ -154,7 +161,7 @@ def numbers_of_torch():
     return inside, torch.get_num_threads()
 
 
-def test_torch_has_one_thread_in_each_thread_of_a_parallel_job(two_torch_threads):
+def test_torch_has_one_thread_in_each_thread_of_a_parallel_job(four_cores, two_torch_threads):
     assert numbers_of_torch() == (2, 2)
     assert in_new_thread(numbers_of_torch) == (2, 2)  # a thread of the user's own
     parallel = joblib.Parallel(n_jobs=2, backend="threading")
@@ -228,3 +235,36 @@ def test_the_number_is_as_before_after_an_error_in_a_parallel_job(two_torch_thre
 
     parallel = joblib.Parallel(n_jobs=2, backend="threading")
     assert parallel(joblib.delayed(failing)() for _ in range(4)) == [(1, 2)] * 4
+
+
+@pytest.mark.parametrize(("cores", "inside"), [(1, 1), (2, 2), (4, 2)])
+def test_torch_has_no_more_threads_than_the_process_has_cores(
+    monkeypatch, two_torch_threads, cores, inside
+):
+    """A container may use a share of the machine's cores, which torch counts all."""
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    for limited in (torch_threads_within_cores, torch_threads_of_a_worker):
+        with limited():
+            assert torch.get_num_threads() == inside
+            assert in_new_thread(torch.get_num_threads) == 2
+        assert torch.get_num_threads() == 2
+
+
+def test_a_fit_trains_on_the_cores_of_the_process_and_gives_threads_back_after_an_error(
+    monkeypatch, two_torch_threads, shapes
+):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 1)
+    numbers = []
+
+    class Failing(torch.optim.SGD):
+        def step(self, closure=None):
+            numbers.append(torch.get_num_threads())
+            if len(numbers) == 2:
+                raise ArithmeticError("the second step")
+            return super().step(closure)
+
+    classifier = FineTunedClassifier("mini", optimizer=Failing, batch_size=8, feature_cache=None)
+    with pytest.raises(ArithmeticError, match="the second step"):
+        classifier.fit(*shapes)
+    assert numbers == [1, 1]
+    assert torch.get_num_threads() == 2
