@@ -3,8 +3,8 @@
 Where a step of training is divided between threads, each waits for the others hundreds of times.
 libgomp, the OpenMP runtime of PyTorch on Linux, lets a thread that waits spin 300,000 times before
 it sleeps: several milliseconds, in which it holds the core that a thread it waits for needs, once
-other work runs on the machine. `SPIN_COUNT` spins take as long as sleeping and waking do: where
-all threads run, they meet before that, and where one does not, its core is not kept from it.
+other work runs on the machine. `SPIN_COUNT` spins are some 25 microseconds, about as long as
+sleeping and waking take. (benchmarks/bench_busy.py --spins 3000 10000 compares others.)
 
 libgomp reads the number when it is loaded, which is when torch is first imported. Neither the
 number of threads nor any result depends on it.
