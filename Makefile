@@ -4,8 +4,8 @@ BACKBONE ?= mini
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
 
-# Threads of torch that wait for each other sleep instead of spinning. On a machine that does other
-# work as well, spinning made training many times slower.
+# Threads of torch that wait for each other sleep instead of spinning, also where torch is imported
+# before the package, which else sees to it (docs/parallel.md, "On a busy machine").
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help demo test test-lowest lint clean

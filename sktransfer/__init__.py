@@ -2,6 +2,9 @@
 
 from importlib.metadata import version
 
+from .runtime import _openmp  # noqa: F401  imports torch, which nothing may do before it
+
+# isort: split
 from . import hygiene, inspection
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from .._locking import ForkSafeLock
@@ -35,6 +34,7 @@ _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 # grid over two names does not load them again and again; not more, because a
 # network may be a gigabyte.
 _N_KEPT = 2
+_PRE_LOGITS = "(pre-logits)"  # in the digest of the code, behind the stages
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
 _lock = ForkSafeLock()
 
@@ -127,19 +127,24 @@ def _check_stages(title: str, spec: BackboneSpec, stages: tuple[str, ...]) -> No
 def _check_code(title: str, spec: BackboneSpec, code: str) -> None:
     # an estimator of an earlier version was saved without
     if getattr(spec, "code", "") not in ("", code):
+        is_registered = spec.architecture in _registered.registered
+        parts = spec.stages if is_registered else (*spec.stages, _PRE_LOGITS)
         raise WeightsError(
             f"{title} computes other than it did when this estimator was fitted: "
-            f"{first_difference(spec.code, code, spec.stages)} has changed; {_REMEDY}"
+            f"{first_difference(spec.code, code, parts)} has changed; {_REMEDY}"
         )
 
 
 def _code(backbone: Backbone) -> str:
     """Return the digest of what a backbone computes; it is no other thread's yet."""
     registration = _registered.registered.get(backbone.spec.architecture)
+    stages: dict[str, nn.Module] = dict(backbone.stages)
+    if backbone.pre_logits is not None:
+        stages[_PRE_LOGITS] = backbone.pre_logits
     try:
         return code_digest(
             backbone.model,
-            backbone.stages,
+            stages,
             backbone.spec.input.size,
             other_sizes=backbone.structure.image_size is None,
             version=registration.version if registration else None,
@@ -221,20 +226,7 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
     )
     backbone = Backbone(spec, model, structure, architecture.size_param)
     backbone.spec = replace(spec, code=_code(backbone))
-    _store_channels_last(backbone)
     return backbone
-
-
-def _store_channels_last(backbone: Backbone) -> None:
-    """Lay out the weights of convolutions as a forward pass reads them.
-
-    Here, where no other thread has the network yet: a network that several threads use is
-    never changed in place.
-    """
-    for module in (backbone.model, *backbone.stages.values()):
-        for value in (*module.parameters(), *module.buffers()):
-            if value.ndim == 4:
-                value.data = value.data.contiguous(memory_format=torch.channels_last)
 
 
 def _metadata_of_backbone(path: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import TypeVar
 import joblib
 import torch
 
+from .._locking import ForkSafeLock
+
 Result = TypeVar("Result")
 
 # Where a share of the cores is told: joblib gives the processes of loky cores / workers,
@@ -77,11 +79,32 @@ def torch_threads_of_a_worker() -> Iterator[None]:
     """
     backend, _ = joblib.parallel.get_active_backend()
     is_task = (backend.nesting_level or 0) > 0
-    if not is_task or threading.current_thread() is threading.main_thread():
+    if is_task and threading.current_thread() is not threading.main_thread():
+        with _torch_threads_at_most(1):
+            yield
+    else:
+        with torch_threads_within_cores():
+            yield
+
+
+@contextmanager
+def torch_threads_within_cores() -> Iterator[None]:
+    """Let torch use no more threads than the cores that this process may use.
+
+    torch counts the cores of the machine. A container may have a share of them, and then
+    the threads that wait would use up the time of those that compute.
+    """
+    with _torch_threads_at_most(joblib.cpu_count()):
+        yield
+
+
+@contextmanager
+def _torch_threads_at_most(n: int) -> Iterator[None]:
+    before = _torch_threads_here()
+    if before <= n:
         yield
         return
-    before = _torch_threads_here()
-    _limit_torch_here(1)
+    _limit_torch_here(n)
     try:
         yield
     finally:
@@ -97,7 +120,7 @@ if hasattr(os, "register_at_fork"):
     # the threads that had taken turns are not in the child, and would never give them back
     os.register_at_fork(after_in_child=_turns.cache_clear)
 
-_changing_torch = threading.Lock()
+_changing_torch = ForkSafeLock()
 
 
 def _limit_torch_here(n: int) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
+from ..runtime._threads import torch_threads_within_cores
 from ._augmented import AugmentedActivations
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
@@ -66,7 +67,11 @@ def fit_net(
     left as it was.
     """
     # One training at a time in a process, with all of torch's threads, and on a GPU.
-    with own_random_state(options.seed, options.device), gpu_lock(options.device):
+    with (
+        own_random_state(options.seed, options.device),
+        gpu_lock(options.device),
+        torch_threads_within_cores(),
+    ):
         part = start
         if not isinstance(start, TrainablePart):
             views = training.views.for_the_head_start()

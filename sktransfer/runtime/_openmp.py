@@ -1,0 +1,36 @@
+"""How long torch's threads spin at a barrier before they sleep.
+
+Where a step of training is divided between threads, each waits for the others hundreds of times.
+libgomp, the OpenMP runtime of PyTorch on Linux, lets a thread that waits spin 300,000 times before
+it sleeps: several milliseconds, in which it holds the core that a thread it waits for needs, once
+other work runs on the machine. `SPIN_COUNT` spins are some 25 microseconds, about as long as
+sleeping and waking take. (benchmarks/bench_busy.py --spins 3000 10000 compares others.)
+
+libgomp reads the number when it is loaded, which is when torch is first imported. Neither the
+number of threads nor any result depends on it.
+"""
+
+import os
+import sys
+
+SPIN_COUNT = 1000
+_VARIABLE = "GOMP_SPINCOUNT"
+_VARIABLES_OF_USERS = (_VARIABLE, "OMP_WAIT_POLICY")
+
+
+def import_torch() -> None:
+    """Import torch with few spins, unless the environment says how its threads shall wait.
+
+    Where torch has been imported before, it is too late, and nothing is done. The environment
+    is left as it was: other libraries, and processes that this one starts, are not concerned.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in _VARIABLES_OF_USERS):
+        return
+    os.environ[_VARIABLE] = str(SPIN_COUNT)
+    try:
+        import torch  # noqa: F401
+    finally:
+        del os.environ[_VARIABLE]
+
+
+import_torch()
