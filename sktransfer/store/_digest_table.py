@@ -48,9 +48,8 @@ def _seal(version: bytes, digest: bytes) -> bytes:
     return digest + _CHECK.pack(zlib.crc32(version + digest))
 
 
-def _unseal(version: bytes, value: memoryview | None) -> bytes | None:
+def _unseal(version: bytes, value: bytes | None) -> bytes | None:
     if value is None:
         return None
-    sealed = bytes(value)
-    digest = sealed[: -_CHECK.size]
-    return digest if sealed == _seal(version, digest) else None
+    digest = value[: -_CHECK.size]
+    return digest if value == _seal(version, digest) else None

@@ -159,13 +159,15 @@ class LmdbFile:
 
     # reading
 
-    def _read(self, work: Callable[[lmdb.Transaction], _Result], default: _Result) -> _Result:
+    def _read(
+        self, work: Callable[[lmdb.Transaction], _Result], default: _Result, buffers: bool = True
+    ) -> _Result:
         """Return what `work` reads in one state of the file."""
         if not self.is_read_only:
-            with self._env.begin(buffers=True) as txn:
+            with self._env.begin(buffers=buffers) as txn:
                 return work(txn)
         for _ in range(_READ_AGAIN):
-            with self._env.begin(buffers=True) as txn:
+            with self._env.begin(buffers=buffers) as txn:
                 result = work(txn)
                 if self._env.info()["last_txnid"] <= txn.id() + 1:
                     return result
@@ -335,7 +337,8 @@ class LmdbFile:
 
     def get_digests(self, versions: Sequence[bytes]) -> list[bytes | None]:
         """Return the digest of each version of a file; None if unknown or damaged."""
-        return self._read(lambda txn: self._digests.get(txn, versions), [None] * len(versions))
+        unknown = [None] * len(versions)
+        return self._read(lambda txn: self._digests.get(txn, versions), unknown, buffers=False)
 
     def put_digests(self, items: Mapping[bytes, bytes], limit: int) -> None:
         """Store digests by the version of the file; drop the first ones when they are many."""
