@@ -145,4 +145,6 @@ def test_a_killed_worker_is_joblibs_error_and_costs_no_finished_image(
             for cache in (tmp_path / "both", None)
         )
     assert (counter.cache_hits, counter.computed) == (len(X), len(X))
-    np.testing.assert_array_equal(kept, computed)  # what the dead had put is right to the last bit
+    # what the killed worker had put is right: between batches of two sizes float32 rows differ
+    # by up to 1e-5 of the largest value, on some processors
+    np.testing.assert_allclose(kept, computed, rtol=0, atol=1e-5 * float(np.abs(computed).max()))
