@@ -20,7 +20,7 @@ rows are those of ``mini`` at 32 pixels, 256 values.
   the row itself, for the rows of mini and of ResNet-50 and for an activation.
 
 Each runs in a process of its own, memory before the others; ``--files`` draws fewer for
-a try, too few to tell memory from noise. KeyLocks: flat memory; 20,000 rows/s from paths
+a try, too few to tell memory from noise. Claims: flat memory; 20,000 rows/s from paths
 and 4,000 from arrays, median of the later calls, on 2 cores; a file of at most 1.5 times
 the rows. Two minutes on 2 cores. Linux, as memory is read from /proc.
 """

@@ -59,7 +59,7 @@ class WeightsNotFoundError(WeightsError, FileNotFoundError):
 
 
 class FeatureCacheWarning(UserWarning):
-    """The store of activations can't be used; the work goes on without it."""
+    """The feature cache can't do all it should: it is full, damaged, too small, or read-only."""
 
 
 class InconsistentVersionWarning(_InconsistentVersionWarning):

@@ -130,18 +130,33 @@ class Replaced(OSError):
 
 @contextmanager
 def not_replaced(folder: str) -> Iterator[None]:
-    """Raise `Replaced` at the end of the block if the folder is another one by then."""
-    # as long as it is open, no other folder is given its number
-    held = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    """Raise `Replaced` if the folder is gone or another one when the block ends or fails."""
     try:
+        # as long as it is open, no other folder is given its number
+        held = os.open(folder, os.O_RDONLY) if fcntl is not None else None
         before = os.stat(folder if held is None else held)
+    except FileNotFoundError:
+        raise Replaced(f"{folder} was removed") from None
+    try:
         yield
-        after = os.stat(folder)
-        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+    except Exception as error:
+        if not _is_at(folder, before):
+            raise Replaced(f"{folder} was replaced while it was opened") from error
+        raise
+    else:
+        if not _is_at(folder, before):
             raise Replaced(f"{folder} was replaced while it was opened")
     finally:
         if held is not None:
             os.close(held)
+
+
+def _is_at(folder: str, status: os.stat_result) -> bool:
+    try:
+        now = os.stat(folder)
+    except FileNotFoundError:
+        return False
+    return (now.st_dev, now.st_ino) == (status.st_dev, status.st_ino)
 
 
 def collect_rubbish(path: str, current: str) -> list[str]:

@@ -96,10 +96,10 @@ class LmdbFile:
         self.is_read_only = can_only_be_read(folder)
         if not self.is_read_only:
             make_private_folder(folder)
-            make_private_file(self._data)
-            make_private_file(os.path.join(folder, _FILES[1]), _LOCK_FILE_BYTES)
-        # else the locks of one folder could guard the file of another
-        with not_replaced(folder):
+        with not_replaced(folder):  # locks of one folder must not guard the file of another
+            if not self.is_read_only:
+                make_private_file(self._data)
+                make_private_file(os.path.join(folder, _FILES[1]), _LOCK_FILE_BYTES)
             self._env = lmdb.open(
                 folder,
                 map_size=_MAP_SIZE,

@@ -247,10 +247,8 @@ class LmdbStore:
                 store._drop_if_removed()
             try:
                 self._file = LmdbFile(self._folder)
-            except (Error, OSError) as error:
-                # cleared by another process since the look at it: look again
-                was_cleared = isinstance(error, _folder.Replaced) or not os.path.isdir(self._folder)
-                if not was_cleared or attempt == _ATTEMPTS - 1:
+            except _folder.Replaced:  # cleared by another process: look again
+                if attempt == _ATTEMPTS - 1:
                     raise
         return self._file
 

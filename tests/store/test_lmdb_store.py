@@ -470,7 +470,7 @@ store.put_many(make_rows(100, seed=2))
     assert_found(store, make_rows(100, seed=2))
 
 
-@pytest.mark.parametrize("when", ["before", "between", "after"])
+@pytest.mark.parametrize("when", ["before", "before and made anew", "between", "after"])
 @pytest.mark.parametrize("writes", [True, False])
 def test_a_store_that_is_cleared_while_it_is_opened_is_looked_at_again(
     store, monkeypatch, when, writes
@@ -486,9 +486,10 @@ def test_a_store_that_is_cleared_while_it_is_opened_is_looked_at_again(
         if when == "after":
             env = open_environment(folder, **kwargs)
         _folder.remove_folder(folder)
-        if when == "before":
+        if when != "before":
+            os.mkdir(folder)  # by another process
+        if when.startswith("before"):
             raise lmdb.Error(f"{folder}: No such file or directory")
-        os.mkdir(folder)  # by another process
         return env if when == "after" else open_environment(folder, **kwargs)
 
     monkeypatch.setattr(_lmdb.lmdb, "open", cleared)
