@@ -73,6 +73,8 @@ class MissingRows:
     ids : ImageIds
         Of the images; digests are noted there as files are read.
     plan : ExtractionPlan
+    rows : Rows
+        Of the plan and the store.
     store : ActivationStore or None
     batch_size : int or None
     """
@@ -82,6 +84,7 @@ class MissingRows:
         images: ImageCollection,
         ids: ImageIds,
         plan: ExtractionPlan,
+        rows: Rows,
         store: ActivationStore | None,
         batch_size: int | None,
     ):
@@ -91,7 +94,7 @@ class MissingRows:
         self._on_cpu = plan.device.type == "cpu"
         self._batch_size = batch_size or _BATCH_SIZE[plan.device.type]
         self._store = store
-        self._rows = Rows(plan, store)
+        self._rows = rows
         self._extractor = FeatureExtractor(plan, self._rows.computed_depths)
         self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
         self._locked: set[bytes] = set()  # now

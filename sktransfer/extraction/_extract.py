@@ -84,10 +84,10 @@ def _extract(
     is_wanted = first_of == np.arange(len(images))
     is_wanted[list(ids.failures)] = False
 
-    result = ResultArray(len(images))
+    result, rows = ResultArray(len(images)), Rows(plan, store)
     n_wanted = int(is_wanted.sum())
     n_cache_hits = 0
-    for found in _look_up(np.flatnonzero(is_wanted), ids, Rows(plan, store), result):
+    for found in _look_up(np.flatnonzero(is_wanted), ids, rows, result):
         result.write(found)
         n_cache_hits += len(found)
         is_wanted[list(found)] = False
@@ -97,7 +97,7 @@ def _extract(
         if len(missing):
             # the network is on a GPU as long as the lock is held, and no longer
             with gpu_lock(plan.device):
-                computing = MissingRows(images, ids, plan, store, batch_size)
+                computing = MissingRows(images, ids, plan, rows, store, batch_size)
                 for computed in computing.compute(missing, pool):
                     result.write(computed.rows)
                     ids.failures.update(computed.failures)

@@ -29,12 +29,17 @@ class Rows:
         self.stored_depths = plan.all_depths if store is not None else ()
         # what one forward pass computes, in order
         self.computed_depths = self.stored_depths or tuple(sorted(set(self._wanted)))
-        self._common = {depth: plan.common_key(depth) for depth in self.computed_depths}
+        self._common_keys: dict[int, bytes] = {}  # by depth
         self._is_bfloat16 = plan.fitted.precision == "bfloat16"
 
     def lock_key(self, digest: bytes) -> bytes:
         """Return the key that stands for one forward pass of an image, whatever the depth."""
-        return row_key(self._common[self.computed_depths[-1]], digest)
+        return row_key(self._common(self.computed_depths[-1]), digest)
+
+    def _common(self, depth: int) -> bytes:
+        if depth not in self._common_keys:
+            self._common_keys[depth] = self._plan.common_key(depth)
+        return self._common_keys[depth]
 
     def get(self, digests: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return the row of each image, or None where the store lacks a part of it."""
@@ -47,9 +52,8 @@ class Rows:
         ]
 
     def _get_at(self, depth: int, digests: Sequence[bytes]) -> list[np.ndarray | None]:
-        common = self._common[depth]
-        rows = self._store.get_many([row_key(common, digest) for digest in digests])
-        return [None if row is None else self._decoded(row, depth) for row in rows]
+        common = self._common(depth)
+        return self._store.get_many([row_key(common, digest) for digest in digests])
 
     def from_activations(self, digests: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return rows pooled from the activations that a fine-tuned estimator stored."""
@@ -67,16 +71,16 @@ class Rows:
         rows: list[np.ndarray | None] = [None] * len(digests)
         there = [i for i, activation in enumerate(stored) if activation is not None]
         if there:
-            activations = np.stack([self._decoded(stored[i], depth) for i in there])
-            encoded = self._encoded(self._plan.pool(activations, depth), depth)
+            activations = np.stack([stored[i] for i in there])
+            pooled = self._rounded(self._plan.pool(activations, depth), depth)
             self._store.put_many(
                 {
-                    row_key(self._common[depth], digests[i]): row
-                    for i, row in zip(there, encoded, strict=True)
+                    row_key(self._common(depth), digests[i]): row
+                    for i, row in zip(there, pooled, strict=True)
                 }
             )
-            for i, row in zip(there, encoded, strict=True):
-                rows[i] = self._decoded(row, depth)
+            for i, row in zip(there, pooled, strict=True):
+                rows[i] = row
         return rows
 
     def made(
@@ -86,18 +90,17 @@ class Rows:
 
         `activations` are those of the computed depths, (n, ...) each.
         """
-        encoded = {
-            depth: self._encoded(values, depth)
+        at = {
+            depth: self._rounded(values, depth)
             for depth, values in zip(self.computed_depths, activations, strict=True)
         }
         to_put = {
-            row_key(self._common[depth], digest): row
+            row_key(self._common(depth), digest): row
             for depth in self.stored_depths
-            for digest, row in zip(digests, encoded[depth], strict=True)
+            for digest, row in zip(digests, at[depth], strict=True)
         }
-        decoded = {depth: self._decoded(encoded[depth], depth) for depth in set(self._wanted)}
         rows = [
-            self._side_by_side([decoded[depth][i] for depth in self._wanted])
+            self._side_by_side([at[depth][i] for depth in self._wanted])
             for i in range(len(digests))
         ]
         return rows, to_put
@@ -105,14 +108,12 @@ class Rows:
     def _side_by_side(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    # A network in bfloat16 gives 8 significant bits; more of them are not stored. What is
-    # returned the first time is what the store returns later. Pixels pass no network.
-    def _encoded(self, values: np.ndarray, depth: int) -> np.ndarray:
-        if not self._is_bfloat16 or depth == 0:
-            return values
-        return torch.from_numpy(values).bfloat16().view(torch.int16).numpy()
+    def _rounded(self, values: np.ndarray, depth: int) -> np.ndarray:
+        """Return rows with the bits that their network has, which the store keeps.
 
-    def _decoded(self, values: np.ndarray, depth: int) -> np.ndarray:
+        A network in bfloat16 gives 8 significant bits. What is returned the first time is
+        what the store returns later. Pixels pass no network.
+        """
         if not self._is_bfloat16 or depth == 0:
             return values
-        return torch.from_numpy(values).view(torch.bfloat16).float().numpy()
+        return torch.from_numpy(values).bfloat16().float().numpy()

@@ -106,7 +106,7 @@ class Resampling(nn.Module):
         square = columns.reshape(n, 3, self.spec.size, self.spec.size).transpose(2, 3)
         return square.to(torch.uint8)
 
-    def resize(self, height, width):
+    def _resized(self, height, width):
         """Return height and width after resizing, before the square is cut out."""
         size, resize = self.spec.size, self.spec.resize
         if self.spec.crop == "squash":

@@ -19,6 +19,7 @@ from sktransfer.extraction._compute import MissingRows
 from sktransfer.extraction._extract import extract
 from sktransfer.extraction._feature_extractor import ExtractionPlan
 from sktransfer.extraction._image_ids import ImageIds, identify
+from sktransfer.extraction._rows import Rows
 from sktransfer.images._collection import as_images
 from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.runtime._threads import CorePool
@@ -190,7 +191,8 @@ def missing_rows(n, store, batch_size):
     with CorePool(1) as pool:
         for positions, found in identify(images, store, pool):
             ids.set_range(positions, found)
-    return MissingRows(images, ids, plan_of(0), store, batch_size)
+    plan = plan_of(0)
+    return MissingRows(images, ids, plan, Rows(plan, store), store, batch_size)
 
 
 def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
