@@ -1,6 +1,6 @@
 """What a backbone is, as data: frozen records that name everything and hold no network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,11 +34,16 @@ class InputSpec:
         return cls(
             size=int(values["size"]),
             resize=int(values["resize"]),
-            mean=tuple(float(value) for value in values["mean"]),
-            std=tuple(float(value) for value in values["std"]),
+            mean=_rgb(values["mean"]),
+            std=_rgb(values["std"]),
             interpolation=str(values["interpolation"]),
             crop=str(values.get("crop", "center")),
         )
+
+
+def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 @dataclass(frozen=True)

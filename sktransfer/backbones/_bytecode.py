@@ -98,7 +98,7 @@ def _is_small_float(value: Any) -> bool:
 class _Reader:
     """Describes each function, class and object once; what calls itself comes to an end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []  # a number must not be given twice
 

@@ -119,7 +119,7 @@ class _Watch:
                 module.register_forward_hook(self._after, always_call=True),
             ]
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         for hook in self._hooks:
             hook.remove()
 

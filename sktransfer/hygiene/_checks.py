@@ -256,5 +256,5 @@ def _is_turned(image: ImageReference) -> bool:
     format = identify(image.data)
     if format.name == "PNG" and not any(word in image.data for word in _PNG_MAY_BE_TURNED):
         return False
-    with quiet_pillow(), format.open(io.BytesIO(image.data)) as opened:
+    with quiet_pillow(), format.opened(io.BytesIO(image.data)) as opened:
         return read_orientation(opened) != 1  # of a TIFF before loading, which turns it

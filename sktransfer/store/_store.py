@@ -9,12 +9,12 @@ import copyreg
 import os
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakValueDictionary
 
 import platformdirs
 
 from .._locking import ForkSafeLock
-from ._base import ActivationStore
 from ._chain import StoreChain
 from ._limit import read_limit
 from ._lmdb_store import LmdbStore
@@ -37,7 +37,7 @@ class FeatureCacheInfo:
     read_only: bool = False
 
 
-def feature_cache_info(feature_cache="auto"):
+def feature_cache_info(feature_cache: Any = "auto") -> FeatureCacheInfo | None:
     """Tell where the feature cache is, how large, and how large it may become.
 
     Parameters
@@ -79,7 +79,7 @@ def _info(store: LmdbStore) -> FeatureCacheInfo:
     )
 
 
-def clear_feature_cache(feature_cache="auto"):
+def clear_feature_cache(feature_cache: Any = "auto") -> None:
     """Delete the feature cache and give its disk back.
 
     Parameters
@@ -105,7 +105,7 @@ def clear_feature_cache(feature_cache="auto"):
         store.clear()
 
 
-def open_store(feature_cache) -> ActivationStore | None:
+def open_store(feature_cache: Any) -> LmdbStore | StoreChain | None:
     """Return the store of `feature_cache`; None if it is None. Nothing is written yet.
 
     Of a list, rows are read from each in its order, and written to the last one only.
@@ -132,7 +132,7 @@ def _open_all(caches: list | tuple) -> list[LmdbStore]:
     return [_open_one(cache, f"[{i}]") for i, cache in enumerate(caches)]
 
 
-def _open_one(cache, index: str = "") -> LmdbStore:
+def _open_one(cache: Any, index: str = "") -> LmdbStore:
     if not isinstance(cache, (str, os.PathLike)) or cache == "":
         none = "" if index else ", None (off), a list of caches"
         raise ValueError(

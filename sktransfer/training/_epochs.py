@@ -52,7 +52,7 @@ def check_loss(loss: float, epoch: int, lr: float) -> None:
 class ValidationOutputs:
     """Collects the outputs for a validation set, batch by batch, and scores them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._outputs: list[np.ndarray] = []
 
     def __bool__(self) -> bool:

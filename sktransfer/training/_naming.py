@@ -86,7 +86,7 @@ class _NoName(Exception):
 class _Namer:
     """Names one value; what it holds is named once, and may refer to itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._in_progress: dict[int, int] = {}
         self._finished: dict[int, str] = {}
         self._named: list[Any] = []  # keeps ids from being used again
