@@ -331,7 +331,7 @@ class FineTunedEstimator(ImageEstimator):
         if validation is not None:
             self.best_epoch_ = net.best_.epoch
         elif is_continued:
-            vars(self).pop("best_epoch_", None)  # that of another fit
+            self.__dict__.pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
 

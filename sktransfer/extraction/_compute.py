@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -222,11 +222,11 @@ class MissingRows:
         """Return the positions to be computed here; take the rows that are there now."""
         if self._store is None:
             return positions
-        digests = {position: self._ids.digest(position) for position in positions}
+        digests = {position: self._ids.known_digest(position) for position in positions}
         if self._is_patient:
             # before the look: else a row that is put between the two would be missed
             wanted = {p: self._rows.lock_key(digest) for p, digest in digests.items()}
-            mine = self._acquire(list(wanted.values()))
+            mine = self._acquire(self._store, list(wanted.values()))
             for position, key in wanted.items():
                 if key in mine:
                     mine.discard(key)  # equal images of one batch: the first has it
@@ -268,18 +268,19 @@ class MissingRows:
 
     def _end(self, prepared: _Prepared, launched: Callable[[], list[np.ndarray]]) -> Computed:
         activations = launched()
-        rows, to_put = dict(prepared.found), {}
+        rows = dict(prepared.found)
+        to_put: Mapping[bytes, np.ndarray] = {}
         if prepared.positions:
             if self._plan.passes_network:
                 _progress.record(computed=len(prepared.positions))
-            digests = [self._ids.digest(position) for position in prepared.positions]
+            digests = [self._ids.known_digest(position) for position in prepared.positions]
             computed, to_put = self._rows.made(digests, activations)
             rows.update(zip(prepared.positions, computed, strict=True))
         if self._store is not None:
             self._finish(to_put, list(prepared.locked.values()))
         return Computed(rows, len(prepared.found), prepared.failures)
 
-    def _finish(self, rows: dict[bytes, np.ndarray], locks: list[bytes]) -> None:
+    def _finish(self, rows: Mapping[bytes, np.ndarray], locks: list[bytes]) -> None:
         """Keep rows for the next time that some are put; at once if that is now."""
         with self._lock:
             self._finished.update(rows)
@@ -309,8 +310,8 @@ class MissingRows:
 
     # locks
 
-    def _acquire(self, keys: Sequence[bytes]) -> set[bytes]:
-        mine = set(self._store.key_locks.acquire(keys))
+    def _acquire(self, store: ActivationStore, keys: Sequence[bytes]) -> set[bytes]:
+        mine = set(store.key_locks.acquire(keys))
         with self._lock:
             self._locked |= mine
         return mine
@@ -326,5 +327,5 @@ class MissingRows:
         with self._lock:
             mine = [key for key in keys if key in self._locked]
             self._locked.difference_update(mine)
-        if mine:
+        if mine and self._store is not None:
             self._store.key_locks.release(mine)

@@ -77,8 +77,8 @@ def _extract(
 ) -> Extraction:
     ids = ImageIds(len(images))
     with fingerprint_bar(len(images)) as bar:
-        for positions, found in identify(images, store, pool):
-            ids.set_range(positions, found)
+        for positions, looked_at in identify(images, store, pool):
+            ids.set_range(positions, looked_at)
             bar.update(len(positions))
     first_of = ids.first_of_each()
     is_wanted = first_of == np.arange(len(images))
@@ -98,7 +98,7 @@ def _extract(
             # the network is on a GPU as long as the lock is held, and no longer
             with gpu_lock(plan.device):
                 computing = MissingRows(images, ids, plan, store, batch_size)
-                for computed in computing.compute(missing, pool):
+                for computed in computing.compute(missing.tolist(), pool):
                     result.write(computed.rows)
                     ids.failures.update(computed.failures)
                     n_cache_hits += computed.n_cache_hits

@@ -208,7 +208,8 @@ def check_images(
     records = []
     for position, found in enumerate(for_each(images, range(len(images)), _measure, n_jobs)):
         if isinstance(found, DecodeError):
-            problems, sizes, reason = ["unreadable"], (None,) * 4, str(found)
+            problems, reason = ["unreadable"], str(found)
+            sizes: tuple = (None,) * 4
         else:
             sides = sorted((found.width, found.height))
             holds = {

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import cast
 
 import numpy as np
 import PIL
@@ -44,9 +45,8 @@ def quiet_pillow() -> Iterator[None]:
             _n_inside -= 1
             if _n_inside == 0:
                 # all of them: a catch_warnings elsewhere may have put back an old one
-                ours = [entry for entry in warnings.filters if _is_ours(entry)]
-                for entry in ours:
-                    warnings.filters.remove(entry)
+                filters = cast(list, warnings.filters)
+                filters[:] = [entry for entry in filters if not _is_ours(entry)]
 
 
 def _is_ours(entry: tuple) -> bool:

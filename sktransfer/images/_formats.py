@@ -93,9 +93,9 @@ def check_inner_size(image: Image.Image, data: bytes) -> None:
         if n_scans > MAX_JPEG_SCANS:
             raise DecodeError(f"{n_scans:,} scans, more than the {MAX_JPEG_SCANS} allowed")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        tile = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
-        if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > MAX_PIXELS:
-            raise DecodeError(f"tiles of {tile[0]:,} x {tile[1]:,} pixels")
+        across, down = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
+        if isinstance(across, int) and isinstance(down, int) and across * down > MAX_PIXELS:
+            raise DecodeError(f"tiles of {across:,} x {down:,} pixels")
 
 
 def _most_pixels_a_byte(image: Image.Image) -> float:

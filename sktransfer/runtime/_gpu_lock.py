@@ -20,8 +20,6 @@ import torch
 
 if sys.platform == "win32":
     import msvcrt
-
-    fcntl = None
 else:
     import fcntl
 
@@ -177,10 +175,10 @@ def _why_not_own(folder: Path) -> str | None:
 
 def _is_locked_now(file: int) -> bool:
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # somebody else's: so say Unix, and Windows
         return False
     return True

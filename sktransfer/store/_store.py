@@ -8,8 +8,9 @@ SKTRANSFER_CACHE to a local one, which the processes of one machine share.
 import copyreg
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 from weakref import WeakValueDictionary
 
 import platformdirs
@@ -18,6 +19,9 @@ from .._locking import ForkSafeLock
 from ._chain import StoreChain
 from ._limit import read_limit
 from ._lmdb_store import LmdbStore
+
+_Cache = str | os.PathLike[str]
+_Caches = list[Any] | tuple[Any, ...]
 
 # One store a folder: LMDB must not be opened twice in a process. Stores nobody
 # holds are closed, but for the last few, so that each call finds its own open.
@@ -37,7 +41,15 @@ class FeatureCacheInfo:
     read_only: bool = False
 
 
-def feature_cache_info(feature_cache: Any = "auto") -> FeatureCacheInfo | None:
+@overload
+def feature_cache_info(feature_cache: _Cache = "auto") -> FeatureCacheInfo: ...
+@overload
+def feature_cache_info(feature_cache: _Caches) -> list[FeatureCacheInfo]: ...
+@overload
+def feature_cache_info(feature_cache: None) -> None: ...
+def feature_cache_info(
+    feature_cache: _Cache | _Caches | None = "auto",
+) -> FeatureCacheInfo | list[FeatureCacheInfo] | None:
     """Tell where the feature cache is, how large, and how large it may become.
 
     Parameters
@@ -79,7 +91,7 @@ def _info(store: LmdbStore) -> FeatureCacheInfo:
     )
 
 
-def clear_feature_cache(feature_cache: Any = "auto") -> None:
+def clear_feature_cache(feature_cache: _Cache | _Caches | None = "auto") -> None:
     """Delete the feature cache and give its disk back.
 
     Parameters
@@ -156,5 +168,6 @@ def _open_one(cache: Any, index: str = "") -> LmdbStore:
 
 
 # pickled as what they were opened by
-copyreg.pickle(LmdbStore, lambda store: (open_store, (store.path,)))
-copyreg.pickle(StoreChain, lambda chain: (open_store, ([store.path for store in chain.stores],)))
+_open: Callable[..., Any] = open_store
+copyreg.pickle(LmdbStore, lambda store: (_open, (store.path,)))
+copyreg.pickle(StoreChain, lambda chain: (_open, ([store.path for store in chain.stores],)))

@@ -105,6 +105,7 @@ class EarlyStop:
 
     def restore(self, module: nn.Module) -> None:
         """Load the state of the best epoch into the module."""
+        assert self.state is not None  # an epoch has ended
         module.load_state_dict(self.state)
 
     def state_dict(self) -> dict[str, Any]:

@@ -218,7 +218,7 @@ class _Namer:
         except Exception as error:  # a class may raise anything
             raise _NoName(f"it holds an object of {kind} ({error})") from None
         if isinstance(reduced, str):  # something that is imported
-            module = pickle.whichmodule(value, reduced)
+            module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]  # undocumented
             if not _is_installed(module):
                 raise _NoName(f"it holds an object of {kind}, which has no state of its own")
             return f"{module}.{reduced}"
