@@ -1,7 +1,6 @@
 """Find what a network computes between its last activation and its last linear layer."""
 
 import inspect
-
 from typing import Any, cast
 
 import torch

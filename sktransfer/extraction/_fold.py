@@ -58,9 +58,9 @@ def folded_stages(backbone: Backbone, n_stages: int, size: int) -> list[nn.Modul
                         x = backbone.normalise()(_drawn_image(size))
                         for earlier in folded:
                             x = earlier(x)
-                    copied = _fold(stage, x)
+                    made = _fold(stage, x)
                     # the stage itself would keep its own key alive
-                    known[size] = None if copied is stage else copied
+                    known[size] = None if made is stage else made
                 copied = known[size]
             folded.append(stage if copied is None else copied)
             if x is not None:

@@ -6,6 +6,7 @@ import numbers
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
@@ -209,7 +210,7 @@ def check_images(
     for position, found in enumerate(for_each(images, range(len(images)), _measure, n_jobs)):
         if isinstance(found, DecodeError):
             problems, reason = ["unreadable"], str(found)
-            sizes: tuple = (None,) * 4
+            sizes: tuple[Any, Any, Any, Any] = (None, None, None, None)
         else:
             sides = sorted((found.width, found.height))
             holds = {

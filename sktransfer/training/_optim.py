@@ -139,7 +139,7 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
 _FUSED_ON = {"cpu", "cuda"}
 
 
-def make_optimizer(config: TrainingConfig, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
+def make_optimizer(config: TrainingConfig, groups: Sequence[dict[str, Any]]) -> optim.Optimizer:
     """Return the optimizer of a configuration over groups of parameters."""
     if not groups:
         raise ValueError(

@@ -1,6 +1,5 @@
 """The backbone that ships with the package, and the architecture of its network."""
 
-import os
 from importlib.resources import files
 from typing import Any
 
