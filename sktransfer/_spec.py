@@ -1,6 +1,6 @@
 """What a backbone is, as data: frozen records that name everything and hold no network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,14 +34,19 @@ class InputSpec:
         return cls(
             size=int(values["size"]),
             resize=int(values["resize"]),
-            mean=_rgb(values["mean"]),
-            std=_rgb(values["std"]),
+            mean=_of_channels("mean", values["mean"]),
+            std=_of_channels("std", values["std"]),
             interpolation=str(values["interpolation"]),
             crop=str(values.get("crop", "center")),
         )
 
 
-def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+def _of_channels(name: str, values: Any) -> tuple[float, float, float]:
+    if not hasattr(values, "__len__") or len(values) != 3:
+        raise ValueError(
+            f"input[{name!r}] must hold three numbers, one each for red, green and blue, "
+            f"got {values!r}"
+        )
     red, green, blue = values
     return float(red), float(green), float(blue)
 

@@ -110,7 +110,7 @@ class BackboneInfo:
         return table(("depth", "stage", "width", "activation", "parameters", "MACs"), rows)
 
 
-class BackboneList(list):
+class BackboneList(list[str]):
     """A list of names that prints as a table."""
 
     def __repr__(self) -> str:
