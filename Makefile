@@ -16,7 +16,7 @@ help:
 	@echo "make demo BACKBONE=resnet18   the same with another backbone"
 	@echo "make test                     the test suite"
 	@echo "make test-lowest              the same with the lowest supported version of everything"
-	@echo "make lint                     ruff, as pre-commit runs it"
+	@echo "make lint                     ruff and mypy, as pre-commit runs them"
 
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --backbone "$(BACKBONE)" $(if $(DATA),--data "$(DATA)")
@@ -27,8 +27,9 @@ test: .venv/installed-test
 test-lowest: .venv-lowest/installed
 	$(LOWEST)/python -m pytest $(PYTEST_ARGS)
 
-lint: .venv/installed-dev
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+# mypy reads the types of the libraries that the test extra installs.
+lint: .venv/installed-test .venv/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
 	rm -rf .venv .venv-lowest out build *.egg-info

@@ -243,6 +243,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     (5, 3)
     """
 
+    classes_: np.ndarray
+
     _parameter_constraints: dict = {
         **FineTunedEstimator._parameter_constraints,
         "label_smoothing": [Interval(numbers.Real, 0, 1, closed="left")],

@@ -329,9 +329,10 @@ class FineTunedEstimator(ImageEstimator):
         self.stages_ = stage_table(self._backbone, self.freeze_depth_, head=net.module_.head)
         self.history_ = records(net)
         if validation is not None:
+            assert net.best_ is not None  # as validation is for early stopping
             self.best_epoch_ = net.best_.epoch
         elif is_continued:
-            vars(self).pop("best_epoch_", None)  # that of another fit
+            self.__dict__.pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
 

@@ -25,7 +25,7 @@ def check_combinations(estimator, X_val, y_val):
     """Raise for parameters of an estimator, and of `fit`, that do not go together."""
     head = estimator.head
     if isinstance(head, (tuple, list)) and not all(
-        isinstance(width, numbers.Integral) and width > 0 for width in head
+        isinstance(width, numbers.Integral) and int(width) > 0 for width in head
     ):
         raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
     if callable(head) and estimator.dropout:

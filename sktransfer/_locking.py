@@ -23,14 +23,14 @@ class ForkSafeLock:
     in the child to give it back, and the child would wait for it without end.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         _locks.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._lock.release()
 
 
@@ -81,7 +81,7 @@ class ForkGuard:
 
     _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._n_inside = 0
         self._is_closed = False
@@ -91,7 +91,7 @@ class ForkGuard:
             self._changed.wait_for(lambda: not self._is_closed, self._PATIENCE)
             self._n_inside += 1
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with self._changed:
             self._n_inside -= 1
             self._changed.notify_all()

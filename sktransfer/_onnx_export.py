@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,6 +124,9 @@ class _AsFloat32(nn.Module):
 class _ScaleAndShift(nn.Module):
     """`Normalise` in two operations: torch 2.6 can't export its one for any n."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, normalise: Normalise):
         super().__init__()
         self.register_buffer("scale", normalise.scale)
@@ -164,16 +168,22 @@ def _exported(network: nn.Module, output: str, metadata: Mapping[str, str], titl
 
 def _translated(network: nn.Module, example: torch.Tensor, output: str) -> bytes:
     """Return what torch's own choice of its two exporters makes of a network."""
-    names = {"input_names": ["images"], "output_names": [output], "opset_version": _OPSET}
+    names: dict[str, Any] = {
+        "input_names": ["images"],
+        "output_names": [output],
+        "opset_version": _OPSET,
+    }
     if inspect.signature(torch.onnx.export).parameters["dynamo"].default:
         any_size = dict.fromkeys(range(len(_AXES)), torch.export.Dim.AUTO)
         program = torch.onnx.export(
             network, (example,), dynamo=True, dynamic_shapes=(any_size,), verbose=False, **names
         )
+        assert program is not None  # without a file to write to
         return program.model_proto.SerializeToString()
     buffer = io.BytesIO()
     axes = {"images": dict(enumerate(_AXES)), output: {0: _AXES[0]}}
-    torch.onnx.export(network, (example,), buffer, dynamo=False, dynamic_axes=axes, **names)
+    file: Any = buffer  # which only the annotations of `export` refuse
+    torch.onnx.export(network, (example,), file, dynamo=False, dynamic_axes=axes, **names)
     return buffer.getvalue()
 
 

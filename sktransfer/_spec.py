@@ -34,11 +34,21 @@ class InputSpec:
         return cls(
             size=int(values["size"]),
             resize=int(values["resize"]),
-            mean=tuple(float(value) for value in values["mean"]),
-            std=tuple(float(value) for value in values["std"]),
+            mean=_of_channels("mean", values["mean"]),
+            std=_of_channels("std", values["std"]),
             interpolation=str(values["interpolation"]),
             crop=str(values.get("crop", "center")),
         )
+
+
+def _of_channels(name: str, values: Any) -> tuple[float, float, float]:
+    if not hasattr(values, "__len__") or len(values) != 3:
+        raise ValueError(
+            f"input[{name!r}] must hold three numbers, one each for red, green and blue, "
+            f"got {values!r}"
+        )
+    red, green, blue = values
+    return float(red), float(green), float(blue)
 
 
 @dataclass(frozen=True)

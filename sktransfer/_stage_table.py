@@ -73,7 +73,7 @@ def stage_table(
     `pooling` None is that of "auto". The layers that a network has between its pooling and
     its last linear layer are frozen or trained with the last stage.
     """
-    parts = [
+    parts: list[tuple[str, str, nn.Module]] = [
         (name, "frozen" if position < depth else rest, stage)
         for position, (name, stage) in enumerate(backbone.stages.items())
     ]
@@ -103,10 +103,11 @@ class StageDiagramMixin:
     """
 
     def _repr_html_inner(self):
-        return super()._repr_html_inner() + self._stages_html()
+        inner = super()._repr_html_inner()  # type: ignore[misc]  # of BaseEstimator
+        return inner + self._stages_html()
 
     def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
+        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]  # of BaseEstimator
         if "text/html" in bundle:
             bundle["text/html"] += self._stages_html()
         return bundle

@@ -75,8 +75,12 @@ def describe_constant(value: torch.Tensor | np.ndarray) -> list:
     Many values are summed up to four digits. They were computed when the network was
     built, and sines or powers differ in their last digit between processors.
     """
-    array = value.detach().float() if _is_small_float(value) else value
-    array = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    if isinstance(value, torch.Tensor):
+        # NumPy lacks the small types
+        small = value.is_floating_point() and value.itemsize < 4
+        array = (value.float() if small else value).detach().cpu().numpy()
+    else:
+        array = value
     title = ["constant", str(value.dtype), list(value.shape)]
     if array.dtype.kind not in "fc":
         return [*title, hashlib.blake2b(array.tobytes(), digest_size=8).hexdigest()]
@@ -90,15 +94,10 @@ def describe_constant(value: torch.Tensor | np.ndarray) -> list:
     return [*title, [f"{number:.3e}" for number in sums]]
 
 
-def _is_small_float(value: Any) -> bool:
-    """Tell whether NumPy lacks the type of a tensor."""
-    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.itemsize < 4
-
-
 class _Reader:
     """Describes each function, class and object once; what calls itself comes to an end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seen: dict[int, int] = {}
         self._alive: list[object] = []  # a number must not be given twice
 

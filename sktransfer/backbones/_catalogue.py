@@ -1,5 +1,6 @@
 """What backbones there are, and what each is: lists and records that print as tables."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from .._text_table import count, table
 from ._architecture import Architecture
 from ._stages import PRE_LOGITS, PreLogits, cut_into_stages, modules_of
 from ._weights import read_metadata
-from .sources import SOURCES, find_architecture, named_architecture, names
+from .sources import SOURCES, named_architecture, names
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,13 @@ class BackboneInfo:
         return table(("depth", "stage", "width", "activation", "parameters", "MACs"), rows)
 
 
-class BackboneList(list):
+class BackboneList(list[str]):
     """A list of names that prints as a table."""
 
     def __repr__(self) -> str:
         rows = []
         for name in self:
-            architecture = find_architecture(name)
+            architecture = named_architecture(name, None)
             offer = next(iter(architecture.offers().values()), None)
             size = (offer.input if offer else architecture.input()).size
             rows.append(
@@ -135,7 +136,9 @@ class BackboneList(list):
     __str__ = __repr__
 
 
-def list_backbones(source=None, max_params=None, offline=None):
+def list_backbones(
+    source: str | None = None, max_params: int | None = None, offline: bool | None = None
+) -> BackboneList:
     """List the names that ``backbone=`` takes, beside paths of backbone files.
 
     Parameters
@@ -177,13 +180,17 @@ def list_backbones(source=None, max_params=None, offline=None):
         raise ValueError(f"source must be one of {allowed} or None, got {source!r}")
     found = names(source)
     if offline is not None:
-        found = [name for name in found if _works_offline(find_architecture(name)) == offline]
+        found = [
+            name for name in found if _works_offline(named_architecture(name, None)) == offline
+        ]
     if max_params is not None:
-        found = [name for name in found if _n_params(find_architecture(name)) <= max_params]
+        found = [name for name in found if _n_params(named_architecture(name, None)) <= max_params]
     return BackboneList(found)
 
 
-def backbone_info(backbone, backbone_params=None):
+def backbone_info(
+    backbone: str | os.PathLike[str], backbone_params: Mapping[str, Any] | None = None
+) -> BackboneInfo:
     """Return what is known of a backbone. Nothing is downloaded.
 
     Parameters

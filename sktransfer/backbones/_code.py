@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -79,7 +79,7 @@ def code_digest(
     UnreadableCodeError
         When a stage can't be traced and is no Python code, and there is no version.
     """
-    traces = [_trace(model, stages, size)]
+    traces: list[Sequence[list | None]] = [_trace(model, stages, size)]
     if other_sizes:
         traces.append(_trace_at_no_cost(model, stages, size + 32) or [[]] * len(stages))
     digests = []
@@ -118,9 +118,9 @@ def left_as_it_is(*modules: nn.Module) -> Iterator[None]:
         for attributes, values in zip(held, before, strict=True):
             attributes.clear()
             attributes.update(values)
-        for container, values in containers:
+        for container, content in containers:
             container.clear()
-            (container.extend if isinstance(container, list) else container.update)(values)
+            (container.extend if isinstance(container, list) else container.update)(content)
 
 
 def first_difference(one: str, other: str, stages: Iterable[str]) -> str:
@@ -138,7 +138,7 @@ def _digest(description: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _trace(model: nn.Module, stages: Mapping[str, nn.Module], size: int) -> list[list | None]:
+def _trace(model: nn.Module, stages: Mapping[str, nn.Module], size: int) -> Sequence[list | None]:
     """Return the operations of each stage; None from the first on that can't be traced."""
     if traced := _trace_at_no_cost(model, stages, size):
         return traced
@@ -240,7 +240,9 @@ class _Recorder(TorchFunctionMode):
             raise _Untraceable
         return [self._operations, result]
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         name = _name(func)
         if name in _COMPUTE_NOTHING:

@@ -5,7 +5,7 @@ them, would be missing from every row without a word.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from .._locking import own_random_state
 from ._code import left_as_it_is
+from ._stages import StageTable
 
 # Noise of both signs, faint and strong: an activation between two submodules may leave
 # values of a certain range as they are.
@@ -30,9 +31,7 @@ class _Call:
         return f"{self.step!r} of stage {self.stage!r}"
 
 
-def check_forward(
-    name: str, model: nn.Module, stages: Mapping[str, Sequence[str]], size: int
-) -> None:
+def check_forward(name: str, model: nn.Module, stages: StageTable, size: int) -> None:
     """Check that `model` calls the submodules of the stages, one after the other.
 
     What follows the last one is its head and may be anything. A network without a
@@ -75,19 +74,24 @@ def check_forward(
     watch.check()
 
 
-def _calls(model: nn.Module, stages: Mapping[str, Sequence[str]]) -> Iterator[_Call]:
+def _calls(model: nn.Module, stages: StageTable) -> Iterator[_Call]:
     """Return what the chain calls; a sequence of modules is what is in it.
 
     A forward may call a sequence, or go through its modules itself.
     """
     for stage, steps in stages.items():
         for step in steps:
-            yield from _calls_of(stage, step, model.get_submodule(step))
+            name = str(step)  # registered stages name submodules
+            yield from _calls_of(stage, name, model.get_submodule(name))
 
 
 def _calls_of(stage: str, step: str, module: nn.Module) -> Iterator[_Call]:
     hooks = module._forward_hooks or module._forward_pre_hooks
-    if type(module).forward is nn.Sequential.forward and len(module) and not hooks:
+    if (
+        type(module).forward is nn.Sequential.forward
+        and next(module.children(), None) is not None
+        and not hooks
+    ):
         for name, child in module.named_children():
             yield from _calls_of(stage, f"{step}.{name}", child)
     else:
@@ -119,7 +123,7 @@ class _Watch:
                 module.register_forward_hook(self._after, always_call=True),
             ]
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         for hook in self._hooks:
             hook.remove()
 

@@ -10,7 +10,15 @@ from .sources import _registered, find_architecture
 from .sources._registered import Registration
 
 
-def register_backbone(name, builder, stages, input, *, class_token=False, version=None):
+def register_backbone(
+    name: str,
+    builder: Callable[..., nn.Module],
+    stages: Mapping[str, Sequence[str]],
+    input: InputSpec | Mapping[str, Any],
+    *,
+    class_token: bool = False,
+    version: str | int | None = None,
+) -> None:
     """Make a network of your own a backbone, under a name.
 
     Parameters

@@ -122,12 +122,15 @@ StageTable = Mapping[str, Sequence[Step]]
 class Normalise(nn.Module):
     """8-bit images (n, 3, H, W) to the normalised floats that a network expects."""
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
         # (x / 255 - mean) / std as one multiplication and one addition
-        mean, std = torch.tensor(mean), torch.tensor(std)
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1))
+        means, stds = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("scale", (1 / (255 * stds)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-means / stds).view(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = images.contiguous(memory_format=torch.channels_last)

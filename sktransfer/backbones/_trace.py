@@ -10,9 +10,10 @@ import inspect
 import operator
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -84,14 +85,16 @@ def trace_stages(
     ValueError
         When the method can't be traced, or nothing in it can be cut.
     """
-    best, best_size, failure = {}, None, "nothing in it can be cut"
+    best: dict[str, tuple[TracedStage]] = {}
+    best_size: int | None = None
+    failure = "nothing in it can be cut"
     for fixed in (False, True):
         tracer = _Layers(method, _images(model, size), fixed)
         try:
             with _tracing:
                 graph = tracer.trace(model, concrete_args=_defaults(getattr(model, method)))
         except Exception as error:  # networks fail to trace in ways of their own
-            failure = error
+            failure = str(error)
             continue
         if not isinstance(_result(graph), fx.Node):
             failure = "it gives several activations"
@@ -107,11 +110,12 @@ def trace_stages(
 
 
 def _stages(
-    model: nn.Module, graph: fx.Graph, values: dict[fx.Node, object], n_prefix_tokens: int
+    model: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any], n_prefix_tokens: int
 ) -> dict[str, tuple[TracedStage]]:
     _prune(graph)
     cuts = _cuts(graph, values, n_prefix_tokens)
-    stages, previous = {}, None
+    stages: dict[str, tuple[TracedStage]] = {}
+    previous = None
     for cut in _ends(cuts, model):
         stages[_free(cut.name, stages)] = (TracedStage(_part(graph, previous, cut)),)
         previous = cut
@@ -137,14 +141,22 @@ class _Layers(fx.Tracer):
         self.traced_func_name = method
         self.images = images
         self.fixed = fixed
-        self.values: dict[fx.Node, object] = {}
+        self.values: dict[fx.Node, Any] = {}
         self.computing = False
         self.thread = threading.get_ident()
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return type(module).forward is not nn.Sequential.forward
 
-    def create_node(self, kind, target, args, kwargs, name=None, type_expr=None) -> fx.Node:
+    def create_node(
+        self,
+        kind: str,
+        target: Any,
+        args: tuple,
+        kwargs: dict[str, Any],
+        name: str | None = None,
+        type_expr: Any = None,
+    ) -> fx.Node:
         node = super().create_node(kind, target, args, kwargs, name, type_expr)
         if kind != "output":
             self.values[node] = self._value(node)
@@ -157,7 +169,9 @@ class _Layers(fx.Tracer):
         return super().proxy(node)
 
     def _value(self, node: fx.Node) -> object:
-        args, kwargs = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
+        target: Any = node.target
+        value_of: Callable[[fx.Node], Any] = self.values.__getitem__
+        args, kwargs = cast(Any, fx.node.map_arg((node.args, node.kwargs), value_of))
         if node.op == "placeholder":
             return self.images if not self.values else None
         if "assert" in getattr(node.target, "__name__", ""):
@@ -165,24 +179,26 @@ class _Layers(fx.Tracer):
         self.computing = True
         try:
             if node.op == "get_attr":
-                return operator.attrgetter(node.target)(self.root)
+                return operator.attrgetter(target)(self.root)
             with torch.no_grad(), _computing_nothing(self.images):
                 if node.op == "call_module":
-                    return self.root.get_submodule(node.target)(*args, **kwargs)
+                    return self.root.get_submodule(target)(*args, **kwargs)
                 if node.op == "call_method":
-                    return getattr(args[0], node.target)(*args[1:], **kwargs)
-                return node.target(*args, **kwargs)
+                    return getattr(args[0], target)(*args[1:], **kwargs)
+                return target(*args, **kwargs)
         finally:
             self.computing = False
 
     # While it traces, fx sends every call of a module and every attribute of one here, of all
     # threads: those of others are not part of the trace.
-    def call_module(self, module, forward, args, kwargs):
+    def call_module(
+        self, module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+    ) -> Any:
         if self.computing or self.thread != threading.get_ident():
             return forward(*args, **kwargs)
         return super().call_module(module, forward, args, kwargs)
 
-    def getattr(self, attr, attr_val, parameter_proxy_cache):
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         if self.computing or self.thread != threading.get_ident():
             return attr_val
         return super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -190,6 +206,8 @@ class _Layers(fx.Tracer):
 
 class _Sized(fx.Proxy):
     """A traced tensor whose shape is numbers, but for the number of images."""
+
+    tracer: _Layers
 
     @property
     def shape(self) -> tuple:
@@ -201,11 +219,11 @@ class _Sized(fx.Proxy):
     def ndim(self) -> int:
         return self.tracer.values[self.node].ndim
 
-    def size(self, dim: int | None = None):
+    def size(self, dim: int | None = None) -> Any:
         return self.shape if dim is None else self.shape[dim]
 
 
-def _defaults(method) -> dict[str, object]:
+def _defaults(method: Callable[..., Any]) -> dict[str, object]:
     """Return all arguments after the images, as their defaults."""
     parameters = list(inspect.signature(method).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -292,7 +310,7 @@ def _quarters(cuts: list[_Cut], model: nn.Module) -> list[_Cut]:
     """Cut a transformer, of one resolution throughout, after a quarter of its blocks each."""
     cuts = [cut for cut in cuts if cut.resolution == cuts[-1].resolution]
     kinds = [
-        type(model.get_submodule(cut.node.target)) if cut.node.op == "call_module" else None
+        type(model.get_submodule(str(cut.node.target))) if cut.node.op == "call_module" else None
         for cut in cuts
     ]
     modules = Counter(kind for kind in kinds if kind not in (None, nn.Identity))

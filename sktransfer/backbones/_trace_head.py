@@ -1,6 +1,7 @@
 """Find what a network computes between its last activation and its last linear layer."""
 
 import inspect
+from typing import Any, cast
 
 import torch
 from torch import fx, nn
@@ -46,11 +47,11 @@ def trace_pre_logits(
     """
     images = _images(model, size)
     with torch.no_grad(), _computing_nothing(images):
-        activation = model.forward_features(images)
+        activation = cast(Any, model).forward_features(images)
     if not isinstance(activation, torch.Tensor):
         return ()
     tracer = _HeadLayers("forward_head", activation, fixed=False)
-    arguments = {**_defaults(model.forward_head), "pre_logits": True}
+    arguments = {**_defaults(cast(Any, model).forward_head), "pre_logits": True}
     try:
         graph = tracer.trace(model, concrete_args=arguments)
     except NotImplementedError:  # an encoder, which says so

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,17 +10,18 @@ from typing import TypeVar
 _BATCHES_AHEAD = 2
 
 Result = TypeVar("Result")
+Batch = TypeVar("Batch")
 
 
 def run_batches(
-    batches: Iterable[Sequence[int]],
-    work: Callable[[Sequence[int]], Result],
+    batches: Iterable[Batch],
+    work: Callable[[Batch], Result],
     pool: ThreadPoolExecutor,
     n_workers: int,
 ) -> Iterator[Result]:
     """Yield ``work(batch)`` in order; each batch is one worker's, a few are under way."""
 
-    def submit(positions: Sequence[int]) -> list[Future]:
+    def submit(positions: Batch) -> list[Future]:
         return [pool.submit(work, positions)]
 
     for (future,) in _ahead(batches, submit, 2 * n_workers):
@@ -28,8 +29,8 @@ def run_batches(
 
 
 def run_images(
-    batches: Iterable[Sequence[int]],
-    work: Callable[[Sequence[int]], Result],
+    batches: Iterable[Iterable[int]],
+    work: Callable[[list[int]], Result],
     pool: ThreadPoolExecutor,
 ) -> Iterator[list[Result]]:
     """Yield ``[work([image]), ...]`` of each batch in order; a few batches are worked ahead.
@@ -37,7 +38,7 @@ def run_images(
     The images of a batch are worked on side by side.
     """
 
-    def submit(positions: Sequence[int]) -> list[Future]:
+    def submit(positions: Iterable[int]) -> list[Future]:
         return [pool.submit(work, [position]) for position in positions]
 
     for futures in _ahead(batches, submit, _BATCHES_AHEAD):
@@ -45,8 +46,8 @@ def run_images(
 
 
 def _ahead(
-    batches: Iterable[Sequence[int]],
-    submit: Callable[[Sequence[int]], list[Future]],
+    batches: Iterable[Batch],
+    submit: Callable[[Batch], list[Future]],
     n_ahead: int,
 ) -> Iterator[list[Future]]:
     """Yield the futures of batches; those of `n_ahead` more are submitted at any time."""

@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,6 +39,10 @@ _BETWEEN_PUTS = 1.0  # s
 # process keeps its.
 _BETWEEN_LOOKS = 0.02  # s
 _PATIENCE = 60.0  # s
+
+
+# 8 bytes each in an array; a list of numbers takes 40
+_Positions = Sequence[int] | np.ndarray
 
 
 class Computed(NamedTuple):
@@ -107,7 +111,7 @@ class MissingRows:
         self._elsewhere: list[int] = []  # locked by another when it was their turn
         self._is_patient = True
 
-    def compute(self, positions: Sequence[int], pool: CorePool) -> Iterator[Computed]:
+    def compute(self, positions: _Positions, pool: CorePool) -> Iterator[Computed]:
         """Yield what becomes of the images, in no order, each once."""
         try:
             yield from self._compute(self._batches(positions), pool)
@@ -136,7 +140,7 @@ class MissingRows:
             elif self._elsewhere:
                 time.sleep(_BETWEEN_LOOKS)
 
-    def _batches(self, positions: Sequence[int]) -> list[Sequence[int]]:
+    def _batches(self, positions: _Positions) -> list[_Positions]:
         """Divide positions into batches, always the same, in an order that is not.
 
         Where there are no locks, processes that start at once and go in one order
@@ -148,7 +152,7 @@ class MissingRows:
             random.SystemRandom().shuffle(batches)  # a seed is the user's, and may be equal
         return batches
 
-    def _compute(self, batches: Sequence[Sequence[int]], pool: CorePool) -> Iterator[Computed]:
+    def _compute(self, batches: Sequence[_Positions], pool: CorePool) -> Iterator[Computed]:
         if self._on_cpu and len(batches) >= pool.n_threads:
             # A batch for each core, from file to row. Cores that share one batch wait
             # for each other after every layer, and on a busy machine wait long.
@@ -156,7 +160,7 @@ class MissingRows:
         else:
             yield from self._compute_together(batches, pool)
 
-    def _work(self, positions: Sequence[int]) -> Computed:
+    def _work(self, positions: _Positions) -> Computed:
         prepared = self._prepare(positions)
         try:
             return self._end(prepared, self._launch(prepared))
@@ -165,7 +169,7 @@ class MissingRows:
             raise
 
     def _compute_together(
-        self, batches: Sequence[Sequence[int]], pool: CorePool
+        self, batches: Sequence[_Positions], pool: CorePool
     ) -> Iterator[Computed]:
         """Let all threads read one batch; on a GPU, while the last one is computed."""
         under_way: tuple[_Prepared, Callable[[], list[np.ndarray]]] | None = None
@@ -186,7 +190,7 @@ class MissingRows:
 
     # from positions to what the network reads
 
-    def _prepare(self, positions: Sequence[int]) -> _Prepared:
+    def _prepare(self, positions: _Positions) -> _Prepared:
         """Read and decode images that are for this process to compute."""
         prepared = _Prepared()
         try:
@@ -225,11 +229,11 @@ class MissingRows:
         """Return the positions to be computed here; take the rows that are there now."""
         if self._store is None:
             return positions
-        digests = {position: self._ids.digest(position) for position in positions}
+        digests = {position: self._ids.known_digest(position) for position in positions}
         if self._is_patient:
             # before the look: else a row that is put between the two would be missed
             wanted = {p: self._rows.lock_key(digest) for p, digest in digests.items()}
-            mine = self._acquire(list(wanted.values()))
+            mine = self._acquire(self._store, list(wanted.values()))
             for position, key in wanted.items():
                 if key in mine:
                     mine.discard(key)  # equal images of one batch: the first has it
@@ -271,18 +275,19 @@ class MissingRows:
 
     def _end(self, prepared: _Prepared, launched: Callable[[], list[np.ndarray]]) -> Computed:
         activations = launched()
-        rows, to_put = dict(prepared.found), {}
+        rows = dict(prepared.found)
+        to_put: Mapping[bytes, np.ndarray] = {}
         if prepared.positions:
             if self._plan.passes_network:
                 _progress.record(computed=len(prepared.positions))
-            digests = [self._ids.digest(position) for position in prepared.positions]
+            digests = [self._ids.known_digest(position) for position in prepared.positions]
             computed, to_put = self._rows.made(digests, activations)
             rows.update(zip(prepared.positions, computed, strict=True))
         if self._store is not None:
             self._finish(to_put, list(prepared.locked.values()))
         return Computed(rows, len(prepared.found), prepared.failures)
 
-    def _finish(self, rows: dict[bytes, np.ndarray], locks: list[bytes]) -> None:
+    def _finish(self, rows: Mapping[bytes, np.ndarray], locks: list[bytes]) -> None:
         """Keep rows for the next time that some are put; at once if that is now."""
         with self._lock:
             self._finished.update(rows)
@@ -312,8 +317,8 @@ class MissingRows:
 
     # locks
 
-    def _acquire(self, keys: Sequence[bytes]) -> set[bytes]:
-        mine = set(self._store.key_locks.acquire(keys))
+    def _acquire(self, store: ActivationStore, keys: Sequence[bytes]) -> set[bytes]:
+        mine = set(store.key_locks.acquire(keys))
         with self._lock:
             self._locked |= mine
         return mine
@@ -329,5 +334,5 @@ class MissingRows:
         with self._lock:
             mine = [key for key in keys if key in self._locked]
             self._locked.difference_update(mine)
-        if mine:
+        if mine and self._store is not None:
             self._store.key_locks.release(mine)

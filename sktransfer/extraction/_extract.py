@@ -77,8 +77,8 @@ def _extract(
 ) -> Extraction:
     ids = ImageIds(len(images))
     with fingerprint_bar(len(images)) as bar:
-        for positions, found in identify(images, store, pool):
-            ids.set_range(positions, found)
+        for positions, looked_at in identify(images, store, pool):
+            ids.set_range(positions, looked_at)
             bar.update(len(positions))
     first_of = ids.first_of_each()
     is_wanted = first_of == np.arange(len(images))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._spec import FittedPlan
+from .._spec import FittedPlan, InputSpec
 from ..backbones._backbone import Backbone
 from ..images._decode import DECODING_VERSION, decoder_versions
 from ..images._preprocess import PREPROCESSING_VERSION, preprocess
@@ -32,7 +32,7 @@ class AugmentedView(Protocol):
     def key(self) -> str | None:
         """Return what names all that changes the view; None if it can't be named."""
 
-    def pixels(self, pixels: np.ndarray, spec, digest: bytes) -> torch.Tensor:
+    def pixels(self, pixels: np.ndarray, spec: InputSpec, digest: bytes) -> torch.Tensor:
         """Return uint8 (3, size, size) from an image's uint8 pixels and its digest."""
 
 
@@ -76,12 +76,13 @@ class ExtractionPlan:
         is passed whole and the rows of all stage ends are kept. An activation may be a
         megabyte: only the one that was asked for is kept.
         """
-        if not self.is_pooled or self.fitted.pooling == "flatten" or not self.passes_network:
+        pooling = self.fitted.pooling
+        if pooling is None or pooling == "flatten" or not self.passes_network:
             return tuple(sorted(set(self.fitted.depths)))
         # the mean of the pixels is computed on the CPU, with other digits than on a GPU
         first = 0 if self.device.type == "cpu" or 0 in self.fitted.depths else 1
         last = len(self.backbone.stages)
-        if not self.backbone.takes(self.fitted.input.size, last, self.fitted.pooling):
+        if not self.backbone.takes(self.fitted.input.size, last, pooling):
             last = max(self.fitted.depths)  # small images may pass the first stages only
         return tuple(range(first, last + 1))
 
@@ -118,6 +119,7 @@ class ExtractionPlan:
 
     def pool(self, activations: np.ndarray, n_stages: int) -> np.ndarray:
         """Return the rows (n, width) of activations after `n_stages` stages."""
+        assert self.fitted.pooling is not None
         with torch.inference_mode():
             pool = self.backbone.pool(self.fitted.pooling, n_stages)
             return pool(torch.from_numpy(activations)).numpy()

@@ -8,7 +8,7 @@ stays eager: nothing is traced or compiled.
 import copy
 import math
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,7 +30,7 @@ _lock = ForkSafeLock()
 
 
 class _Output(NamedTuple):
-    conv: nn.Module
+    conv: nn.Conv2d
     value: torch.Tensor  # held, so that its id is not given to another
     version: int
 
@@ -44,8 +44,8 @@ def folded_stages(backbone: Backbone, n_stages: int, size: int) -> list[nn.Modul
         return []
     # not in inference mode, whatever the caller's is: there tensors have no versions
     with torch.inference_mode(False), torch.no_grad():
-        x = None
-        folded = []
+        x: torch.Tensor | None = None
+        folded: list[nn.Module] = []
         for stage in list(backbone.stages.values())[:n_stages]:
             norm = next((part for part in stage.modules() if _is_foldable(part)), None)
             if norm is None:
@@ -58,9 +58,9 @@ def folded_stages(backbone: Backbone, n_stages: int, size: int) -> list[nn.Modul
                         x = backbone.normalise()(_drawn_image(size))
                         for earlier in folded:
                             x = earlier(x)
-                    copied = _fold(stage, x)
+                    made = _fold(stage, x)
                     # the stage itself would keep its own key alive
-                    known[size] = None if copied is stage else copied
+                    known[size] = None if made is stage else made
                 copied = known[size]
             folded.append(stage if copied is None else copied)
             if x is not None:
@@ -96,17 +96,17 @@ def _fold(network: nn.Module, probe: torch.Tensor) -> nn.Module:
     return copied if _agree(network(probe.clone()), copied(probe.clone())) else network
 
 
-def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Module, nn.Module]]:
+def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Conv2d, Any]]:
     """Return the convolutions whose output goes to a batch norm as it is."""
     outputs: dict[int, _Output] = {}
     calls: Counter[nn.Module] = Counter()
     pairs = []
 
-    def after_conv(module, args, output):
+    def after_conv(module: nn.Conv2d, args: tuple, output: torch.Tensor) -> None:
         calls[module] += 1
         outputs[id(output)] = _Output(module, output, output._version)
 
-    def before_norm(module, args):
+    def before_norm(module: nn.Module, args: tuple) -> None:
         calls[module] += 1
         made = outputs.get(id(args[0]))
         # a new version is another operation, done in place
@@ -133,7 +133,7 @@ def _is_foldable(module: nn.Module) -> bool:
     return is_norm and not module.training and module.running_mean is not None
 
 
-def _fold_pairs(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+def _fold_pairs(network: nn.Module, pairs: list[tuple[nn.Conv2d, Any]]) -> None:
     names = {module: name for name, module in network.named_modules()}
     for conv, norm in pairs:
         weight, conv.bias = fuse_conv_bn_weights(
@@ -146,7 +146,7 @@ def _fold_pairs(network: nn.Module, pairs: list[tuple[nn.Module, nn.Module]]) ->
             norm.bias,
         )
         conv.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-        rest = nn.Identity()
+        rest: nn.Module = nn.Identity()
         if type(norm) is not nn.BatchNorm2d:
             rest = nn.Sequential(norm.drop, norm.act)
         network.set_submodule(names[norm], rest)

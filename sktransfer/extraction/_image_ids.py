@@ -49,6 +49,12 @@ class ImageIds:
         """Return the digest of an image; None while its content has not been read."""
         return self._ids[position].tobytes() if self._is_digest[position] else None
 
+    def known_digest(self, position: int) -> bytes:
+        """Return the digest of an image whose content has been read."""
+        digest = self.digest(position)
+        assert digest is not None
+        return digest
+
     def digests(self, positions: np.ndarray) -> dict[int, bytes]:
         """Return the digests that are known, by position."""
         known = positions[self._is_digest[positions]]

@@ -45,33 +45,34 @@ class Rows:
         """Return the row of each image, or None where the store lacks a part of it."""
         if self._store is None:
             return [None] * len(digests)
-        columns = [self._get_at(depth, digests) for depth in self._wanted]
+        columns = [self._get_at(self._store, depth, digests) for depth in self._wanted]
         return [
             None if any(part is None for part in parts) else self._side_by_side(parts)
             for parts in zip(*columns, strict=True)
         ]
 
-    def _get_at(self, depth: int, digests: Sequence[bytes]) -> list[np.ndarray | None]:
+    def _get_at(
+        self, store: ActivationStore, depth: int, digests: Sequence[bytes]
+    ) -> list[np.ndarray | None]:
         common = self._common(depth)
-        return self._store.get_many([row_key(common, digest) for digest in digests])
+        return store.get_many([row_key(common, digest) for digest in digests])
 
     def from_activations(self, digests: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return rows pooled from the activations that a fine-tuned estimator stored."""
         depth = self._wanted[0]
         is_possible = (
-            self._store is not None
-            and self._plan.is_pooled
+            self._plan.is_pooled
             and len(self._wanted) == 1
             and 0 < depth < len(self._plan.backbone.stages)
         )
-        if not is_possible:
+        if self._store is None or not is_possible:
             return [None] * len(digests)
         common = self._plan.common_key(depth, is_pooled=False)
         stored = self._store.get_many([row_key(common, digest) for digest in digests])
         rows: list[np.ndarray | None] = [None] * len(digests)
-        there = [i for i, activation in enumerate(stored) if activation is not None]
+        there = {i: activation for i, activation in enumerate(stored) if activation is not None}
         if there:
-            activations = np.stack([stored[i] for i in there])
+            activations = np.stack(list(there.values()))
             pooled = self._rounded(self._plan.pool(activations, depth), depth)
             self._store.put_many(
                 {

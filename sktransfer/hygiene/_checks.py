@@ -6,6 +6,7 @@ import numbers
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
@@ -208,7 +209,8 @@ def check_images(
     records = []
     for position, found in enumerate(for_each(images, range(len(images)), _measure, n_jobs)):
         if isinstance(found, DecodeError):
-            problems, sizes, reason = ["unreadable"], (None,) * 4, str(found)
+            problems, reason = ["unreadable"], str(found)
+            sizes: tuple[Any, Any, Any, Any] = (None, None, None, None)
         else:
             sides = sorted((found.width, found.height))
             holds = {
@@ -256,5 +258,5 @@ def _is_turned(image: ImageReference) -> bool:
     format = identify(image.data)
     if format.name == "PNG" and not any(word in image.data for word in _PNG_MAY_BE_TURNED):
         return False
-    with quiet_pillow(), format.open(io.BytesIO(image.data)) as opened:
+    with quiet_pillow(), format.opened(io.BytesIO(image.data)) as opened:
         return read_orientation(opened) != 1  # of a TIFF before loading, which turns it

@@ -181,24 +181,24 @@ def near_duplicates(
     firsts = np.sort(np.unique(same, return_index=True)[1])
     readable = [int(first) for first in firsts if first not in failed]
 
-    kept, hashes = [], []
-    for position, found in zip(readable, for_each(images, readable, _hash, n_jobs), strict=True):
-        if isinstance(found, DecodeError):
+    kept, kept_hashes = [], []
+    for position, made in zip(readable, for_each(images, readable, _hash, n_jobs), strict=True):
+        if isinstance(made, DecodeError):
             copies = np.flatnonzero(same == same[position])
-            failed.update(dict.fromkeys(copies.tolist(), str(found)))
+            failed.update(dict.fromkeys(copies.tolist(), str(made)))
         else:
             kept.append(position)
-            hashes.append(found)
+            kept_hashes.append(made)
     if failed:
         _warn(images, failed)
 
     positions = np.array(kept, dtype=np.int64)
-    hashes = np.array(hashes, dtype=np.int8).reshape(-1, HASH_BITS)
+    hashes = np.array(kept_hashes, dtype=np.int8).reshape(-1, HASH_BITS)
     rows = None
     if backbone is not None:
         near = np.zeros(len(positions), dtype=bool)
-        for first, second in near_pairs(hashes, max_distance):
-            near[first] = near[second] = True
+        for one, other in near_pairs(hashes, max_distance):
+            near[one] = near[other] = True
         positions, hashes = positions[near], hashes[near]
         transformer = PretrainedFeatureTransformer(
             backbone,

@@ -49,7 +49,8 @@ _TRIVIAL = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
 def light(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a crop about the scale of the evaluation's, in half of the cases mirrored."""
     image = as_tensor(pixels)
-    top, left, height, width = draw_crop(*image.shape[1:], spec, rng)
+    rows, columns = image.shape[1:]
+    top, left, height, width = draw_crop(rows, columns, spec, rng)
     crop = image[:, top : top + height, left : left + width]
     square = resize(crop, [spec.size, spec.size], spec.interpolation)
     if rng.random() < 0.5:

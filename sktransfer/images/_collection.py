@@ -47,7 +47,9 @@ class ImageCollection(Sequence):
     def __len__(self) -> int:
         return len(self._items)
 
-    def __getitem__(self, index: int) -> ImageReference:
+    def __getitem__(  # type: ignore[override]  # nothing asks for slices
+        self, index: int
+    ) -> ImageReference:
         return _make_ref(self._items[index], self._image_shape, self._pixel_range)
 
     def take(self, positions: Sequence[int]) -> "ChosenImages":
@@ -65,7 +67,9 @@ class ChosenImages(Sequence):
     def __len__(self) -> int:
         return len(self._positions)
 
-    def __getitem__(self, index: int) -> ImageReference:
+    def __getitem__(  # type: ignore[override]  # nothing asks for slices
+        self, index: int
+    ) -> ImageReference:
         return self._images[self._positions[index]]
 
 
@@ -98,6 +102,7 @@ def as_images(
     """
     if isinstance(X, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
         raise TypeError(f"X must hold several images, got one {type(X).__name__}; pass a list: [X]")
+    items: Sequence | np.ndarray
     if isinstance(X, torch.Tensor):
         items = _tensor_items(X, image_shape)
     else:

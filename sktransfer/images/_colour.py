@@ -74,8 +74,8 @@ _PROFILE_MODES = {
 # A profile that moves no colour further is sRGB itself, which most files carry: 2 of
 # 255 levels are what its copies differ by, and less than JPEG loses.
 _SAME_COLOUR = 2
-# cmsFLAGS_NOCACHE: the last colour is not kept in a transform, as threads share it.
-_NO_CACHE = 0x0040
+# The last colour is not kept in a transform, as threads share it.
+_NO_CACHE = ImageCms.Flags.NOCACHE
 
 
 def fill_rgb(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import cast
 
 import numpy as np
 import PIL
@@ -44,7 +45,8 @@ def quiet_pillow() -> Iterator[None]:
             _n_inside -= 1
             if _n_inside == 0:
                 # all of them: a catch_warnings elsewhere may have put back an old one
-                warnings.filters[:] = [entry for entry in warnings.filters if not _is_ours(entry)]
+                filters = cast(list, warnings.filters)
+                filters[:] = [entry for entry in filters if not _is_ours(entry)]
 
 
 def _is_ours(entry: tuple) -> bool:
@@ -122,7 +124,7 @@ def decode_bytes(
     format = identify(data)
     with quiet_pillow():
         try:
-            with format.open(io.BytesIO(data)) as image:
+            with format.opened(io.BytesIO(data)) as image:
                 check_size(image.size, image.format)
                 check_inner_size(image, data)
                 if reserve is not None:

@@ -9,7 +9,7 @@ from ..exceptions import UnreadableImageWarning
 from ._formats import ENDINGS
 
 
-def load_image_folder(path):
+def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """List the images below a folder whose subfolders are the classes.
 
     Only names are read: no image is opened. Links to files and to class folders are

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -91,10 +92,10 @@ def check_inner_size(image: Image.Image, data: bytes) -> None:
         n_scans = data.count(b"\xff\xda")  # in coded data 0xFF is followed by a zero
         if n_scans > MAX_JPEG_SCANS:
             raise DecodeError(f"{n_scans:,} scans, more than the {MAX_JPEG_SCANS} allowed")
-    if image.format == "TIFF":
-        tile = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
-        if all(isinstance(side, int) for side in tile) and tile[0] * tile[1] > MAX_PIXELS:
-            raise DecodeError(f"tiles of {tile[0]:,} x {tile[1]:,} pixels")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        across, down = image.tag_v2.get(322), image.tag_v2.get(323)  # TileWidth, TileLength
+        if isinstance(across, int) and isinstance(down, int) and across * down > MAX_PIXELS:
+            raise DecodeError(f"tiles of {across:,} x {down:,} pixels")
 
 
 def _most_pixels_a_byte(image: Image.Image) -> float:
@@ -114,12 +115,6 @@ def _most_pixels_a_byte(image: Image.Image) -> float:
     return float("inf")
 
 
-try:
-    from PIL import AvifImagePlugin
-except ImportError:  # Pillow before 11.3
-    AvifImagePlugin = None
-
-
 class Format(NamedTuple):
     """One readable format: how files begin and end, and Pillow's class for it."""
 
@@ -127,6 +122,12 @@ class Format(NamedTuple):
     begins: tuple[bytes, ...]
     endings: tuple[str, ...]
     open: Callable[[io.BytesIO], ImageFile.ImageFile] | None
+
+    def opened(self, file: io.BytesIO) -> ImageFile.ImageFile:
+        """Return the image in a file; its pixels are not decoded yet."""
+        if self.open is None:
+            raise DecodeError(f"{self.name}, which this Pillow was built without")
+        return self.open(file)
 
 
 # The classes are called in place of Image.open, which compares the size with a global
@@ -142,8 +143,7 @@ FORMATS = (
     Format("TIFF", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (".tif", ".tiff"),
            TiffImagePlugin.TiffImageFile),
     Format("AVIF", (b"....ftypavif", b"....ftypavis"), (".avif",),
-           AvifImagePlugin.AvifImageFile
-           if AvifImagePlugin and AvifImagePlugin.SUPPORTED else None),
+           AvifImagePlugin.AvifImageFile if AvifImagePlugin.SUPPORTED else None),
     Format("PPM", (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"),
            (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), PpmImagePlugin.PpmImageFile),
 )  # fmt: skip

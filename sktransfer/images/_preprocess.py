@@ -106,7 +106,9 @@ class Resampling(nn.Module):
         square = columns.reshape(n, 3, self.spec.size, self.spec.size).transpose(2, 3)
         return square.to(torch.uint8)
 
-    def _resized(self, height, width):
+    def _resized(
+        self, height: torch.Tensor, width: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return height and width after resizing, before the square is cut out."""
         size, resize = self.spec.size, self.spec.resize
         if self.spec.crop == "squash":

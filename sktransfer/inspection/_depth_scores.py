@@ -162,7 +162,7 @@ def _score_name(search, metric):
 
 def _chosen_over(candidates, params, param, n_resources):
     """Return what the legend says of the candidates that are not shown, or None."""
-    varied = {}
+    varied: dict[str, set] = {}
     for i in candidates:
         for name, value in params[i].items():
             varied.setdefault(name, set()).add(repr(value))

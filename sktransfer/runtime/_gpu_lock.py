@@ -7,6 +7,7 @@ other users', are not waited for.
 
 import os
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -17,11 +18,10 @@ from pathlib import Path
 import platformdirs
 import torch
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+if sys.platform == "win32":
     import msvcrt
+else:
+    import fcntl
 
 PROCESSES_VARIABLE = "SKTRANSFER_GPU_PROCESSES"
 # s between two looks; a fit on a GPU takes seconds at least
@@ -54,6 +54,9 @@ class GpuLock:
 
     def __init__(self, name: str):
         self._name = name
+        self._reset()
+
+    def _reset(self) -> None:
         self._changing = threading.Lock()
         self._n_holders = 0
         self._file: int | None = None
@@ -64,10 +67,10 @@ class GpuLock:
                 self._file = _wait_for_a_place(self._name)
             self._n_holders += 1
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with self._changing:
             self._n_holders -= 1
-            if self._n_holders == 0:
+            if self._n_holders == 0 and self._file is not None:
                 os.close(self._file)
                 self._file = None
 
@@ -75,7 +78,7 @@ class GpuLock:
         """In the child of a fork: the lease stays the parent's alone."""
         if self._file is not None:
             os.close(self._file)
-        self.__init__(self._name)
+        self._reset()
 
 
 _leases: dict[str, GpuLock] = {}
@@ -172,10 +175,10 @@ def _why_not_own(folder: Path) -> str | None:
 
 def _is_locked_now(file: int) -> bool:
     try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
+        if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # somebody else's: so say Unix, and Windows
         return False
     return True

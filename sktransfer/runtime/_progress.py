@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
@@ -71,7 +71,7 @@ def count_forward_passes() -> Iterator[ForwardPassCounter]:
             _counters.remove(counter)
 
 
-def count_passes():
+def count_passes() -> AbstractContextManager[ForwardPassCounter]:
     """Count forward passes, under the former name of `count_forward_passes`.
 
     .. deprecated:: 0.1

@@ -4,20 +4,22 @@ import mmap
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if sys.platform == "win32":
     fcntl = None
+else:
+    import fcntl
 
 # Of the memory that is available: as much again may be copied by what comes after, and
 # other processes of a search hold theirs.
@@ -100,11 +102,11 @@ class ResultArray:
                 self._values = new_array((self._n_rows, *row.shape), row.dtype)
             self._values[position] = row
 
-    def repeat(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def repeat(self, sources: np.ndarray, targets: np.ndarray) -> None:
         """Write ``sources[i]``, which is a position that was written, to ``targets[i]``."""
-        if len(sources) == 0:
+        if len(sources) == 0 or self._values is None:
             return
-        n = max(1, _COPIED_AT_ONCE // self.row_bytes)
+        n = max(1, _COPIED_AT_ONCE // _row_bytes(self._values))
         for i in range(0, len(sources), n):
             self._values[targets[i : i + n]] = self._values[sources[i : i + n]]
 
@@ -113,13 +115,17 @@ class ResultArray:
         """Bytes of one row, 1 at least; None before the first is written."""
         if self._values is None:
             return None
-        return max(1, prod(self._values.shape[1:]) * self._values.itemsize)
+        return _row_bytes(self._values)
 
     def finish(self) -> np.ndarray:
         """Return the array; without columns, if nothing was written."""
         if self._values is None:
             return np.empty((self._n_rows, 0), dtype=np.float32)
         return self._values
+
+
+def _row_bytes(rows: np.ndarray) -> int:
+    return max(1, prod(rows.shape[1:]) * rows.itemsize)
 
 
 def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -179,8 +185,8 @@ def _reserve(file: int, n_bytes: int) -> None:
         os.ftruncate(file, n_bytes)
 
 
-def _map_of(array: np.memmap) -> mmap.mmap:
-    return array._mmap
+def _map_of(array: Any) -> mmap.mmap:
+    return array._mmap  # which numpy's types leave out
 
 
 def _remove(path: str, file: int, owner: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import torch
@@ -62,10 +62,10 @@ class CorePool(ThreadPoolExecutor):
             initargs=(1,),
         )
 
-    def submit(self, work: Callable[..., Result], /, *args, **kwargs) -> Future[Result]:
+    def submit(self, work: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         return super().submit(self._in_turn, work, *args, **kwargs)
 
-    def _in_turn(self, work: Callable[..., Result], *args, **kwargs) -> Result:
+    def _in_turn(self, work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         with self._turn:
             return work(*args, **kwargs)
 

@@ -39,7 +39,9 @@ class ActivationStore(Protocol):
     """
 
     path: str
-    key_locks: KeyLocking
+
+    @property
+    def key_locks(self) -> KeyLocking: ...
 
     @property
     def limit(self) -> int: ...

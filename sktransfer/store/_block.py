@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def pack(keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> bytes:
     dtype, shape = rows[0].dtype.str, rows[0].shape
     if rows[0].dtype == np.float32 and all(map(_is_bfloat16, rows)):
         dtype, rows = _BFLOAT16, [_upper_halves(row) for row in rows]
-    parts = [
+    parts: list[Any] = [  # each a buffer
         _BODY.pack(len(rows), len(dtype), len(shape)),
         dtype.encode("ascii"),
         struct.pack(f"<{len(shape)}Q", *shape),

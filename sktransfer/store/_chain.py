@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ._base import ActivationStore
+from ._base import ActivationStore, KeyLocking
 
 
 class StoreChain:
@@ -27,7 +27,7 @@ class StoreChain:
         return len(self._last)
 
     @property
-    def key_locks(self):
+    def key_locks(self) -> KeyLocking:
         return self._last.key_locks
 
     @property
@@ -46,7 +46,9 @@ class StoreChain:
         """Return the digest of each version of a file, from the first store that has it."""
         return self._first_found(lambda store, wanted: store.get_digests(wanted), versions)
 
-    def _first_found(self, get: Callable[[ActivationStore, list], list], keys: Sequence[bytes]):
+    def _first_found(
+        self, get: Callable[[ActivationStore, list[bytes]], list], keys: Sequence[bytes]
+    ) -> list[Any]:
         found: list[Any] = [None] * len(keys)
         missing = list(range(len(keys)))
         for store in self.stores:

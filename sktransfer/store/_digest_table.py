@@ -7,6 +7,7 @@ version), which says which came first.
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _CHECK = struct.Struct("<I")  # crc32 of version and digest, after the digest
 _NUMBER = struct.Struct(">Q")  # big-endian: the order of the bytes is that of the numbers
@@ -15,16 +16,16 @@ _NUMBER = struct.Struct(">Q")  # big-endian: the order of the bytes is that of t
 class DigestTable:
     """Digests in two tables of a database, which the transactions belong to."""
 
-    def __init__(self, digests, order):
+    def __init__(self, digests: Any, order: Any):
         self._digests = digests
         self._order = order
         self.tables = digests, order
 
-    def get(self, txn, versions: Sequence[bytes]) -> list[bytes | None]:
+    def get(self, txn: Any, versions: Sequence[bytes]) -> list[bytes | None]:
         """Return the digest of each version; None if unknown or damaged."""
         return [_unseal(version, txn.get(version, db=self._digests)) for version in versions]
 
-    def put(self, txn, items: Mapping[bytes, bytes]) -> None:
+    def put(self, txn: Any, items: Mapping[bytes, bytes]) -> None:
         """Store digests by version."""
         with txn.cursor(self._order) as order:
             number = _NUMBER.unpack(order.key())[0] + 1 if order.last() else 0
@@ -35,7 +36,7 @@ class DigestTable:
                     order.put(_NUMBER.pack(number), version, append=True)
                     number += 1
 
-    def drop_first(self, txn, n: int) -> None:
+    def drop_first(self, txn: Any, n: int) -> None:
         """Drop the `n` digests that came first."""
         with txn.cursor(self._order) as order:
             while n and order.first():

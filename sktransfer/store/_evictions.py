@@ -21,7 +21,7 @@ class EvictionLog:
     number of keys, so that the sample is one of keys and not of times.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._one_in = 1
         self._evicted: dict[int, float] = {}  # hash of a key -> bytes of its row

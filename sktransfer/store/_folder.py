@@ -11,13 +11,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if sys.platform == "win32":
     fcntl = None
+else:
+    import fcntl
 
 _TRASH = re.compile(r"activations-\d+\.trash-[0-9a-f]{16}")
 _FORMER = re.compile(r"activations-\d+")

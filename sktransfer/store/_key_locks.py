@@ -8,16 +8,17 @@ read) every lock is granted: then work may be done twice, and never wrongly.
 
 import errno
 import os
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from ._folder import is_read_only, make_private_file, make_private_folder
 
-try:
-    import fcntl
-except ImportError:  # Windows
+if sys.platform == "win32":
     fcntl = None
+else:
+    import fcntl
 
 _N_PLACES = 2**62  # as far as a file's offsets go; two keys on one place only wait
 
@@ -44,7 +45,7 @@ class KeyLocks:
         """Give back what was taken; what is not held is passed over."""
         with self._lock:
             for key in keys:
-                if self._held.pop(_place(key), False):
+                if self._held.pop(_place(key), False) and self._file is not None:
                     fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _place(key))
             if not self._held and self._file is not None:
                 os.close(self._file)

@@ -38,6 +38,7 @@ from ._folder import is_read_only, make_private_file, make_private_folder, not_r
 from ._use_table import UseTable
 
 _Result = TypeVar("_Result")
+Rows = tuple[list[np.ndarray | None], list[bytes]]  # and the keys of those that can't be read
 
 _PLACE = struct.Struct(">QI")  # of a row: id of its block, position in it
 _ID = struct.Struct(">Q")  # big-endian: LMDB's order of bytes is that of the numbers
@@ -152,10 +153,11 @@ class LmdbFile:
     def _used(self, txn: lmdb.Transaction) -> int:
         return self._size(txn, *self._tables)
 
-    def _size(self, txn: lmdb.Transaction, *tables) -> int:
+    def _size(self, txn: lmdb.Transaction, *tables: "lmdb._Database") -> int:
         stats = [txn.stat(table) for table in tables]
-        parts = ("branch_pages", "leaf_pages", "overflow_pages")
-        return self._page * sum(stat[part] for stat in stats for part in parts)
+        return self._page * sum(
+            stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
+        )
 
     # reading
 
@@ -164,25 +166,27 @@ class LmdbFile:
     ) -> _Result:
         """Return what `work` reads in one state of the file."""
         if not self.is_read_only:
-            with self._env.begin(buffers=buffers) as txn:
+            with self._begin(buffers) as txn:
                 return work(txn)
         for _ in range(_READ_AGAIN):
-            with self._env.begin(buffers=buffers) as txn:
+            with self._begin(buffers) as txn:
                 result = work(txn)
                 if self._env.info()["last_txnid"] <= txn.id() + 1:
                     return result
         return default
 
-    def get(self, keys: Sequence[bytes]) -> tuple[list[np.ndarray | None], list[bytes]]:
+    def _begin(self, buffers: bool) -> lmdb.Transaction:
+        return self._env.begin(buffers=True) if buffers else self._env.begin()
+
+    def get(self, keys: Sequence[bytes]) -> Rows:
         """Return copies of the rows, and the keys whose row is there but can't be read."""
-        result = self._read(lambda txn: self._get(txn, keys), ([None] * len(keys), []))
+        nothing: Rows = ([None] * len(keys), [])
+        result = self._read(lambda txn: self._get(txn, keys), nothing)
         if self._uses.is_time_to_write() and not can_only_be_read(os.path.dirname(self._data)):
             self.write_uses()
         return result
 
-    def _get(
-        self, txn: lmdb.Transaction, keys: Sequence[bytes]
-    ) -> tuple[list[np.ndarray | None], list[bytes]]:
+    def _get(self, txn: lmdb.Transaction, keys: Sequence[bytes]) -> Rows:
         found: list[np.ndarray | None] = [None] * len(keys)
         unreadable: list[bytes] = []
         wanted: dict[int, tuple[list[int], list[int]]] = {}
@@ -215,7 +219,7 @@ class LmdbFile:
         # Blocks never change, so a checksum that held once is not taken again:
         # the second epoch reads at the speed of a copy. Without locks they may.
         verify = self.is_read_only or block_id not in self._verified
-        block = unpack(data, verify=verify)
+        block = unpack(memoryview(data), verify=verify)
         if block is not None:
             self._verified.add(block_id)
         return block
@@ -317,7 +321,7 @@ class LmdbFile:
         if block is None:
             # Its keys are lost with it; search for the rows that point here.
             with txn.cursor(self._rows) as cursor:
-                keys = [key for key, place in cursor if _PLACE.unpack(place)[0] == block_id]
+                keys = [bytes(key) for key, place in cursor if _PLACE.unpack(place)[0] == block_id]
         else:
             keys = block.list_keys()
         for key in keys:
@@ -337,7 +341,7 @@ class LmdbFile:
 
     def get_digests(self, versions: Sequence[bytes]) -> list[bytes | None]:
         """Return the digest of each version of a file; None if unknown or damaged."""
-        unknown = [None] * len(versions)
+        unknown: list[bytes | None] = [None] * len(versions)
         return self._read(lambda txn: self._digests.get(txn, versions), unknown, buffers=False)
 
     def put_digests(self, items: Mapping[bytes, bytes], limit: int) -> None:

@@ -19,7 +19,7 @@ from . import _folder
 from ._evictions import EvictionLog
 from ._key_locks import KeyLocks
 from ._limit import DEFAULT_LIMIT, read_limit
-from ._lmdb import DAMAGE, FILL, Error, LmdbFile, can_only_be_read, data_file
+from ._lmdb import DAMAGE, FILL, Error, LmdbFile, Rows, can_only_be_read, data_file
 from ._warnings import StoreWarnings
 
 _Result = TypeVar("_Result")
@@ -113,7 +113,8 @@ class LmdbStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return a copy of the row of each key, or None where there is none to be had."""
-        rows, unreadable = self._read(lambda file: file.get(keys), ([None] * len(keys), []))
+        nothing: Rows = ([None] * len(keys), [])
+        rows, unreadable = self._read(lambda file: file.get(keys), nothing)
         self._unreadable.update(unreadable)
         if len(self._evicted):
             self._evicted.ask(key for key, row in zip(keys, rows, strict=True) if row is None)
@@ -175,11 +176,13 @@ class LmdbStore:
             with _folder.replacement_of(self._folder) as new:
                 file.copy_to(new)
             n_left = file.measure()[0]
-            file = self._file = None
-            file = self._open_locked(create=True)
+            del file
+            self._file = None
+            shrunk = self._open_locked(create=True)
+            assert shrunk is not None  # as it was to be created
         if n_left < n_rows:
             self.warnings.shrunk(used, limit, n_rows - n_left, used / FILL)
-        return file
+        return shrunk
 
     def _warn_if_thrashing(self) -> None:
         if not self.warnings.has_said("thrashing") and self._evicted.is_thrashing(len(self)):

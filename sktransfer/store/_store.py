@@ -8,16 +8,20 @@ SKTRANSFER_CACHE to a local one, which the processes of one machine share.
 import copyreg
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, overload
 from weakref import WeakValueDictionary
 
 import platformdirs
 
 from .._locking import ForkSafeLock
-from ._base import ActivationStore
 from ._chain import StoreChain
 from ._limit import read_limit
 from ._lmdb_store import LmdbStore
+
+_Cache = str | os.PathLike[str]
+_Caches = list[Any] | tuple[Any, ...]
 
 # One store a folder: LMDB must not be opened twice in a process. Stores nobody
 # holds are closed, but for the last few, so that each call finds its own open.
@@ -37,7 +41,15 @@ class FeatureCacheInfo:
     read_only: bool = False
 
 
-def feature_cache_info(feature_cache="auto"):
+@overload
+def feature_cache_info(feature_cache: _Cache = "auto") -> FeatureCacheInfo: ...
+@overload
+def feature_cache_info(feature_cache: _Caches) -> list[FeatureCacheInfo]: ...
+@overload
+def feature_cache_info(feature_cache: None) -> None: ...
+def feature_cache_info(
+    feature_cache: _Cache | _Caches | None = "auto",
+) -> FeatureCacheInfo | list[FeatureCacheInfo] | None:
     """Tell where the feature cache is, how large, and how large it may become.
 
     Parameters
@@ -79,7 +91,7 @@ def _info(store: LmdbStore) -> FeatureCacheInfo:
     )
 
 
-def clear_feature_cache(feature_cache="auto"):
+def clear_feature_cache(feature_cache: _Cache | _Caches | None = "auto") -> None:
     """Delete the feature cache and give its disk back.
 
     Parameters
@@ -105,7 +117,7 @@ def clear_feature_cache(feature_cache="auto"):
         store.clear()
 
 
-def open_store(feature_cache) -> ActivationStore | None:
+def open_store(feature_cache: Any) -> LmdbStore | StoreChain | None:
     """Return the store of `feature_cache`; None if it is None. Nothing is written yet.
 
     Of a list, rows are read from each in its order, and written to the last one only.
@@ -132,7 +144,7 @@ def _open_all(caches: list | tuple) -> list[LmdbStore]:
     return [_open_one(cache, f"[{i}]") for i, cache in enumerate(caches)]
 
 
-def _open_one(cache, index: str = "") -> LmdbStore:
+def _open_one(cache: Any, index: str = "") -> LmdbStore:
     if not isinstance(cache, (str, os.PathLike)) or cache == "":
         none = "" if index else ", None (off), a list of caches"
         raise ValueError(
@@ -156,5 +168,6 @@ def _open_one(cache, index: str = "") -> LmdbStore:
 
 
 # pickled as what they were opened by
-copyreg.pickle(LmdbStore, lambda store: (open_store, (store.path,)))
-copyreg.pickle(StoreChain, lambda chain: (open_store, ([store.path for store in chain.stores],)))
+_open: Callable[..., Any] = open_store
+copyreg.pickle(LmdbStore, lambda store: (_open, (store.path,)))
+copyreg.pickle(StoreChain, lambda chain: (_open, ([store.path for store in chain.stores],)))

@@ -42,7 +42,7 @@ class TrainingConfig:
 
     def batch_size_of(self, n_samples: int, is_linear_probe: bool) -> int:
         """Return the number of images in a step: all of them where the best head is unique."""
-        if self.batch_size == "auto":
+        if isinstance(self.batch_size, str):  # "auto"
             return n_samples if is_linear_probe else min(32, n_samples)
         return min(self.batch_size, n_samples)
 

@@ -1,7 +1,8 @@
 """The images of a fit as the net is given them: activations, targets and weights."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,9 +110,12 @@ class Replay:
         # rows are chosen before they are copied: all new activations may not fit in memory
         from_old, from_new = chosen[chosen < len(old)], chosen[chosen >= len(old)] - len(old)
         new = (activations, targets, weights, counts, priorities)
+        n_seen = old.n_seen + len(targets)
         pairs = zip(old._columns(), new, strict=True)
-        columns = [np.concatenate([before[from_old], after[from_new]]) for before, after in pairs]
-        return cls(*columns, n_seen=old.n_seen + len(targets))
+        activations, targets, weights, counts, priorities = (
+            np.concatenate([before[from_old], after[from_new]]) for before, after in pairs
+        )
+        return cls(activations, targets, weights, counts, priorities, n_seen)
 
     def _columns(self) -> tuple[np.ndarray, ...]:
         return self.activations, self.targets, self.weights, self.counts, self.priorities
@@ -152,7 +156,7 @@ class TrainingSet(Dataset):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]]:
         activations = self.views.of_epoch(0)
         return activations[index], (self.targets[index], self.weights[index])
 
@@ -165,7 +169,13 @@ class Batches:
     function of the seed and the epoch alone, so that training can be resumed.
     """
 
-    def __init__(self, dataset: TrainingSet, batch_size: int, seed: int | None = None, epoch=int):
+    def __init__(
+        self,
+        dataset: TrainingSet,
+        batch_size: int,
+        seed: int | None = None,
+        epoch: Callable[[], int] = int,
+    ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed

@@ -52,7 +52,7 @@ def check_loss(loss: float, epoch: int, lr: float) -> None:
 class ValidationOutputs:
     """Collects the outputs for a validation set, batch by batch, and scores them."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._outputs: list[np.ndarray] = []
 
     def __bool__(self) -> bool:
@@ -105,6 +105,7 @@ class EarlyStop:
 
     def restore(self, module: nn.Module) -> None:
         """Load the state of the best epoch into the module."""
+        assert self.state is not None  # an epoch has ended
         module.load_state_dict(self.state)
 
     def state_dict(self) -> dict[str, Any]:

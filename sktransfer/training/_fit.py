@@ -72,11 +72,13 @@ def fit_net(
         gpu_lock(options.device),
         torch_threads_within_cores(),
     ):
-        part = start
-        if not isinstance(start, TrainablePart):
+        if isinstance(start, TrainablePart):
+            part = start
+        else:
             views = training.views.for_the_head_start()
             rows = np.concatenate([pooled_rows(start, view, options.device) for view in views])
-            head = start_head(config, rows, *_repeated(training, len(views)), targets)
+            encoded, weights, counts = _repeated(training, len(views))
+            head = start_head(config, rows, encoded, weights, counts, targets)
             part = TrainablePart(start, head, config.batch_norm)
         device, dtype = options.device, torch.float32
         is_probe = is_linear_probe(config, part.stages)
@@ -93,7 +95,7 @@ def fit_net(
             )
         net = make_net(
             # the order of the frozen stages; convolutions are faster in it
-            part.to(dtype=dtype, memory_format=torch.channels_last),
+            part.to(dtype=dtype).to(memory_format=torch.channels_last),
             make_loss(targets, config, dtype),
             config,
             n_epochs=n_epochs,

@@ -8,7 +8,8 @@ them before it has learned anything; one that starts from a fitted probe does no
 import functools
 import hashlib
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -45,10 +46,10 @@ class TrainablePart(nn.Module):
         self.head = head
         self.batch_norm = batch_norm
 
-    def forward(self, activations):
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(activations))
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> "TrainablePart":
         super().train(mode)
         if self.batch_norm == "frozen":
             for module in self.stages.modules():
@@ -88,7 +89,7 @@ def _drop(dropout: float) -> list[nn.Module]:
     return [nn.Dropout(dropout)] if dropout else []
 
 
-def _check_head(head, n_in: int, n_out: int) -> nn.Module:
+def _check_head(head: Callable[[int, int], nn.Module], n_in: int, n_out: int) -> nn.Module:
     module = head(n_in, n_out)
     if not isinstance(module, nn.Module):
         raise TypeError(
@@ -123,6 +124,9 @@ class Standardise(nn.Module):
     It makes one learning rate fit every backbone, whatever the scale of its rows.
     """
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, mean: np.ndarray, scale: np.ndarray):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
@@ -147,7 +151,7 @@ def start_head(
     module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
     scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
     if config.head == "linear":
-        key = _digest(rows, encoded, weights, counts, targets)
+        key = _digest((rows, encoded, weights, counts), targets)
         if key not in _known_probes:
             while len(_known_probes) >= _N_KNOWN_PROBES:
                 del _known_probes[next(iter(_known_probes))]
@@ -156,23 +160,24 @@ def start_head(
                 _known_probes[key] = _fit_probe(scaled, encoded, weights, targets)
         weight, bias = _known_probes[key]
         with torch.no_grad():
-            module[-1].weight.copy_(torch.from_numpy(weight))
-            module[-1].bias.copy_(torch.from_numpy(bias))
+            *_, linear = module.children()
+            assert isinstance(linear, nn.Linear)
+            linear.weight.copy_(torch.from_numpy(weight))
+            linear.bias.copy_(torch.from_numpy(bias))
     return nn.Sequential(Standardise(scaler.mean_, scaler.scale_), module)
 
 
-def _digest(rows: np.ndarray, *others) -> bytes:
+def _digest(arrays: Sequence[np.ndarray], targets: Targets) -> bytes:
     """Return a digest of everything that a probe depends on."""
-    *arrays, targets = others
     digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
-    for array in (rows, *arrays, getattr(targets, "balance", None)):
+    for array in (*arrays, getattr(targets, "balance", None)):
         if array is not None:
             digest.update(f"{array.shape} {array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.digest()
 
 
-def _threads_of_blas(n_values: int):
+def _threads_of_blas(n_values: int) -> AbstractContextManager:
     """Return a context in which a small problem uses one thread: more would slow it down."""
     return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
 
@@ -190,7 +195,9 @@ def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
     return config.head == "linear" and not config.dropout and not trains_stages
 
 
-def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+def _fit_probe(
+    rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
+) -> tuple[np.ndarray, np.ndarray]:
     """Return weight (n_outputs, width) and bias (n_outputs,)."""
     if isinstance(targets, ClassTargets):
         weight, bias = _classes(rows, encoded.argmax(1), weights, encoded.shape[1])
@@ -206,7 +213,9 @@ def _fit_probe(rows, encoded, weights, targets: Targets) -> tuple[np.ndarray, np
     return weight, np.ravel(bias)
 
 
-def _classes(rows, labels, weights, n_classes: int):
+def _classes(
+    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return coefficients of all classes; a class without an image gets a low intercept."""
     present = np.unique(labels)
     weight, bias = np.zeros((n_classes, rows.shape[1])), np.full(n_classes, -np.log(len(rows)))
@@ -223,7 +232,9 @@ def _classes(rows, labels, weights, n_classes: int):
     return weight, bias
 
 
-def _logistic(rows, is_positive, weights):
+def _logistic(
+    rows: np.ndarray, is_positive: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return coefficients (1, width) and intercept (1,) of one logit."""
     if is_positive.all() or not is_positive.any():  # there is one class only
         sign = 1 if is_positive.all() else -1
@@ -232,7 +243,7 @@ def _logistic(rows, is_positive, weights):
     return probe.coef_, probe.intercept_
 
 
-def _fit_logistic(rows, labels, weights) -> LogisticRegression:
+def _fit_logistic(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LogisticRegression:
     probe = LogisticRegression(C=_PROBE_C, max_iter=_PROBE_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter(

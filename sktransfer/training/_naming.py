@@ -86,7 +86,7 @@ class _NoName(Exception):
 class _Namer:
     """Names one value; what it holds is named once, and may refer to itself."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._in_progress: dict[int, int] = {}
         self._finished: dict[int, str] = {}
         self._named: list[Any] = []  # keeps ids from being used again
@@ -218,7 +218,7 @@ class _Namer:
         except Exception as error:  # a class may raise anything
             raise _NoName(f"it holds an object of {kind} ({error})") from None
         if isinstance(reduced, str):  # something that is imported
-            module = pickle.whichmodule(value, reduced)
+            module = pickle.whichmodule(value, reduced)  # type: ignore[attr-defined]  # undocumented
             if not _is_installed(module):
                 raise _NoName(f"it holds an object of {kind}, which has no state of its own")
             return f"{module}.{reduced}"

@@ -46,6 +46,9 @@ _OURS = {
 }
 
 
+_Batch = tuple[torch.Tensor, Sequence[torch.Tensor]]  # activations; targets and weights
+
+
 class _EndOfTraining(Exception):
     """Raised between epochs by early stopping, and caught in `partial_fit`."""
 
@@ -53,7 +56,17 @@ class _EndOfTraining(Exception):
 class TransferNet(NeuralNet):
     """A skorch net that trains as a `TrainingConfig` says, and can be resumed."""
 
-    def __init__(self, *args, config=None, n_epochs=1, seed=0, checkpoint=None, **kwargs):
+    config: TrainingConfig  # `make_net` gives it always
+
+    def __init__(
+        self,
+        *args: Any,
+        config: Any = None,
+        n_epochs: int = 1,
+        seed: int = 0,
+        checkpoint: Checkpoint | None = None,
+        **kwargs: Any,
+    ):
         self.config = config
         self.n_epochs = n_epochs
         self.seed = seed
@@ -61,7 +74,7 @@ class TransferNet(NeuralNet):
         super().__init__(*args, **kwargs)
 
     @property
-    def _default_callbacks(self):
+    def _default_callbacks(self) -> list[tuple[str, Callback]]:
         callbacks = [
             ("epoch_timer", EpochTimer()),
             ("train_loss", PassthroughScoring(name="train_loss", on_train=True)),
@@ -70,7 +83,7 @@ class TransferNet(NeuralNet):
         # PrintLog makes its table even when it does not print it
         return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
 
-    def initialize_optimizer(self, triggered_directly=None):
+    def initialize_optimizer(self, triggered_directly: Any = None) -> "TransferNet":
         groups = parameter_groups(
             self.module_,
             lr=self.config.lr,
@@ -84,12 +97,12 @@ class TransferNet(NeuralNet):
 
     # one step
 
-    def _set_training(self, training=True):
+    def _set_training(self, training: bool = True) -> None:
         # a walk over all modules takes longer than a step of a linear head
         if self.module_.training != training:
             super()._set_training(training)
 
-    def train_step(self, batch, **fit_params):
+    def train_step(self, batch: _Batch, **fit_params: Any) -> dict[str, Any]:
         """Train on a batch, without the closure of skorch, which no optimizer here needs."""
         factor = self.schedule_(self.n_steps_done_)
         for group in self.optimizer_.param_groups:
@@ -108,7 +121,7 @@ class TransferNet(NeuralNet):
         self.n_steps_done_ += 1
         return step
 
-    def _mixed(self, batch):
+    def _mixed(self, batch: _Batch) -> _Batch:
         if self.config.mix is None:
             return batch
         activations, (targets, weights) = batch
@@ -117,7 +130,7 @@ class TransferNet(NeuralNet):
         )
         return activations, [targets, weights]
 
-    def infer(self, x, **fit_params):
+    def infer(self, x: torch.Tensor, **fit_params: Any) -> torch.Tensor:
         if self.config.training_precision == "float32":
             return super().infer(x, **fit_params)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
@@ -125,12 +138,14 @@ class TransferNet(NeuralNet):
 
     # a whole fit
 
-    def get_iterator(self, dataset, training=False):
+    def get_iterator(self, dataset: TrainingSet, training: bool = False) -> Batches:
         if training:
             return Batches(dataset, self.batch_size, self.seed, lambda: len(self.history) - 1)
         return Batches(dataset, self.batch_size)
 
-    def partial_fit(self, X, y=None, classes=None, **fit_params):
+    def partial_fit(
+        self, X: TrainingSet, y: Any = None, classes: Any = None, **fit_params: Any
+    ) -> "TransferNet":
         """Train as skorch does, but resume from the checkpoint, and raise when interrupted.
 
         skorch's own method takes Ctrl-C as a request to stop training early. It returns a
@@ -190,6 +205,7 @@ class TransferNet(NeuralNet):
             for name, value in record.items():
                 self.history.record(name, value)
         if state["best"] is not None:
+            assert self.best_ is not None
             self.best_.load_state_dict(state["best"])
 
     def save_checkpoint(self) -> None:
@@ -205,7 +221,7 @@ class TransferNet(NeuralNet):
                 }
             )
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """Return the state without what only training needs, on the CPU."""
         state = self.__dict__
         bare = object.__new__(type(self))
@@ -216,7 +232,7 @@ class TransferNet(NeuralNet):
         bare.__dict__.update(module=TrainablePart, module_=module, device="cpu")
         return super(TransferNet, bare).__getstate__()
 
-    def initialize_history(self):
+    def initialize_history(self) -> "TransferNet":
         super().initialize_history()
         patience = self.config.n_iter_no_change
         self.best_ = None if patience is None else EarlyStop(patience)
@@ -226,16 +242,18 @@ class TransferNet(NeuralNet):
 class _Epochs(Callback):
     """Calls the functions of `_epochs`, after the callbacks of skorch and of the user."""
 
-    def on_epoch_begin(self, net, **kwargs):
+    def on_epoch_begin(self, net: TransferNet, **kwargs: Any) -> None:
         epoch, device = len(net.history) - 1, torch.device(net.device)
         start_epoch(net.module_, net.config, net.seed, epoch, device)
         self.validated_ = ValidationOutputs()
 
-    def on_batch_end(self, net, training=False, y_pred=None, **kwargs):
+    def on_batch_end(
+        self, net: TransferNet, training: bool = False, y_pred: Any = None, **kwargs: Any
+    ) -> None:
         if not training:
             self.validated_.append(y_pred)
 
-    def on_epoch_end(self, net, **kwargs):
+    def on_epoch_end(self, net: TransferNet, **kwargs: Any) -> None:
         epoch, loss = len(net.history), net.history[-1, "train_loss"]
         check_loss(loss, epoch, net.config.lr)
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
@@ -251,7 +269,7 @@ class _Epochs(Callback):
         if stop:
             raise _EndOfTraining
 
-    def on_train_end(self, net, **kwargs):
+    def on_train_end(self, net: TransferNet, **kwargs: Any) -> None:
         net.module_.set_trainable(None)
         if net.best_ is not None:
             net.best_.restore(net.module_)
@@ -327,7 +345,9 @@ class _Validation:
     def __init__(self, validation: TrainingSet):
         self.validation = validation
 
-    def __call__(self, dataset, y=None, **fit_params):
+    def __call__(
+        self, dataset: TrainingSet, y: Any = None, **fit_params: Any
+    ) -> tuple[TrainingSet, TrainingSet]:
         return dataset, self.validation
 
 

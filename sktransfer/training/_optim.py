@@ -1,7 +1,7 @@
 """Loss, learning rates and optimizer of a fit."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class WeightedLoss(nn.Module):
         Precision of `balance`, that of the outputs: not every GPU has float64.
     """
 
+    balance: torch.Tensor | None
+
     def __init__(
         self,
         kind: str,
@@ -45,7 +47,9 @@ class WeightedLoss(nn.Module):
         weights = None if balance is None else torch.from_numpy(balance).to(dtype)
         self.register_buffer("balance", weights)
 
-    def forward(self, outputs: torch.Tensor, targets_and_weights) -> torch.Tensor:
+    def forward(
+        self, outputs: torch.Tensor, targets_and_weights: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
         targets, weights = targets_and_weights
         losses = self._of_each(outputs, targets.to(outputs.dtype))
         return (losses * weights.to(outputs.dtype)).mean()
@@ -54,6 +58,7 @@ class WeightedLoss(nn.Module):
         if self.kind == "squared":
             return (outputs - targets).square().mean(1)
         if self.kind == "sigmoid":
+            assert self.balance is not None
             absence, presence = self.balance
             weights = torch.lerp(absence.expand_as(targets), presence.expand_as(targets), targets)
             targets = targets + self.label_smoothing * (0.5 - targets)
@@ -134,14 +139,16 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {
 _FUSED_ON = {"cpu", "cuda"}
 
 
-def make_optimizer(config: TrainingConfig, groups: Sequence[Mapping[str, Any]]) -> optim.Optimizer:
+def make_optimizer(config: TrainingConfig, groups: Sequence[dict[str, Any]]) -> optim.Optimizer:
     """Return the optimizer of a configuration over groups of parameters."""
     if not groups:
         raise ValueError(
             "no parameter is trained: the head has none, and all stages are frozen; set a lower "
             "freeze_depth, or a head with parameters"
         )
-    name, params = config.optimizer, {}
+    name = config.optimizer
+    params: dict[str, Any] = {}
+    optimizer: Callable[..., optim.Optimizer]
     if isinstance(name, str):
         optimizer, defaults = OPTIMIZERS[name]
         device = groups[0]["params"][0].device.type

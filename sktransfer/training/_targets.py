@@ -114,6 +114,9 @@ def score_outputs(
 class Rescale(nn.Module):
     """Maps standardised numbers to numbers in the unit of the training images."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, mean: np.ndarray, scale: np.ndarray):
         super().__init__()
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float64))

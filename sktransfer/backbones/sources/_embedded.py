@@ -1,6 +1,5 @@
 """The backbone that ships with the package, and the architecture of its network."""
 
-import os
 from importlib.resources import files
 from typing import Any
 
@@ -26,7 +25,7 @@ class _ResidualBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(n_out)
         self.relu = nn.ReLU()
         if stride == 1 and n_in == n_out:
-            self.shortcut = nn.Identity()
+            self.shortcut: nn.Module = nn.Identity()
         else:
             # averaging before the 1 x 1 convolution lets the shortcut see every
             # pixel: "ResNet-D", arXiv 1812.01187
@@ -108,8 +107,9 @@ def architecture(name: str) -> Architecture | None:
 
 
 def _offer() -> WeightsOffer:
-    path = os.fspath(_FILE)
+    path = str(_FILE)
     metadata = read_metadata(path)
+    assert metadata is not None  # benchmarks/train_mini.py wrote it
     return WeightsOffer(
         name="CIFAR10",
         location=path,

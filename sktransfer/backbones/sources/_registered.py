@@ -1,6 +1,6 @@
 """The user's own networks, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,13 +9,13 @@ from torch import nn
 
 from ..._spec import InputSpec, WeightsOffer
 from .._architecture import Architecture, NetworkStructure
-from .._stages import CLASS_TOKEN, FEATURE_MAPS, StageTable, outside
+from .._stages import CLASS_TOKEN, FEATURE_MAPS, outside
 
 
 @dataclass(frozen=True)
 class Registration:
     builder: Callable[..., nn.Module]
-    stages: StageTable
+    stages: Mapping[str, Sequence[str]]
     input: InputSpec
     class_token: bool
     version: str | int | None = None

@@ -9,7 +9,7 @@ loaded and adapted by timm; stages are found by tracing `forward_features`.
 import math
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -17,7 +17,7 @@ from torch import nn
 from ..._spec import InputSpec, WeightsOffer
 from ...exceptions import WeightsError, WeightsNotFoundError
 from .._architecture import Architecture, NetworkStructure
-from .._stages import Layout, outside
+from .._stages import Layout, StageTable, outside
 from .._trace import trace_stages
 from .._trace_head import trace_pre_logits
 
@@ -83,7 +83,7 @@ def _configs(timm_name: str) -> dict[str, Any]:
     name, _, tag = timm_name.partition(".")
     if not tag:
         default = get_pretrained_cfg(name)
-        tag = default.tag if default is not None else None
+        tag = (default.tag or "") if default is not None else ""
     first = f"{name}.{tag}" if tag else name
     return {key: configs[key] for key in sorted(configs, key=lambda key: key != first)}
 
@@ -143,7 +143,7 @@ def _is_downloaded(offer: WeightsOffer) -> bool:
     )
 
 
-def _build(timm_name: str, **params: Any) -> nn.Module:
+def _build(timm_name: str, **params: Any) -> Any:
     size = params.get("img_size")
     if size is not None:  # networks of one image size read it here
         params["pretrained_cfg_overlay"] = {"input_size": (3, size, size)}
@@ -175,12 +175,13 @@ def _pretrained(
         raise WeightsError(f"the weights of {title} don't fit: {error}") from error
 
 
-def _structure(model: nn.Module) -> NetworkStructure:
+def _structure(model: Any) -> NetworkStructure:
     config = model.pretrained_cfg
     only_size = _only_size(model)
     size = only_size or _input(config).size
     layout = _layout(model)
     model.eval()
+    stages: StageTable
     try:
         stages, traced_size = trace_stages(model, "forward_features", size, layout.n_prefix_tokens)
         is_cut = True
@@ -213,7 +214,7 @@ class _Whole(nn.Module):
         self.model = model
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.model.forward_features(x)
+        x = cast(Any, self.model).forward_features(x)
         if not isinstance(x, torch.Tensor):
             raise ValueError(
                 f"{type(self.model).__name__} gives several activations, which can't be pooled "
@@ -222,10 +223,11 @@ class _Whole(nn.Module):
         return x
 
 
-def _only_size(model: nn.Module) -> int | None:
+def _only_size(model: Any) -> int | None:
     """Return the one image size that a network takes, None where it takes many."""
     patches = getattr(model, "patch_embed", None)
-    if isinstance(getattr(patches, "img_size", None), tuple):
-        return patches.img_size[0] if getattr(patches, "strict_img_size", True) else None
+    image_size = getattr(patches, "img_size", None)
+    if isinstance(image_size, tuple):
+        return image_size[0] if getattr(patches, "strict_img_size", True) else None
     config = model.pretrained_cfg
     return config["input_size"][-1] if config.get("fixed_input_size") else None

@@ -22,9 +22,9 @@ def names() -> tuple[str, ...]:
 
 def architecture(name: str) -> Architecture | None:
     """Return torchvision's architecture of that name, None where it has none."""
-    if name not in names():
+    family = family_of(name) if name in names() else None
+    if family is None:
         return None
-    family = family_of(name)
     table = models.get_model_weights(name)
     return Architecture(
         name=name,

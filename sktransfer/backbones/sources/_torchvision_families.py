@@ -37,7 +37,7 @@ class FixedSize:
 
     param: str
     value: Callable[[int], Any]
-    read: Callable[[nn.Module], int]
+    read: Callable[[Any], int]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Family:
     pre_logits: Sequence[Step] | Callable[[nn.Module], Sequence[Step]] = ()
 
 
-def _after_pools(model: nn.Module) -> StageTable:
+def _after_pools(model: Any) -> StageTable:
     """End a stage after each max pooling; what is left over is the last."""
     groups: list[list[Step]] = [[]]
     for name, child in model.features.named_children():
@@ -100,7 +100,7 @@ def _strides(module: nn.Module) -> bool:
     return any(part.stride[0] > 1 for part in module.modules() if isinstance(part, nn.Conv2d))
 
 
-def _vit_blocks(model: nn.Module) -> StageTable:
+def _vit_blocks(model: Any) -> StageTable:
     """Embedding, then a quarter of the blocks a stage; the last ends with the norm."""
     names = [f"encoder.layers.{name}" for name, _ in model.encoder.layers.named_children()]
     table: dict[str, tuple[Step, ...]] = {"embedding": (VitTokens,)}
@@ -111,7 +111,7 @@ def _vit_blocks(model: nn.Module) -> StageTable:
     return table
 
 
-def _vit_pre_logits(model: nn.Module) -> tuple[Step, ...]:
+def _vit_pre_logits(model: Any) -> tuple[Step, ...]:
     """The hidden layer that ``representation_size`` asks for; no weights on offer have one."""
     hidden = [name for name, _ in model.heads.named_children() if name != "head"]
     return (FirstToken, *_numbered("heads.", hidden)) if hidden else ()

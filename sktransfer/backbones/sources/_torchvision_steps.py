@@ -1,5 +1,7 @@
 """Steps of torchvision's networks that are code in their forward, not submodules."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ class TransformInput(nn.Module):
 class VitTokens(nn.Module):
     """Patches to tokens, with the class token first and positions added."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Any):  # a VisionTransformer
         super().__init__()
         self.conv_proj = model.conv_proj
         self.class_token = model.class_token

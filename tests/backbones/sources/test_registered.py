@@ -142,6 +142,13 @@ def test_input_numbers_that_are_missing_are_named():
         register_backbone("tiny", tiny, STAGES, {"size": 32})
 
 
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("values", [(0.5,), (0.5,) * 4, 0.5])
+def test_an_input_that_is_not_of_three_channels_is_an_error(name, values):
+    with pytest.raises(ValueError, match=rf"input\['{name}'\] must hold three numbers"):
+        register_backbone("tiny", tiny, STAGES, {**INPUT, name: values})
+
+
 @pytest.mark.parametrize("version", [1.5, True, ("1",)])
 def test_a_version_is_a_str_or_an_int(version):
     with pytest.raises(TypeError, match="version must be a str, an int or None, got"):
