@@ -88,13 +88,13 @@ def torch_threads_of_a_worker() -> Iterator[None]:
 
 
 @contextmanager
-def torch_threads_within_cores() -> Iterator[None]:
-    """Let torch use no more threads than the cores that this process may use.
+def torch_threads_within_cores(most: int | None = None) -> Iterator[None]:
+    """Let torch use no more threads than the cores that this process may use, or than `most`.
 
     torch counts the cores of the machine. A container may have a share of them, and then
     the threads that wait would use up the time of those that compute.
     """
-    with _torch_threads_at_most(joblib.cpu_count()):
+    with _torch_threads_at_most(min(most or joblib.cpu_count(), joblib.cpu_count())):
         yield
 
 

@@ -22,6 +22,10 @@ from ._net import TransferNet, make_net
 from ._optim import make_loss
 from ._targets import Targets
 
+# Multiplications of a step of a head alone, up to which one thread is faster than two
+# (benchmarks/bench_grid_search.py: 82 thousand).
+_SMALL_STEP = 2**21
+
 
 @dataclass
 class LabelledActivations:
@@ -108,7 +112,8 @@ def fit_net(
             net_params=options.net_params,
             verbose=options.verbose,
         )
-        net.fit(_set(training, dtype))
+        with torch_threads_within_cores(_threads_of(part, net.batch_size)):
+            net.fit(_set(training, dtype))
         net.train_split = None  # it holds the images that were validated on
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
         # The memory of a GPU is released for others. From here on the module is not changed
@@ -116,6 +121,18 @@ def fit_net(
         net.module_.cpu()
         net.optimizer_.state.clear()
         return net
+
+
+def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
+    """Return the threads that a step is worth; None is all of them.
+
+    Two threads wait for each other longer than one takes for a small head. The number
+    follows from the problem and not from the machine, so that a fit is the same everywhere.
+    """
+    if part.trained_stages():
+        return None
+    n_weights = sum(parameter.numel() for parameter in part.parameters())
+    return 1 if n_weights * batch_size <= _SMALL_STEP else None
 
 
 def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
