@@ -21,8 +21,10 @@ help:
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --backbone "$(BACKBONE)" $(if $(DATA),--data "$(DATA)")
 
+# A worker for each core, up to four: each holds a copy of torch. The tests of one file share what
+# they set up, and stay together.
 test: .venv/installed-test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-lowest: .venv-lowest/installed
 	$(LOWEST)/python -m pytest $(PYTEST_ARGS)

@@ -22,17 +22,28 @@ IMAGENET = SHARED / "weights" / "mobilenet_v2_0.35_imagenet.safetensors"
 HYMENOPTERA = SHARED / "data" / "hymenoptera"
 
 
-_CLOSING_LINES = pytest.StashKey[list[str]]()
+_CLOSING_LINE = "closing line"
+_closing_lines: list[str] = []
 
 
 @pytest.fixture
 def closing_lines(request):
     """Return a list; its lines are printed when all tests have run."""
-    return request.config.stash.setdefault(_CLOSING_LINES, [])
+    lines = []
+    yield lines
+    # with the report of the test, which a worker of pytest-xdist sends to the main process
+    request.node.user_properties += [(_CLOSING_LINE, line) for line in lines]
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    for line in config.stash.get(_CLOSING_LINES, []):
+def pytest_runtest_logreport(report):
+    if report.when == "teardown":
+        _closing_lines.extend(
+            text for name, text in report.user_properties if name == _CLOSING_LINE
+        )
+
+
+def pytest_terminal_summary(terminalreporter):
+    for line in _closing_lines:
         terminalreporter.write_line(line)
 
 
