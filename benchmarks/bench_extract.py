@@ -27,7 +27,7 @@ Beside them, in turns and in one process for each network:
   networks are replaced by ones that don't load any. sktransfer and the loop have random
   weights, too, except for ``mini`` and the given file; the time does not depend on them.
 
-KeyLocks, ratios in one run, medians over the repeats: from arrays at least 0.95 of the
+Claims, ratios in one run, medians over the repeats: from arrays at least 0.95 of the
 loop (0.9 on a GPU); from JPEG at least 0.9 of what decoding and network allow together;
 3 times embetter, arrays against its Pillow images. On a CPU decoding and network share the
 cores: an image costs the time of both, 1 / (1 / decoding + 1 / network) images/s, where
