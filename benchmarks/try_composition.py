@@ -116,8 +116,8 @@ def write_table(rows: dict[str, dict[str, str]]) -> None:
     above = PAGE.read_text(encoding="utf-8").split(_TABLE)[0]
     lines = [
         "Written by `python benchmarks/try_composition.py`, once for each set of versions.",
-        f"*Passes* are forward passes: how often one of {N_IMAGES} images passed a frozen network, with",
-        "an empty store at the start of each section.",
+        f"*Passes* are forward passes: how often one of {N_IMAGES} images passed a frozen network.",
+        "The store is empty at the start of each section.",
         "",
         " | ".join(["| what", *_COLUMNS]) + " |",
         "|" + "---|" * (1 + len(_COLUMNS)),
