@@ -1,7 +1,7 @@
 """The digests of files by their versions, in a database of bytes, first in, first out.
 
 Two tables: `digests` (version of a file -> its digest and a checksum) and `order` (number ->
-version), which says which came first.
+version), the order in which they were stored.
 """
 
 import struct
@@ -13,7 +13,7 @@ _NUMBER = struct.Struct(">Q")  # big-endian: the order of the bytes is that of t
 
 
 class DigestTable:
-    """Digests in two tables of a database, which the transactions belong to."""
+    """Digests in two tables of the database that the transactions belong to."""
 
     def __init__(self, digests, order):
         self._digests = digests
@@ -36,7 +36,7 @@ class DigestTable:
                     number += 1
 
     def drop_first(self, txn, n: int) -> None:
-        """Drop the `n` digests that came first."""
+        """Drop the `n` oldest digests."""
         with txn.cursor(self._order) as order:
             while n and order.first():
                 txn.delete(order.value(), db=self._digests)

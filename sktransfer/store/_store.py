@@ -1,4 +1,4 @@
-"""The feature cache, as users name it: `open_store` turns `feature_cache` into a store.
+"""The feature cache of the estimators: `open_store` turns `feature_cache` into a store.
 
 The folder should be on a local disk. LMDB's locks and memory maps are not made
 for network file systems: where the home folder is on NFS, set the variable
@@ -19,8 +19,8 @@ from ._chain import StoreChain
 from ._limit import read_limit
 from ._lmdb_store import LmdbStore
 
-# One store a folder: LMDB must not be opened twice in a process. Stores nobody
-# holds are closed, but for the last few, so that each call finds its own open.
+# One store for each folder: LMDB must not be opened twice in a process. Unused stores are
+# closed, except the last few, so that the next call finds its store open.
 _stores: WeakValueDictionary[str, LmdbStore] = WeakValueDictionary()
 _recent: deque[LmdbStore] = deque(maxlen=4)
 _stores_lock = ForkSafeLock()
@@ -28,7 +28,7 @@ _stores_lock = ForkSafeLock()
 
 @dataclass(frozen=True)
 class FeatureCacheInfo:
-    """Where a feature cache is and how large: sizes in bytes."""
+    """The folder and the size of a feature cache; sizes in bytes."""
 
     path: str
     n_entries: int
@@ -38,7 +38,7 @@ class FeatureCacheInfo:
 
 
 def feature_cache_info(feature_cache="auto"):
-    """Tell where the feature cache is, how large, and how large it may become.
+    """Return the folder, the size and the limit of the feature cache.
 
     Parameters
     ----------
@@ -48,9 +48,9 @@ def feature_cache_info(feature_cache="auto"):
     Returns
     -------
     info : FeatureCacheInfo, list of FeatureCacheInfo or None
-        ``path``; ``n_entries``, the number of rows and activations; ``size``
-        and ``limit`` in bytes; ``read_only``, whether this process can read it and
-        not write to it. A list, in the same order, if `feature_cache` is a list. None
+        ``path``; ``n_entries``, the number of rows of all depths and of activations;
+        ``size`` and ``limit`` in bytes; ``read_only``, whether this process can read it
+        and not write to it. A list, in the same order, if `feature_cache` is a list. None
         if `feature_cache` is None.
 
     Notes
@@ -86,8 +86,8 @@ def clear_feature_cache(feature_cache="auto"):
     ----------
     feature_cache : "auto", None, path or list of these, default="auto"
         As in the estimators. Only what sktransfer wrote to the folder is
-        deleted. Other processes that use it go on with an empty cache. Of a list, the
-        last cache is deleted, the one that is written to.
+        deleted. Other processes that use it continue with an empty cache. Of a list, the
+        last cache is deleted, which is the one that is written to.
 
     Raises
     ------
@@ -155,6 +155,6 @@ def _open_one(cache, index: str = "") -> LmdbStore:
         return store
 
 
-# pickled as what they were opened by
+# pickled as the paths that they are opened with
 copyreg.pickle(LmdbStore, lambda store: (open_store, (store.path,)))
 copyreg.pickle(StoreChain, lambda chain: (open_store, ([store.path for store in chain.stores],)))

@@ -1,4 +1,4 @@
-"""When each block was used last, in a table of a database: which are evicted first.
+"""The table of when each block was used last, which decides which are evicted first.
 
 A use is noted in memory and written with the next put, after a minute, or at exit, so that
 reading does not wait for the disk.
@@ -9,7 +9,7 @@ import time
 
 _ID = struct.Struct(">Q")  # as in `_lmdb.py`
 _USE = struct.Struct("<IQ")  # minute of last use, size in bytes
-_NOTED_AFTER = 10  # minutes: a use is written down only if the last one is older
+_NOTED_AFTER = 10  # minutes: a use is noted only if the last one is older
 _WRITTEN_AFTER = 60  # s
 
 
@@ -39,7 +39,7 @@ class UseTable:
         return bool(self._noted) and time.monotonic() - self._written_at > _WRITTEN_AFTER
 
     def write(self, txn) -> None:
-        """Write down what was noted."""
+        """Write the noted uses."""
         noted, self._noted = self._noted, {}
         self._written_at = time.monotonic()
         for block_id, minute in noted.items():
@@ -52,7 +52,7 @@ class UseTable:
         """Return the id and the size of every block, the one used longest ago first."""
         with txn.cursor(self._table) as cursor:
             uses = ((_ID.unpack(name)[0], *_USE.unpack(use)) for name, use in cursor)
-            # ids grow: of one minute, what was written first goes first
+            # ids grow, so blocks of one minute are in the order in which they were written
             ordered = sorted(uses, key=lambda use: (use[1], use[0]))
         return [(block_id, size) for block_id, _, size in ordered]
 

@@ -1,4 +1,4 @@
-"""What a store says when it can't do its work as it should: each once in a process."""
+"""The warnings of a store, each at most once in a process."""
 
 import threading
 import warnings
