@@ -1,4 +1,4 @@
-"""Rows of images in the store: by depth, side by side, in the number of bits they have."""
+"""Rows of images in the store: one for each depth, in 16 bits for bfloat16 networks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,10 @@ from ._feature_extractor import ExtractionPlan
 
 
 class Rows:
-    """Gets and makes the rows that a plan wants.
+    """Looks up the rows of a plan, and makes them from activations.
 
-    One forward pass gives the rows of all stage ends, and all of them are stored; those of
-    the wanted depths stand side by side in what is returned.
+    One forward pass gives the rows of all stage ends, and all of them are stored. The rows
+    of the wanted depths are returned side by side.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class Rows:
         self._is_bfloat16 = plan.fitted.precision == "bfloat16"
 
     def lock_key(self, digest: bytes) -> bytes:
-        """Return the key that stands for one forward pass of an image, whatever the depth."""
+        """Return the key to lock for a forward pass of an image, the same for all depths."""
         return row_key(self._common[self.computed_depths[-1]], digest)
 
     def get(self, digests: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return the row of each image, or None where the store lacks a part of it."""
+        """Return the row of each image, or None where the store lacks one of its depths."""
         if self._store is None:
             return [None] * len(digests)
         columns = [self._get_at(depth, digests) for depth in self._wanted]
@@ -82,9 +82,9 @@ class Rows:
     def made(
         self, digests: Sequence[bytes], activations: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], Mapping[bytes, np.ndarray]]:
-        """Return the rows of images that passed the network, and what is to be stored.
+        """Return the rows of images that passed the network, and the items to store.
 
-        `activations` are those of the computed depths, (n, ...) each.
+        `activations` has an array (n, ...) for each of the computed depths.
         """
         encoded = {
             depth: self._encoded(values, depth)
@@ -105,8 +105,9 @@ class Rows:
     def _side_by_side(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    # A network in bfloat16 gives 8 significant bits; more of them are not stored. What is
-    # returned the first time is what the store returns later. Pixels pass no network.
+    # Activations of a network in bfloat16 are rounded to its 8 significant bits. Rows that
+    # were just computed are rounded too, so they equal those that the store returns later.
+    # Pixels pass no network.
     def _encoded(self, values: np.ndarray, depth: int) -> np.ndarray:
         if not self._is_bfloat16 or depth == 0:
             return values
