@@ -13,8 +13,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
 
     The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
     frozen, those after it and a new head are trained, by the squared error. An image
-    passes the frozen stages once; its activation is kept and serves every epoch, fold
-    and candidate of a grid search.
+    passes the frozen stages once; its activation is stored, and every epoch, fold and
+    candidate of a grid search reads it.
 
     Targets are standardised inside; predictions are in their own unit.
 

@@ -271,7 +271,7 @@ class FineTunedEstimator(ImageEstimator):
         check_combinations(self, X_val, y_val)
         n_given = _num_samples(X)
         kept, weights = nonzero_weights(X, y, sample_weight)
-        if len(kept) < n_given:  # of no influence, on the range of pixels either
+        if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
         y = self._check_targets(y, reset=not is_continued, classes=classes)

@@ -79,7 +79,7 @@ class ForkGuard:
     run. So no thread may be inside during a fork.
     """
 
-    _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
+    _PATIENCE = 10  # s; a child that is forked after this time works without its store
 
     def __init__(self):
         self._changed = threading.Condition()

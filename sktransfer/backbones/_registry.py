@@ -85,7 +85,7 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
     except WeightsNotFoundError as error:
         raise WeightsNotFoundError(
             f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
-            f"are not to be had here: {error}"
+            f"can't be loaded here: {error}"
         ) from error
     _check_stages(_title(spec), spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:

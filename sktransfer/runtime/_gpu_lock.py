@@ -50,7 +50,7 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
 
 
 class GpuLock:
-    """One of the places on what `name` stands for, held by a process as a whole."""
+    """One of the locks of the GPU `name`, held by a process as a whole."""
 
     def __init__(self, name: str):
         self._name = name
