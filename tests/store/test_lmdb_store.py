@@ -546,6 +546,7 @@ def write_until_killed(store, seed):
 
 
 @needs_fork
+@pytest.mark.filterwarnings("ignore:.*is too small for these images")  # it evicts, so it warns
 def test_killed_writers_leave_whole_batches_and_no_stale_reader(store, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "8M")  # so that they evict as well
     store.put_many(make_rows(10))
