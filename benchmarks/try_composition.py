@@ -5,7 +5,7 @@
 
 Runs each section of the page on 24 drawn images and an empty store, and writes a column of the
 table at its end: the versions that were tried, and how many images passed the frozen network. On
-a CPU, a minute at most; the passes are a multiple of 24 and the same on every machine.
+a CPU, a minute at most; the forward passes are a multiple of 24 and the same on every machine.
 """
 
 import argparse
@@ -51,7 +51,7 @@ class Section:
         return sorted(names - {"sktransfer", "numpy"}) or ["sklearn"]
 
     def run(self, before: str) -> int:
-        """Run the lines `before` and the section on an empty store; return the passes."""
+        """Run the lines `before` and the section on an empty store; return the forward passes."""
         names: dict = {}
         with count_forward_passes() as counter, sklearn.config_context():
             exec(compile(before, f"{PAGE.name}: first lines", "exec"), names)
@@ -116,8 +116,8 @@ def write_table(rows: dict[str, dict[str, str]]) -> None:
     above = PAGE.read_text(encoding="utf-8").split(_TABLE)[0]
     lines = [
         "Written by `python benchmarks/try_composition.py`, once for each set of versions.",
-        f"*Passes* are images of {N_IMAGES} that passed the frozen network, with an empty store at",
-        "the start of each section.",
+        f"*Passes* are forward passes: how often one of {N_IMAGES} images passed a frozen network.",
+        "The store is empty at the start of each section.",
         "",
         " | ".join(["| what", *_COLUMNS]) + " |",
         "|" + "---|" * (1 + len(_COLUMNS)),

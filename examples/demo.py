@@ -96,7 +96,8 @@ def run(X, y, how, backbone, to_pixels):
             f"the smallest class has {smallest} images; the demo needs at least "
             f"{2 * min(LABELS_PER_CLASS)} in each"
         )
-    print(f"{'labels per class':>16}  {'method':<38}{'accuracy':>15}{'seconds':>9}{'passes':>8}")
+    heads = f"{'labels per class':>16}  {'method':<38}{'accuracy':>15}{'seconds':>9}"
+    print(heads + f"{'forward passes':>16}")
     lines = []
     with tempfile.TemporaryDirectory() as cache:
         for n_labels in labels_per_class:
@@ -108,7 +109,7 @@ def run(X, y, how, backbone, to_pixels):
                 lines.append((n_labels, name, scores, seconds, counter.computed))
                 print(
                     f"{n_labels:>16}  {name:<38}{scores.mean():>8.3f} ± {scores.std():.3f}"
-                    f"{seconds:>9.1f}{counter.computed:>8}",
+                    f"{seconds:>9.1f}{counter.computed:>16}",
                     flush=True,
                 )
     return lines
@@ -155,7 +156,7 @@ def main():
     started = time.perf_counter()
     lines = run(X, y, how, arguments.backbone, to_pixels)
     print(f"accuracy: mean and standard deviation over {N_DRAWS} draws of the labelled images")
-    print("passes: images that passed the frozen network; all others were read from the store")
+    print("forward passes: images that passed the frozen network; others were read from the store")
     draw(lines, f"{title}, backbone {arguments.backbone}", arguments.out)
     print(f"{time.perf_counter() - started:.0f} s; figure: {os.path.abspath(arguments.out)}")
 

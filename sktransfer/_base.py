@@ -1,4 +1,4 @@
-"""What all estimators share: from the user's parameters and ``X`` to rows."""
+"""The base of all estimators: from the user's parameters and ``X`` to rows."""
 
 import numbers
 import os
@@ -36,8 +36,8 @@ from .runtime._device import resolve_device
 from .store._store import open_store
 
 _KEY = "_versions"
-# What a fitted state is made of and read by. Of these only sktransfer's version decides
-# how the state is laid out; the others are named in the warning where they differ too.
+# The packages that a fitted state depends on. Only another version of sktransfer is a reason
+# for the warning; the warning names the others where they differ too.
 _PACKAGES = ("sktransfer", "scikit-learn", "skorch", "torch", "torchvision")
 
 
@@ -70,7 +70,7 @@ _SMALLEST_IMAGE_SIZE = 32
 
 
 class ImageEstimator(StageDiagramMixin, BaseEstimator):
-    """Base of the public estimators; holds the parameters that mean the same in both."""
+    """Base of the public estimators, with the parameters that mean the same in all."""
 
     _parameter_constraints: dict = {
         "backbone": [str, os.PathLike],
@@ -97,20 +97,20 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         takes_rows = self.image_shape is not None
         tags.input_tags.two_d_array = takes_rows
-        # Paths come either way. To scikit-learn's checks the tag means: columns only.
+        # Paths are taken in any case. For scikit-learn's checks the tag means columns only.
         tags.input_tags.one_d_array = not takes_rows
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         tags.input_tags.dict = True
         return tags
 
-    # pickle, joblib and skops all ask these two
+    # pickle, joblib and skops call these two
     def __getstate__(self):
         return with_versions(super().__getstate__())
 
     def __setstate__(self, state):
         state = without_versions(state, type(self).__name__)
-        if "stages_" in state:  # skops makes plain tuples of all kinds of tuple
+        if "stages_" in state:  # skops restores all subclasses of tuple as tuple
             state["stages_"] = StageTable(state["stages_"])
         super().__setstate__(state)
 
@@ -144,16 +144,16 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         return images
 
     def _forget(self) -> None:
-        """Drop what an earlier fit learned.
+        """Delete what an earlier fit learned.
 
-        Where this fit fails or is interrupted, the estimator is not fitted; it is not
-        half of the one and half of the other.
+        If this fit fails or is interrupted, the estimator is not fitted, and has no state
+        of two fits.
         """
         for name in [name for name in vars(self) if name.endswith("_") or name in self._learned]:
             delattr(self, name)
 
     def _is_rows_of_numbers(self, X) -> bool:
-        """Tell rows of flattened images from everything that is an image already."""
+        """Return whether `X` holds rows of flattened images, and not images."""
         if self.image_shape is None:
             return False
         if issparse(X):  # some sparse containers are dicts; scikit-learn's check refuses them
@@ -166,7 +166,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             return not any(_is_image(value) for value in X[X.columns[0]][:1])
         if isinstance(X, (list, tuple)):
             return not (X and _is_image(X[0]))
-        return not hasattr(X, "to_numpy")  # a Series has cells; sparse or array-like is rows
+        return not hasattr(X, "to_numpy")  # a Series has cells; other array-likes have rows
 
     def _resolve_pixel_range(self, X) -> PixelRange | None:
         if self.pixel_range is None:
@@ -188,7 +188,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
     def _fitted_plan(
         self, backbone: Backbone, input_spec: InputSpec, depths: Sequence[int], pooling: str | None
     ) -> FittedPlan:
-        """Return what this fit decides about the frozen part."""
+        """Return the plan of this fit for the frozen stages."""
         return FittedPlan(
             backbone=backbone.spec,
             input=input_spec,
@@ -208,9 +208,9 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         view: AugmentedView | None = None,
         keep: bool = True,
     ) -> Extraction:
-        """Return the rows of all images, and what could not be read.
+        """Return the rows of all images, and the failures.
 
-        With `keep` false nothing is looked up in the store or put into it.
+        If `keep` is false, the store is neither read nor written.
         """
         return extract(
             images,
@@ -238,7 +238,7 @@ def warn_of_failures(
 
 
 def _is_image(value) -> bool:
-    """Tell a cell that is one image from a number or a row of numbers."""
+    """Return whether a cell is an image, and not a number or a row of numbers."""
     if isinstance(value, (str, bytes, os.PathLike, Image.Image, dict, torch.Tensor)):
         return True
     return isinstance(value, np.ndarray) and value.ndim >= 2

@@ -26,7 +26,7 @@ class PretrainedFeatureTransformer(
     images. Each row is computed once and stored: folds, candidates of a grid
     search, other estimators and later runs read it from the store of activations. One
     forward pass gives the rows of all stage ends, so a search over `depth` passes each
-    image once; without a store the network is passed up to `depth` only.
+    image once. Without a store the image passes the stages up to `depth` only.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class PretrainedFeatureTransformer(
     depth : int, tuple of int, or None, default=None
         Which stages are used, read as a slice: ``stages[:depth]``. None is all of
         them, -1 all but the last, 0 none (the pixels themselves). A tuple such as
-        ``(-2, -1, None)`` is the rows of several depths side by side, from one forward
-        pass.
+        ``(-2, -1, None)`` gives the rows of several depths side by side, from one
+        forward pass.
     pooling : {"auto", "avg", "max", "gem", "cls", "flatten"}, default="auto"
         How the activation becomes a row: average, maximum, generalised mean,
         class token, or every value. ``"auto"`` with all stages is what the network
@@ -66,8 +66,8 @@ class PretrainedFeatureTransformer(
         ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
         cut off. Images are resized in 8 bits.
     on_error : {"raise", "nan"}, default="raise"
-        What becomes of an image that can't be read, a missing value included: an
-        error that lists all of them, or a row of NaN and a warning with that list.
+        What happens when images, missing values included, can't be read: an error that
+        lists all of them, or rows of NaN and a warning with that list.
     batch_size : int or "auto", default="auto"
         Images that pass the network at once. ``"auto"`` suits the device. A batch
         is halved when the device's memory runs out.
@@ -76,15 +76,16 @@ class PretrainedFeatureTransformer(
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the network. ``"auto"`` is bfloat16 where the hardware has it
-        and rows keep their direction: on a few drawn images its rows keep a cosine of
-        0.999 with those in float32. Rows are float32 either way; those of a network in
-        bfloat16 have its 8 significant bits, and take half the disk.
+        and rows keep their direction: on a few drawn images, rows in bfloat16 and in
+        float32 have a cosine of at least 0.999. Rows are returned as float32 either way;
+        those of a network in bfloat16 have 8 significant bits, and take half the disk.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
-    feature_cache : str, path-like or None, default="auto"
-        Where rows are kept: ``"auto"`` is the user's cache folder, or the folder
-        in the environment variable ``SKTRANSFER_CACHE``; a path is that folder;
-        None keeps nothing.
+    feature_cache : str, path-like, list of these, or None, default="auto"
+        Where rows are stored: ``"auto"`` is the user's cache folder, or the folder
+        in the environment variable ``SKTRANSFER_CACHE``; a path is that folder. Of a
+        list, such as ``["/shared/prebuilt", "auto"]``, all are read and the last one is
+        written to. None stores nothing.
     verbose : int, default=0
         1 shows progress; 0 shows it only when it takes long.
 
@@ -212,9 +213,9 @@ class PretrainedFeatureTransformer(
         Raises
         ------
         TypeError, ValueError
-            When a parameter is not what it can be, or `X` holds no images.
+            When the type or value of a parameter is not allowed, or `X` holds no images.
         WeightsError
-            When the weights don't fit, are damaged or can't be had.
+            When the weights don't fit, are damaged or can't be loaded.
         """
         self._validate_images(X, reset=True)
         self._fit_backbone()
@@ -252,7 +253,7 @@ class PretrainedFeatureTransformer(
         ------
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
-            The rows of the others are kept in the store.
+            The rows of the other images are stored.
 
         Warns
         -----
@@ -283,7 +284,8 @@ class PretrainedFeatureTransformer(
         Parameters
         ----------
         path : str or path-like
-            Where the file goes; its name must end in ``.onnx``.
+            The file to write; its name must end in ``.onnx``. A file of that name is
+            replaced.
 
         Raises
         ------
@@ -296,12 +298,13 @@ class PretrainedFeatureTransformer(
         RuntimeError
             When torch can't express the network in ONNX.
         WeightsError
-            When the weights have changed since `fit`, or can't be had.
+            When the weights have changed since `fit`, or can't be loaded.
 
         Notes
         -----
-        The network computes in float32: rows in bfloat16 are rougher. The resizing is
-        that of `transform`, pixel by pixel. What comes before it is left to the caller:
+        The network computes in float32: rows of `transform` in bfloat16 differ by
+        rounding. The resizing is that of `transform`, pixel by pixel. The steps before
+        it are left to the caller:
         reading the file, turning it upright, and `pixel_range`.
         """
         check_is_fitted(self)

@@ -13,8 +13,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when the ``with`` block ends.
 
     It is written under a temporary name in the same folder, and reaches the disk before
-    it is renamed: a process that is killed and a machine that loses power leave the old
-    file. A block that raises leaves the old file as well, and no temporary one. The
+    it is renamed: if the process is killed or the machine loses power, the old file stays.
+    If the block raises, the old file stays as well, and the temporary one is deleted. The
     permissions of the file follow from the umask.
     """
     path = Path(path)

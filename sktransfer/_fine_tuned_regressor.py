@@ -13,8 +13,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
 
     The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
     frozen, those after it and a new head are trained, by the squared error. An image
-    passes the frozen stages once; its activation is kept and serves every epoch, fold
-    and candidate of a grid search.
+    passes the frozen stages once; its activation is stored, and every epoch, fold and
+    candidate of a grid search reads it.
 
     Targets are standardised inside; predictions are in their own unit.
 
@@ -68,9 +68,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Gradients are scaled down to this norm over all parameters. None leaves
         them as they are.
     batch_norm : {"frozen", "train"}, default="frozen"
-        Whether batch normalisation in trained stages keeps the statistics of the
-        pretrained network, or takes those of each batch and learns them. Scale and
-        shift train either way. Frozen stages keep everything.
+        Whether batch normalisation in trained stages uses the statistics of the
+        pretrained network, or those of each batch, whose running means it learns. Scale
+        and shift train either way. In frozen stages nothing changes.
     unfreeze_every : int, default=None
         Gradual unfreezing: the head trains alone for this many epochs, then the
         last stage with it for as many, then the one before, down to the cut.
@@ -80,11 +80,13 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         precision.
     augment : {"light", "medium", "trivial"} or callable, default=None
         Random changes of the training images: crops and flips; colours as well;
-        TrivialAugmentWide; or a transform such as ``torchvision.transforms.v2``
-        has, which takes a uint8 tensor (3, H, W). Images to predict are not changed.
+        TrivialAugmentWide; or a transform, such as those of
+        ``torchvision.transforms.v2``, that takes a uint8 tensor (3, H, W). Images to
+        predict are not changed.
     augment_views : int, default=None
-        Random views of each image that are kept: frozen stages cost so many passes
-        an image. None draws a new view, and passes it, in each epoch.
+        Number of random views of each image whose activations are stored: frozen stages
+        cost that many forward passes an image. None draws a new view in each epoch, and
+        stores none of them.
     mix : {"mixup", "cutmix"}, default=None
         Mix images of a batch, and their targets: weighted means, or a rectangle of
         one in the other. At the cut, so activations are mixed where stages are frozen;
@@ -96,7 +98,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         ``tta - 1`` random views of it.
     early_stopping : bool, default=False
         Whether to hold images out, to stop when the loss on them gets no lower for
-        `n_iter_no_change` epochs, and to keep the weights of the best epoch.
+        `n_iter_no_change` epochs, and to use the weights of the best epoch.
     validation_fraction : float, default=0.1
         Share of the images that early stopping holds out, unless
         `fit` is given ``X_val`` and ``y_val``.
@@ -110,13 +112,13 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         `callbacks`, are compared by their code and by the values that they hold. What
         callbacks have learned is not saved.
     replay : int, default=0
-        Training images of which the activations are kept in the estimator, for
-        `partial_fit` to train on again beside new ones, so that what was learned is
-        not forgotten. They are drawn from all images seen so far, each with the same
-        chance. They pickle with the estimator.
+        Number of training images whose activations the estimator holds. `partial_fit`
+        trains on them and on the new images, so that the network does not forget the
+        old ones. They are drawn from all images seen so far, each with the same
+        chance. They are pickled with the estimator.
     warm_start : bool, default=False
-        Whether `fit` goes on from the weights of the last fit; `history_` and `n_iter_`
-        are those of the new one.
+        Whether `fit` continues from the weights of the last fit; `history_` and
+        `n_iter_` are those of the new fit.
     callbacks : list, default=None
         Callbacks of skorch, instances or pairs of name and instance.
     net_params : dict, default=None
@@ -133,24 +135,25 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         ``"fit"`` is the range of the arrays seen in `fit`; values beyond it are
         cut off. Images are resized in 8 bits.
     on_error : {"raise", "skip"}, default="raise"
-        What becomes of an image of `fit` that can't be read: an error that lists all
-        of them, or it is left out, with a warning. `predict` raises in any case.
+        What happens when images of `fit` can't be read: an error that lists all of
+        them, or they are left out, with a warning. `predict` raises in any case.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
         there is one.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
-        has it and rows keep their direction: on a few drawn images its rows keep a cosine
-        of 0.999 with those in float32.
+        has it and rows keep their direction: on a few drawn images, rows in bfloat16
+        and in float32 have a cosine of at least 0.999.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
-    feature_cache : str, path-like or None, default="auto"
-        Where activations are kept: ``"auto"`` is the user's cache folder, or the
-        folder in the environment variable ``SKTRANSFER_CACHE``; a path is that
-        folder; None keeps nothing beyond one `fit`.
+    feature_cache : str, path-like, list of these, or None, default="auto"
+        Where activations are stored: ``"auto"`` is the user's cache folder, or the
+        folder in the environment variable ``SKTRANSFER_CACHE``; a path is that folder.
+        Of a list, such as ``["/shared/prebuilt", "auto"]``, all are read and the last
+        one is written to. None stores nothing beyond one `fit`.
     random_state : int, RandomState instance or None, default=None
-        Seed of the order of the images, of views that are not kept, of dropout and
-        mixing, of what is held out, and of the head where it starts at random.
+        Seed of the order of the images, of views that are not stored, of dropout and
+        mixing, of the choice of held-out images, and of a head that starts at random.
     verbose : int, default=0
         1 shows progress; 0 shows it only when it takes long; 2 prints a line for
         each epoch.
@@ -167,7 +170,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     n_iter_ : int
         Epochs that were trained.
     best_epoch_ : int
-        The epoch, from 1, whose weights were kept; only with `early_stopping`.
+        The epoch, from 1, whose weights are used; only with `early_stopping`.
     backbone_spec_ : BackboneSpec
         What training started from: architecture, digest of the weights, numbers
         of the input, names of the stages, source and licence.
@@ -190,7 +193,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     --------
     PretrainedFeatureTransformer : Rows of features for any scikit-learn model. Try
         that with a ridge regression first.
-    FineTunedClassifier : The same for classes and labels, with more on how it trains.
+    FineTunedClassifier : The same for classes and labels. Its documentation says more
+        about training.
 
     Notes
     -----
@@ -199,7 +203,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     `fit` that fails or is interrupted leaves it not fitted.
 
     Where only a linear head trains (``freeze_depth=None``), an image of weight 2 is
-    the same as two images. Where stages train, in batches, it is so on average.
+    the same as two images. Where stages train, in random batches, this is true on
+    average.
 
     References
     ----------
@@ -340,7 +345,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
             When a parameter is not what it can be, or not together with another one, or
             `X` and `y` differ in length.
         WeightsError
-            When the weights don't fit, are damaged or can't be had.
+            When the weights don't fit, are damaged or can't be loaded.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
@@ -351,7 +356,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
-        """Go on training with new images, beside `replay` old ones.
+        """Continue training on new images and on `replay` old ones.
 
         The first call trains a new network and learns the unit of the targets. Each
         call trains for `max_epochs`, with a schedule of its own. One that fails leaves

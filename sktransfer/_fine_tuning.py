@@ -36,14 +36,14 @@ from .training._optim import OPTIMIZERS
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
 
-# Views that are kept are the same in all fits, so that folds and candidates share them.
+# Stored views are the same in all fits, so that folds and candidates share them.
 _SEED_OF_KEPT_VIEWS = 0
 
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
 
-# What a fit that goes on from another one can't change.
+# What a fit that continues another one can't change.
 _STRUCTURE = (
     "backbone",
     "backbone_params",
@@ -116,8 +116,8 @@ class FineTunedEstimator(ImageEstimator):
         Parameters
         ----------
         path : str or path-like
-            Where to; the name ends in ``.safetensors``. A file of that name is
-            replaced.
+            The file to write; its name must end in ``.safetensors``. A file of that
+            name is replaced.
 
         Raises
         ------
@@ -162,7 +162,8 @@ class FineTunedEstimator(ImageEstimator):
         Parameters
         ----------
         path : str or path-like
-            Where to; the name ends in ``.onnx``. A file of that name is replaced.
+            The file to write; its name must end in ``.onnx``. A file of that name is
+            replaced.
 
         Raises
         ------
@@ -177,10 +178,10 @@ class FineTunedEstimator(ImageEstimator):
 
         Notes
         -----
-        The frozen stages compute in float32: with `precision` "bfloat16" predictions are
-        rougher. Random views (`tta`) are not part of the file. The resizing is that of
-        `predict`, pixel by pixel. What comes before it is left to the caller: reading
-        the file, turning it upright, and `pixel_range`.
+        The frozen stages compute in float32: where `precision_` is "bfloat16",
+        predictions differ by rounding. Random views (`tta`) are not part of the file. The
+        resizing is that of `predict`, pixel by pixel. The steps before it are left to the
+        caller: reading the file, turning it upright, and `pixel_range`.
         """
         check_is_fitted(self)
         frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
@@ -198,8 +199,8 @@ class FineTunedEstimator(ImageEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "n_iter_")  # what `fit` sets last
 
-    # The network as arrays and plain values: any way of saving takes them, they hold no
-    # device, and skops loads them with no type of torch to trust.
+    # The network is saved as arrays and plain values: every serializer can write them, they
+    # hold no device, and skops loads them without a type of torch to trust.
     def __getstate__(self):
         state = super().__getstate__()
         backbone, net = state.pop("_backbone", None), state.pop("net_", None)
@@ -228,7 +229,7 @@ class FineTunedEstimator(ImageEstimator):
         raise NotImplementedError
 
     def _fit_class_weights(self, y, weights):
-        """Return the weights of the classes in the loss, by the images that are fitted, or None."""
+        """Return the weights of the classes in the loss, from the fitted images, or None."""
         return None
 
     def _weigh(self, y, weights, class_weights, title):
@@ -244,10 +245,10 @@ class FineTunedEstimator(ImageEstimator):
         return weights
 
     def _check_left_over(self, y, left):
-        """Raise when too little is left of `y` for a fit; `left` are positions."""
+        """Raise when too few images are left for a fit; `left` are positions in `y`."""
 
     def _strata(self, y):
-        """Return what a held-out share has in the proportions of the rest, or None."""
+        """Return the classes by which held-out images are stratified, or None."""
         return None
 
     # fit
@@ -270,7 +271,7 @@ class FineTunedEstimator(ImageEstimator):
         check_combinations(self, X_val, y_val)
         n_given = _num_samples(X)
         kept, weights = nonzero_weights(X, y, sample_weight)
-        if len(kept) < n_given:  # of no influence, on the range of pixels either
+        if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
         y = self._check_targets(y, reset=not is_continued, classes=classes)
@@ -312,7 +313,7 @@ class FineTunedEstimator(ImageEstimator):
         elif X_val is not None:
             validation = self._given_validation(X_val, y_val, class_weights)
 
-        # Of a fit that goes on, too, nothing is changed until it is done.
+        # A copy is trained: a continued fit that fails leaves the estimator unchanged.
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
         columns = (activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
@@ -413,7 +414,7 @@ class FineTunedEstimator(ImageEstimator):
 
     def _run_options(self, seed):
         """Return the device, seed, checkpoint and callbacks of a fit."""
-        # without a seed of its own, a fit that is tried again is the same fit
+        # without a seed of the user, a repeated fit has the same name
         random_state = None if self.random_state is None else seed
         view = self._view(0, seed)
         return RunOptions(
@@ -445,7 +446,7 @@ class FineTunedEstimator(ImageEstimator):
         return AugmentedView(augmentation, number, seed)
 
     def _views(self, images, first, seed):
-        """Return the views of images that can be read, of which `first` is there already."""
+        """Return the views of images that can be read; `first` is the first of them."""
         if self.augment is None:
             return AugmentedActivations.fixed(first)
 
@@ -467,7 +468,7 @@ class FineTunedEstimator(ImageEstimator):
             self._backbone,
             self._plan,
             view=view,
-            # a view that is seen once is not worth the disk
+            # a view that is used once is not stored
             keep=view is None or self.augment_views is not None,
         )
 
@@ -482,7 +483,7 @@ class FineTunedEstimator(ImageEstimator):
         check_views(self)
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
-            # the first is the image itself, as `fit` without augmentation sees it
+            # the first is the image itself, without augmentation
             view = self._view(number, _SEED_OF_KEPT_VIEWS) if number else None
             extraction = self._extract_at_cut(images, view)
             raise_failures(extraction.failures, len(images))
@@ -493,7 +494,7 @@ class FineTunedEstimator(ImageEstimator):
 
 
 def _compacted(values, good):
-    """Return ``values[good]``, made in place: a large array is a file, and stays one."""
+    """Return ``values[good]``, made in place: a large array is a memory-mapped file."""
     if len(good) == len(values):
         return values
     for new, old in enumerate(good):
@@ -503,7 +504,7 @@ def _compacted(values, good):
 
 
 def _with_old(training, old):
-    """Return new examples followed by old ones, which are not augmented again."""
+    """Return new images followed by replayed ones, which are not augmented again."""
     return LabelledActivations(
         training.views.concatenated_with(old.activations),
         np.concatenate([training.encoded, old.targets]),

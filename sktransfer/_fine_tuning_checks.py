@@ -1,4 +1,4 @@
-"""What `fit` of a fine-tuned estimator is given, checked before an image is read."""
+"""Checks of the arguments of `fit`, before an image is read."""
 
 import numbers
 
@@ -10,7 +10,7 @@ from .images._augment import make_augmentation
 from .training._naming import name_of
 from .training._net import check_callbacks, check_net_params
 
-# What a user may write code for, which names a fit's checkpoint.
+# Parameters that may hold code of the user, which is part of a checkpoint's name.
 _NAMED_IN_CHECKPOINTS = (
     "head",
     "optimizer",
@@ -22,7 +22,7 @@ _NAMED_IN_CHECKPOINTS = (
 
 
 def check_combinations(estimator, X_val, y_val):
-    """Raise for parameters of an estimator, and of `fit`, that do not go together."""
+    """Raise for parameters of an estimator and of `fit` that can't be combined."""
     head = estimator.head
     if isinstance(head, (tuple, list)) and not all(
         isinstance(width, numbers.Integral) and int(width) > 0 for width in head
@@ -53,7 +53,7 @@ def check_combinations(estimator, X_val, y_val):
 
 
 def check_views(estimator):
-    """Raise for parameters of random views where there are none."""
+    """Raise for parameters of random views if nothing is augmented."""
     make_augmentation(estimator.augment)  # an error here, not after the images are read
     for name, default in (("augment_views", None), ("tta", 1)):
         value = getattr(estimator, name)
@@ -85,7 +85,7 @@ def nonzero_weights(X, y, sample_weight):
 def hold_out(n, fraction, seed, strata):
     """Return positions to train on, and positions to validate on, both sorted.
 
-    `strata` is what both have in the same proportions, or None.
+    With `strata`, both have its values in the same proportions.
     """
     try:
         train, held_out = train_test_split(

@@ -1,8 +1,8 @@
 """Locks over threads, forks and processes.
 
-A lock that a forked child can use, whoever held it in the parent; a gate that lets a fork
-wait for the threads at work in a store; torch's global random state, which one block of
-work at a time may set.
+A lock that a forked child can use even if another thread held it in the parent; a gate that
+makes a fork wait for threads that use a store; torch's global random state, which one block
+at a time may set.
 """
 
 import os
@@ -17,10 +17,10 @@ _locks: "WeakSet[ForkSafeLock]" = WeakSet()
 
 
 class ForkSafeLock:
-    """A lock for a ``with`` block; new in the child of a fork.
+    """A lock for a ``with`` block, which is replaced in the child of a fork.
 
-    A fork copies a lock as it is. Where another thread held it, that thread is not there
-    in the child to give it back, and the child would wait for it without end.
+    A fork copies a lock in its state. If another thread holds it, that thread does not
+    exist in the child to release it, and the child would wait forever.
     """
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ _random_state_turn = threading.RLock()
 def own_random_state(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
     """Let a ``with`` block set and use the random state; it is left as it was.
 
-    The state is one for all threads of a process: two that draw from it at once get
-    neither the numbers of their seeds nor the user's state back. So one waits for the
-    other. Blocks may be nested.
+    All threads of a process share the state: two that draw from it at the same time get
+    neither the numbers of their seeds, nor is the user's state restored. So one waits for
+    the other. Blocks may be nested.
     """
     devices = [device] if device is not None and device.type == "cuda" else []
     with _random_state_turn, torch.random.fork_rng(devices=devices):
@@ -72,14 +72,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class ForkGuard:
-    """Counts the threads inside; while it is closed, none comes in.
+    """Counts the threads inside; while it is closed, no thread enters.
 
-    LMDB's environment can't be used by the child of a fork, and its binding
-    refuses a second one as long as the first is held: in the child, by the
-    frames of threads that no longer run. So none may be at work.
+    LMDB's environment can't be used by the child of a fork, and its binding refuses a second
+    one while the first is referenced: in the child, by the frames of threads that no longer
+    run. So no thread may be inside during a fork.
     """
 
-    _PATIENCE = 10  # s; a child that was forked all the same goes on without its store
+    _PATIENCE = 10  # s; a child that is forked after this time works without its store
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -97,13 +97,13 @@ class ForkGuard:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nobody in, and wait until all are out."""
+        """Let no thread enter, and wait until all have left."""
         with self._changed:
             self._is_closed = True
             self._changed.wait_for(lambda: not self._n_inside, self._PATIENCE)
 
     def open(self) -> None:
-        """Let them in again."""
+        """Let threads enter again."""
         with self._changed:
             self._is_closed = False
             self._changed.notify_all()

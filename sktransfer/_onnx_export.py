@@ -41,30 +41,30 @@ def write_onnx(
     image_size: int,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a network and its preprocessing, and run the file once to see that it is right.
+    """Write a network and its preprocessing, and compare the file's outputs with torch.
 
     Parameters
     ----------
     path : str or path-like
     parts : sequence of nn.Module
-        Called one after the other, the first with the network's 8-bit squares. They are
-        copied, and stay as they are.
+        Called one after the other, the first with the network's 8-bit squares. Copies
+        are exported.
     output : str
-        Name of what the last one returns.
+        Name of the output of the last part.
     spec : BackboneSpec
     image_size : int
         Side of the square, in pixels.
     metadata : dict of str to str, default=None
-        Kept in the file beside what is known of the backbone.
+        Further metadata of the file, beside that of the backbone.
 
     Raises
     ------
     ImportError
         When the extra is not installed.
     ValueError
-        When the path or the size of the network can't be.
+        When the path is not allowed, or the network is too large.
     RuntimeError
-        When torch can't express the network in ONNX, or does it wrongly.
+        When torch can't express the network in ONNX, or the outputs differ.
     """
     _import_extra()
     path = _checked(Path(path))
@@ -189,7 +189,7 @@ def _translated(network: nn.Module, example: torch.Tensor, output: str) -> bytes
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep to itself what torch's exporters say about code that is checked afterwards."""
+    """Ignore warnings of torch's exporters about code that is checked afterwards."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # has no counterpart in ONNX
     try:
@@ -201,9 +201,9 @@ def _silence() -> Iterator[None]:
 
 
 def _tidy(graph, width: int) -> None:
-    """Give the axes their names, and drop the notes that torch leaves for its developers.
+    """Name the axes, and remove torch's debugging metadata.
 
-    Among them are the paths of the Python files that were run.
+    It contains the paths of the Python files that were run.
     """
     (images,), (rows,) = graph.input, graph.output
     for value, axes in ((images, (*_AXES, 3)), (rows, (_AXES[0], width))):
@@ -220,7 +220,7 @@ def _tidy(graph, width: int) -> None:
 
 
 def _compare(content: bytes, network: nn.Module, title: str) -> None:
-    """Raise when onnxruntime doesn't give what the network gives."""
+    """Raise when the outputs of onnxruntime and of the network differ."""
     _, onnxruntime = _import_extra()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, and need not be printed too

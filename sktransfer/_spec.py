@@ -1,4 +1,4 @@
-"""What a backbone is, as data: frozen records that name everything and hold no network."""
+"""Records of backbones and fitted plans: plain values, without a network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,12 +53,12 @@ def _of_channels(name: str, values: Any) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What a backbone is: what to build, from which weights, fed how.
+    """What a backbone is: architecture, weights, preprocessing and stages.
 
-    `digest` is taken over the architecture and the values of its weights, so two
+    `digest` is computed from the architecture and the values of its weights, so two
     files with the same content are one backbone, and a changed file is another.
     `code` is a digest of what the network computes with them, and of where each stage
-    ends: two versions of a library may cut one architecture at other places.
+    ends: two versions of a library may cut one architecture at different places.
     """
 
     name: str
@@ -75,7 +75,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class FittedPlan:
-    """What `fit` decided about the frozen part; whatever comes later decides nothing anew.
+    """What `fit` decided about the frozen stages; later calls read it and decide nothing.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class FittedPlan:
     input : InputSpec
         The preprocessing, for the size of image that is used.
     depths : tuple of int
-        After how many stages an activation is taken; their rows stand side by side.
+        The numbers of stages after which an activation is taken; rows are side by side.
     pooling : str or None
         How an activation becomes a row; None where it is used as it is.
     precision : str
@@ -99,16 +99,16 @@ class FittedPlan:
 
 @dataclass(frozen=True)
 class WeightsOffer:
-    """Weights that an architecture can be had with, and what their source says of them.
+    """Weights on offer for an architecture, as their source describes them.
 
     Attributes
     ----------
     name : str
         What ``weights=`` takes.
     location : str
-        Where they are: an address, or a path.
+        Their address or path.
     input : InputSpec
-        The preprocessing they were trained with.
+        The preprocessing that they were trained with.
     licence : str
         As their source states it.
     top1 : float or None

@@ -1,4 +1,4 @@
-"""What became of each stage of a backbone: a table for terminals and notebooks."""
+"""The role of each stage of a backbone: a table for terminals and notebooks."""
 
 import html
 from typing import NamedTuple

@@ -41,7 +41,7 @@ def _text(cell: object) -> str:
 Record = TypeVar("Record")
 
 _SHOWN = 20  # rows that are printed: a screen
-_WIDEST = 48  # letters of a cell; of a long path the end tells more than the beginning
+_WIDEST = 48  # characters of a cell; of a long path the end is shown
 
 
 class Table(Sequence, Generic[Record]):
@@ -73,7 +73,7 @@ class Table(Sequence, Generic[Record]):
         return "\n".join(line.rstrip() for line in text)
 
     def _headline(self) -> str:
-        """Return the first line of the print: what the report says in sum."""
+        """Return the first line of the printed report: its summary."""
         raise NotImplementedError
 
     def to_frame(self):

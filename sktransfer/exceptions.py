@@ -7,7 +7,7 @@ from sklearn.exceptions import InconsistentVersionWarning as _InconsistentVersio
 
 
 class ImageFailure(NamedTuple):
-    """One image that can't be read: where it stands in ``X``, what it is, and why."""
+    """One image that can't be read: its position in ``X``, its source, and the cause."""
 
     position: int
     source: str
@@ -47,7 +47,7 @@ class ImageReadError(ValueError):
 
 
 class UnreadableImageWarning(UserWarning):
-    """Images can't be read and were left out, or became rows of NaN, as asked."""
+    """Images can't be read and were left out, or became rows of NaN."""
 
 
 class WeightsError(ValueError):
@@ -55,7 +55,7 @@ class WeightsError(ValueError):
 
 
 class WeightsNotFoundError(WeightsError, FileNotFoundError):
-    """Weights are neither on this machine nor to be had by download."""
+    """Weights are not on this machine and can't be downloaded."""
 
 
 class FeatureCacheWarning(UserWarning):
@@ -65,7 +65,7 @@ class FeatureCacheWarning(UserWarning):
 class InconsistentVersionWarning(_InconsistentVersionWarning):
     """An estimator is loaded by another version of sktransfer than saved it.
 
-    A kind of scikit-learn's warning of that name, so that one filter meets both.
+    A subclass of scikit-learn's warning of that name, so that one filter matches both.
 
     Attributes
     ----------

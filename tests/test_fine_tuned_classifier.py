@@ -71,7 +71,7 @@ def test_the_optimizer_holds_what_trains_and_nothing_frozen(shapes, freeze_depth
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
-def test_each_image_passes_the_frozen_part_once_in_a_grid_search_and_its_refit(shapes, cache):
+def test_each_image_passes_the_frozen_stages_once_in_a_grid_search_and_its_refit(shapes, cache):
     X, y = shapes
     grid = {"lr": [1e-3, 1e-2]}
     for freeze_depth in (None, -1):

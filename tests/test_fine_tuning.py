@@ -447,7 +447,7 @@ def test_a_partial_fit_that_fails_leaves_what_was_learned(shapes):
 # augmentation
 
 
-def test_kept_views_cost_so_many_passes_an_image_and_serve_the_next_fit(shapes, cache):
+def test_stored_views_cost_one_forward_pass_each_and_are_read_by_the_next_fit(shapes, cache):
     X, y = shapes
     options = {**FAST, "max_epochs": 6, "feature_cache": cache, "augment": "light"}
     with count_forward_passes() as counter:
@@ -458,7 +458,7 @@ def test_kept_views_cost_so_many_passes_an_image_and_serve_the_next_fit(shapes, 
     assert counter.computed == 0
 
 
-def test_without_kept_views_every_epoch_draws_its_own(shapes, cache):
+def test_without_augment_views_every_epoch_draws_its_own(shapes, cache):
     X, y = shapes
     options = {**FAST, "feature_cache": cache, "augment": "light"}
     for _ in range(2):

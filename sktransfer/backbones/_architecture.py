@@ -23,11 +23,11 @@ class NetworkStructure:
     stages : dict
         Stage names to steps.
     head : tuple of str
-        Prefixes of the parameter names that neither a stage nor `pre_logits` has.
+        Prefixes of the names of parameters that are in no stage and not in `pre_logits`.
     layout : Layout
-        What an activation looks like.
+        The layout of its activations.
     image_size : int or None
-        The only square it takes, in pixels; None where it takes many.
+        The only image size that it takes, in pixels; None where it takes several.
     pre_logits : sequence of steps
         From the last activation to what the network feeds its last linear layer. Empty
         where that is the pooling which `layout` names, and nothing else.
@@ -49,7 +49,7 @@ class NetworkStructure:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a network is built, and what is known of it before it is.
+    """How a network is built, and its properties that are known before.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Architecture:
     structure : callable
         Reads the `NetworkStructure` off a built network.
     input : callable
-        Returns the input numbers for weights that bring none.
+        Returns the preprocessing for weights without one of their own.
     offers : callable
         Returns the weights on offer by name, the default first.
     pretrained : callable

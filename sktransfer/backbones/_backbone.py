@@ -31,7 +31,7 @@ class Backbone:
     model : nn.Module
         The network. Stages share its submodules.
     structure : NetworkStructure
-        Its stages, and what its activations look like.
+        Its stages, and the layout of its activations.
     size_param : str or None
         The key of ``backbone_params`` by which a network for another image size is made.
     """
@@ -44,7 +44,7 @@ class Backbone:
         size_param: str | None = None,
     ):
         self.spec = spec
-        # All that changes the network in place happens here, before another thread may see it.
+        # The network is changed in place here only, before another thread may see it.
         model.eval().requires_grad_(False)
         # convolutions on CPUs and GPUs are faster with channels last
         self.model = model.to(memory_format=torch.channels_last)
@@ -116,7 +116,7 @@ class Backbone:
 
     @torch.inference_mode()
     def width(self, n_stages: int, pooling: str, input_spec: InputSpec) -> int:
-        """Return the number of values in a pooled row, from one pass of a grey image.
+        """Return the number of values in a pooled row, from a forward pass of a grey image.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Backbone:
         return self._widths[what]
 
     def _sizes(self, size: int, n_stages: int, pooling: str) -> str:
-        """Say which sizes can be had, where `size` can't."""
+        """Return the message for an image size that the network does not take."""
         own = self.spec.input.size
         good = [n for n in (own - 1, own, own + 1) if self.takes(n, n_stages, pooling)]
         if own not in good:
@@ -169,7 +169,7 @@ class Backbone:
 
     @torch.inference_mode()
     def takes(self, size: int, n_stages: int, pooling: str) -> bool:
-        """Tell whether images of that size can pass so many stages."""
+        """Return whether images of that size can pass the first `n_stages` stages."""
         try:
             self._width_at(size, n_stages, pooling)
         except _BAD_SIZE:
@@ -210,7 +210,7 @@ class Backbone:
 
 
 def _evaluated(parts: list[nn.Module]) -> nn.Sequential:
-    """Chain modules that are in evaluation mode, and change none: other threads use them."""
+    """Chain modules in evaluation mode without changing them: other threads use them."""
     network = nn.Sequential(*parts)
     network.training = False
     return network

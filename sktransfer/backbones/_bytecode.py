@@ -1,8 +1,8 @@
-"""Describe Python code by plain values: what runs where a network's operations can't be traced.
+"""Describe Python code by plain values, for networks whose operations can't be traced.
 
 The compiled code is read, not the source file. A file may have been edited since it was
-imported, and rows are computed by what was imported; comments, formatting and the name of
-the file are in no compiled code.
+imported, and rows are computed by the imported code; compiled code has no comments, no
+formatting and no file name in its instructions.
 """
 
 import builtins
@@ -27,7 +27,7 @@ _N_EXACT = 64  # values of a tensor
 
 
 class UnreadableCodeError(Exception):
-    """Neither operations nor compiled Python code can be had of a module."""
+    """A module can neither be traced nor read as compiled Python code."""
 
 
 def describe_module(module: nn.Module) -> list:
@@ -36,19 +36,19 @@ def describe_module(module: nn.Module) -> list:
     Raises
     ------
     UnreadableCodeError
-        When the class of one is no Python code; the message names it.
+        When the class of a module is not Python code; the message names it.
     """
     reader = _Reader()
     return [[name, reader.module(part)] for name, part in module.named_modules()]
 
 
 def describe_code(code: Any) -> Any:
-    """Return a description of a function or class, and of what of the user's it calls."""
+    """Return a description of a function or class, and of the user's code that it calls."""
     return _Reader().value(code)
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold for a plain value; `NotImplemented` for any other."""
+    """Return a value that JSON can hold for a plain value, else `NotImplemented`."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.name if isinstance(value, Enum) else value
     if isinstance(value, Enum):
@@ -95,7 +95,7 @@ def describe_constant(value: torch.Tensor | np.ndarray) -> list:
 
 
 class _Reader:
-    """Describes each function, class and object once; what calls itself comes to an end."""
+    """Describes each function, class and object once, so that recursion ends."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -202,7 +202,7 @@ class _Reader:
         ]
 
     def _global(self, function: types.FunctionType, value: Any) -> Any:
-        """Describe a global name; of a module of the user's, what the function uses of it."""
+        """Describe a global name; of the user's modules, the attributes that are used."""
         if not isinstance(value, types.ModuleType) or _is_library(value.__name__):
             return self.value(value)
         names = sorted(_names(function.__code__) & vars(value).keys())
@@ -241,7 +241,7 @@ def _is_library(module: str | None) -> bool:
 
 
 def _is_from_exec(code: Any) -> bool:
-    """Tell what `exec` made without a name of a module, which Python says is a builtin."""
+    """Return whether `exec` made it without a module name, so that it looks like a builtin."""
     return code.__module__ == "builtins" and not hasattr(builtins, code.__qualname__)
 
 

@@ -1,4 +1,4 @@
-"""What backbones there are, and what each is: lists and records that print as tables."""
+"""The lists of backbones and the descriptions of each: records that print as tables."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ class StageInfo:
 
 @dataclass(frozen=True, repr=False)
 class BackboneInfo:
-    """What is known of a backbone; it prints as a table.
+    """The description of a backbone; it prints as a table.
 
     Attributes
     ----------
@@ -144,12 +144,12 @@ def list_backbones(
     Parameters
     ----------
     source : {"embedded", "registered", "timm", "torchvision"}, default=None
-        Where they come from. None is all but timm, whose more than thousand names
-        come with ``source="timm"``, where it is installed.
+        Where they come from. None is all sources but timm, whose more than a thousand
+        names are listed with ``source="timm"``, if it is installed.
     max_params : int, default=None
-        Only networks of at most so many parameters, the head included. timm
-        publishes no numbers, so each of its networks is built to be counted,
-        without memory for its parameters; that takes minutes.
+        Only networks of at most that many parameters, the head included. timm publishes
+        no numbers, so each of its networks is built, without memory for its parameters;
+        that takes minutes.
     offline : bool, default=None
         True: only what can be used without network now, because it ships with the
         package, was registered, or its default weights were downloaded before.
@@ -162,7 +162,7 @@ def list_backbones(
 
     See Also
     --------
-    backbone_info : All about one of them.
+    backbone_info : The description of one of them.
 
     Examples
     --------
@@ -199,7 +199,7 @@ def backbone_info(
         A name from :func:`list_backbones`, or the path of a self-describing
         ``.safetensors`` file.
     backbone_params : dict, default=None
-        As an estimator takes it, for a network of other widths or image size.
+        As in the estimators, for a network of other widths or image size.
 
     Returns
     -------
@@ -306,7 +306,7 @@ def _n_params(architecture: Architecture) -> int:
 
 
 def _known_params(architecture: Architecture) -> int | None:
-    """Return what is known without building a large network: the embedded one is small."""
+    """Return what is known without building a large network; the embedded one is small."""
     return (
         _n_params(architecture)
         if architecture.source == "embedded"

@@ -1,9 +1,9 @@
 """A digest of what each stage of a network computes: its code, not its weights.
 
-Every stage is run once, and each call that reaches torch is written down: its name, its
-constants, and which tensors it is given. The images are a batch of none, so nothing is
-computed. What runs is what is read: attributes, default arguments, helper functions and
-settings of the process show in the calls, and comments, files and addresses do not.
+Every stage is run once, and each call of a function of torch is recorded: its name, its
+constants, and which tensors it is given. The batch holds no images, so nothing is
+computed. The calls depend on attributes, default arguments, helper functions and settings of
+the process, but not on comments, files and addresses.
 """
 
 import copy
@@ -43,7 +43,7 @@ _RESHAPE = ("view", "reshape")
 
 
 class _Untraceable(Exception):
-    """A stage does what a trace does not show."""
+    """Raised for a stage whose operations can't all be recorded."""
 
 
 def code_digest(
@@ -65,7 +65,7 @@ def code_digest(
     model : nn.Module
         In evaluation mode; its state dict names the weights.
     stages : dict of str to nn.Module
-        Each is given what the one before it returns.
+        Each stage gets the output of the one before it.
     size : int
         Pixels of a square image that the network takes.
     other_sizes : bool
@@ -77,7 +77,7 @@ def code_digest(
     Raises
     ------
     UnreadableCodeError
-        When a stage can't be traced and is no Python code, and there is no version.
+        When a stage can neither be traced nor read as Python code, and there is no version.
     """
     traces: list[Sequence[list | None]] = [_trace(model, stages, size)]
     if other_sizes:
@@ -100,9 +100,9 @@ def code_digest(
 
 @contextmanager
 def left_as_it_is(*modules: nn.Module) -> Iterator[None]:
-    """Undo what a ``with`` block sets in modules, such as a cache of a table of positions.
+    """Undo what a ``with`` block sets in modules, such as a cached table of positions.
 
-    A forward pass fills such a cache, and the next one calls other operations.
+    A forward pass fills such a cache, and the next one would call other operations.
     """
     held = [vars(part) for part in {part for module in modules for part in module.modules()}]
     before = [attributes.copy() for attributes in held]
@@ -124,7 +124,7 @@ def left_as_it_is(*modules: nn.Module) -> Iterator[None]:
 
 
 def first_difference(one: str, other: str, stages: Iterable[str]) -> str:
-    """Say which part of two different digests of the same stages differs first."""
+    """Return the name of the first stage in which two digests differ."""
     names = [f"the code of stage {name!r}" for name in stages]
     ours, theirs = one.split(","), other.split(",")
     for name, mine, yours in zip(names, ours, theirs, strict=False):
@@ -148,7 +148,7 @@ def _trace(model: nn.Module, stages: Mapping[str, nn.Module], size: int) -> Sequ
     try:
         with left_as_it_is(model, *stages.values()):
             found.extend(_traced_stages(model, stages, images, mode))
-    except Exception:  # a network fails in ways of its own: its code is read instead
+    except Exception:  # a network may raise anything: its code is read instead
         found += [None] * (len(stages) - len(found))
     return found
 
@@ -156,7 +156,7 @@ def _trace(model: nn.Module, stages: Mapping[str, nn.Module], size: int) -> Sequ
 def _trace_at_no_cost(
     model: nn.Module, stages: Mapping[str, nn.Module], size: int
 ) -> list[list] | None:
-    """Return the operations of all stages for a batch of none; None where one does not take it."""
+    """Return the operations of all stages for an empty batch; None where a stage fails on it."""
     images = _images(model, 0, size)
     try:
         with left_as_it_is(model, *stages.values()):
@@ -166,7 +166,7 @@ def _trace_at_no_cost(
 
 
 def _images(model: nn.Module, n_images: int, size: int) -> torch.Tensor:
-    """Return images of any values, as the weights are."""
+    """Return images of arbitrary values, with the dtype and device of the weights."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     return torch.empty(n_images, 3, size, size, dtype=like.dtype, device=like.device)
 
@@ -193,7 +193,7 @@ def _traced_stages(
 
 
 def _tensors_held(stage: nn.Module) -> list[torch.Tensor]:
-    """Return the buffers and all other tensors that modules hold and do not train."""
+    """Return the buffers, and all tensors in other attributes of the modules."""
     found: list[torch.Tensor] = []
     waiting: list[Any] = []
     for module in stage.modules():
@@ -210,7 +210,7 @@ def _tensors_held(stage: nn.Module) -> list[torch.Tensor]:
 
 
 class _Recorder(TorchFunctionMode):
-    """Write down every call of torch in this thread while one stage runs.
+    """Records every call of torch in this thread while one stage runs.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ class _Recorder(TorchFunctionMode):
             self._number(value)
         operation = [name, described, [self._numbers[id(value)] for value in made]]
         device = given[0].device.type if given else "cpu"
-        if torch.is_autocast_enabled(device):  # it changes digits, and is no call of torch
+        if torch.is_autocast_enabled(device):  # it changes the result, and is not a call itself
             operation.append(str(torch.get_autocast_dtype(device)))
         self._operations.append(operation)
         return result
@@ -312,7 +312,7 @@ def _name(func: Any) -> str:
 
 
 def _without_minus_one(args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Return the arguments of a reshape; the -1 that no image leaves open is that of one."""
+    """Return the arguments of a reshape, with -1 replaced by its value for one image."""
     x, *shape = args
     packed = len(shape) == 1 and isinstance(shape[0], (tuple, list))
     shape = list(shape[0]) if packed else shape

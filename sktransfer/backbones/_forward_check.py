@@ -1,7 +1,7 @@
 """Compare a chain of stages with the network's own forward.
 
-Stages call submodules one after the other. What a forward does besides, between two of
-them, would be missing from every row without a word.
+Stages call submodules one after the other. An operation of the forward between two of them
+would be missing from every row without an error.
 """
 
 import inspect
@@ -16,8 +16,8 @@ from .._locking import own_random_state
 from ._code import left_as_it_is
 from ._stages import StageTable
 
-# Noise of both signs, faint and strong: an activation between two submodules may leave
-# values of a certain range as they are.
+# Noise of both signs, weak and strong: an activation function between two submodules may
+# leave values of a certain range unchanged.
 _SCALES = (1.0, -1.0, 100.0)
 
 
@@ -77,7 +77,7 @@ def check_forward(name: str, model: nn.Module, stages: StageTable, size: int) ->
 def _calls(model: nn.Module, stages: StageTable) -> Iterator[_Call]:
     """Return what the chain calls; a sequence of modules is what is in it.
 
-    A forward may call a sequence, or go through its modules itself.
+    A forward may call a sequence, or its modules one by one.
     """
     for stage, steps in stages.items():
         for step in steps:
@@ -118,7 +118,7 @@ class _Watch:
         self._hooks = []
         for module in {call.module for call in self._calls}:
             self._hooks += [
-                # first, so that what the user's hooks do is inside
+                # first, so that the effect of the user's hooks is included
                 module.register_forward_pre_hook(self._before, prepend=True, with_kwargs=True),
                 module.register_forward_hook(self._after, always_call=True),
             ]
@@ -185,7 +185,7 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _difference(passed: Any, given: Any) -> str:
-    """Say how an activation differs from what the module before it returned; "" if it doesn't."""
+    """Return how an activation differs from the output of the module before it, or ""."""
     if not isinstance(passed, torch.Tensor) or not isinstance(given, torch.Tensor):
         return f"its type, which is {type(given).__name__} and not {type(passed).__name__}"
     if passed.shape != given.shape:

@@ -1,4 +1,4 @@
-"""`register_backbone`: what is checked before a network of the user's own gets a name."""
+"""`register_backbone`: check a network of the user's own and give it a name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,17 +24,17 @@ def register_backbone(
     Parameters
     ----------
     name : str
-        What ``backbone=`` shall take. A name that is taken is refused, unless it is
-        registered again as it is.
+        The name for ``backbone=``. A name that is in use is an error, unless the same
+        registration is repeated.
     builder : callable
         Returns the network, an ``nn.Module`` that takes normalised float images
         ``(n, 3, height, width)``. It is called with ``backbone_params``. Weights that
-        it loads are the "default" weights; it may also leave them random, which is
-        then the same draw every time.
+        it loads are the "default" weights. If it leaves them random, they are drawn
+        with a fixed seed, so they are the same every time.
     stages : dict of str to sequence of str
         Names of stages, from the image on, and for each the dotted names of the
-        submodules that it calls one after the other. What is in no stage is the
-        head, which is left out. Between stages there are feature maps
+        submodules that it calls one after the other. Submodules in no stage are the
+        head, which is left out. The activation after a stage is feature maps
         ``(n, channels, height, width)`` or tokens ``(n, tokens, width)``.
     input : InputSpec or dict
         The preprocessing: ``size`` in pixels, ``mean`` and ``std`` per channel of
@@ -43,9 +43,9 @@ def register_backbone(
     class_token : bool, default=False
         Whether the first token is a class token.
     version : str or int, optional
-        Changes what is stored and what a pickle expects, for what nothing else shows:
-        a compiled extension, a file that the network reads in its forward. Give another
-        one whenever that changes.
+        A version of what the network's Python code does not show, such as a compiled
+        extension, or a file that is read in its forward. Another version is another
+        network: its rows are computed anew, and pickles of the former one are refused.
 
     Notes
     -----
@@ -53,22 +53,22 @@ def register_backbone(
     ``forward``, on drawn images: from the image to the last stage, ``forward`` must call
     the submodules of the stages, in their order, each with what the one before it
     returned. Anything between two of them, such as ``torch.relu``, is an error that
-    names them. What follows the last stage is the head, and may be anything. A network
+    names them. What follows the last stage is the head, and is not compared. A network
     without a ``forward`` of its own can't be compared.
 
-    A stored row is found by the weights and by the code of the stages: the operations
+    The key of a stored row names the weights and the code of the stages: the operations
     that a forward pass calls, with their constants. Where the operations can't be
     traced, because they depend on values, it is the compiled code of the network's
     classes and of the functions that they call. A changed activation function, constant
-    or helper function is another backbone; comments and the names of files are not.
+    or helper function makes another backbone; comments and names of files don't.
 
     The name is known in this process. A worker process of joblib, or a process that
     unpickles a fitted estimator, has to register it too: put the call into a module
     that both import, and the builder into a module as well, because a function of a
     notebook or a lambda can't be pickled.
 
-    What your ``forward`` does by code of its own, such as ``x + self.positions``, is to
-    be written as a submodule: a stage calls submodules, nothing else.
+    A stage calls submodules and nothing else. Write what your ``forward`` does in code
+    of its own, such as ``x + self.positions``, as a submodule.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""From what the user names to a backbone: architecture, weights, metadata."""
+"""From the parameters of the user to a backbone: architecture, weights, metadata."""
 
 import os
 from collections import OrderedDict
@@ -30,9 +30,8 @@ from .sources import _registered, find_architecture, named_architecture
 _REMEDY = "load it with the code and the versions that it was saved with, or fit again"
 _WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
-# Networks in use, ready to be cut. Two, so that a union of two backbones or a
-# grid over two names does not load them again and again; not more, because a
-# network may be a gigabyte.
+# Loaded networks. Two, so that a union of two backbones or a grid over two names does not
+# load them repeatedly; not more, because a network may take a gigabyte.
 _N_KEPT = 2
 _PRE_LOGITS = "(pre-logits)"  # in the digest of the code, behind the stages
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
@@ -51,9 +50,9 @@ def load_backbone(
     Raises
     ------
     TypeError, ValueError
-        When a parameter is not what it can be; the message names it.
+        When the type or value of a parameter is not allowed; the message names it.
     WeightsError
-        When the weights don't fit, are damaged or can't be had.
+        When the weights don't fit, are damaged or can't be loaded.
     """
     backbone = _checked_path_or_name(backbone, "backbone")
     if weights is not None:
@@ -75,7 +74,7 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
     Raises
     ------
     WeightsNotFoundError
-        When there is no such backbone here, or its weights are not to be had.
+        When there is no such backbone here, or its weights can't be loaded.
     WeightsError
         When its weights, its stages, or what a stage computes have changed since; the
         message names which.
@@ -86,7 +85,7 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
     except WeightsNotFoundError as error:
         raise WeightsNotFoundError(
             f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
-            f"are not to be had here: {error}"
+            f"can't be loaded here: {error}"
         ) from error
     _check_stages(_title(spec), spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:
@@ -102,8 +101,8 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
 def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Backbone:
     """Return a saved backbone from its metadata and its weights; no other file is read.
 
-    It is the caller's own and may be trained. `arrays` are what `arrays_of` returned for
-    its model.
+    It is not shared and may be trained. `arrays` are what `arrays_of` returned for its
+    model.
     """
     architecture = _fitted_architecture(spec)
     title = f"the network of this estimator, {_title(spec)}"
@@ -136,7 +135,7 @@ def _check_code(title: str, spec: BackboneSpec, code: str) -> None:
 
 
 def _code(backbone: Backbone) -> str:
-    """Return the digest of what a backbone computes; it is no other thread's yet."""
+    """Return the digest of the code of a backbone that is not shared with threads yet."""
     registration = _registered.registered.get(backbone.spec.architecture)
     stages: dict[str, nn.Module] = dict(backbone.stages)
     if backbone.pre_logits is not None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 POOLINGS = ("auto", "avg", "max", "gem", "cls", "flatten")
-HEAD = "head"  # what "auto" stands for where a pooling alone is not what the head reads
+HEAD = "head"  # the value of "auto" where the last linear layer reads more than a pooling
 PRE_LOGITS = "(pre-logits)"  # in tables of stages; in brackets, because it is none
 
 _GEM_POWER = 3.0  # as Radenovic et al. fix it without training, arXiv 1711.02512
@@ -22,7 +22,7 @@ _GEM_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Layout:
-    """What a network's activations are made of.
+    """The layout of a network's activations.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class PreLogits(nn.Sequential):
 
 
 def resolve_pooling(pooling: str, layout: Layout, backbone: str) -> str:
-    """Return the pooling that "auto" stands for; refuse what the network can't give.
+    """Return the pooling that "auto" stands for; raise for one that the network lacks.
 
     "auto" is what the network's own head reads, often the class token where there
     is one, and the average elsewhere.
@@ -164,7 +164,7 @@ def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> i
 
 
 def outside(model: nn.Module, table: StageTable) -> tuple[str, ...]:
-    """Return what belongs to no stage, as prefixes of parameter names: the head."""
+    """Return the prefixes of the names of parameters in no stage: the head."""
     inside = {
         id(value)
         for stage in cut_into_stages(model, table).values()

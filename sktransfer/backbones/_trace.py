@@ -1,8 +1,8 @@
 """Find the stages of a network by tracing its own forward.
 
-A network of unknown structure is traced once, its layers taken as they are. The
-trace is a list of calls; it can be cut wherever a single activation connects
-what comes before with what comes after. Cuts are grouped so that a stage is one
+A network of unknown structure is traced once, without tracing into its layers. The trace
+is a list of calls; it can be cut wherever a single activation connects the calls before
+and after. Cuts are grouped so that a stage is one
 resolution of the maps, or a quarter of the blocks of a transformer.
 """
 
@@ -47,7 +47,7 @@ class TracedStage:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A place where one activation of known shape connects both sides."""
+    """A position in a trace where one activation of known shape connects both sides."""
 
     node: fx.Node
     name: str
@@ -66,8 +66,8 @@ def trace_stages(
 ) -> tuple[dict[str, tuple[TracedStage]], int | None]:
     """Return the stages of ``model.<method>``, each under the name of the layer it ends with.
 
-    The second value is the one image size for which the stages hold, None where they
-    hold for all that the network takes.
+    The second value is the only image size for which the stages are valid, None where they
+    are valid for all sizes that the network takes.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _stages(
 
 
 class _Layers(fx.Tracer):
-    """Trace one method of a network: whatever is no container is a layer.
+    """Trace one method of a network; every module that is not a container is a layer.
 
     Parameters
     ----------
@@ -131,9 +131,9 @@ class _Layers(fx.Tracer):
     images : torch.Tensor
         Images without values, from which the shape of every value is found.
     fixed : bool
-        Whether heights, widths and channels are read as the numbers they are for these
-        images. The trace then holds for images of this size only, and code that asks
-        for them can be traced. The number of images is never fixed.
+        Whether heights, widths and channels are constants of the trace. It is then valid
+        for images of this size only, but code that reads these numbers can be traced.
+        The number of images is never fixed.
     """
 
     def __init__(self, method: str, images: torch.Tensor, fixed: bool):
@@ -243,7 +243,7 @@ def _computing_nothing(images: torch.Tensor) -> AbstractContextManager:
 
 
 def _prune(graph: fx.Graph) -> None:
-    """Remove what the result is not computed from: other arguments, assertions."""
+    """Remove nodes that the result does not depend on: other arguments, assertions."""
     images = next(iter(graph.nodes))
     needed = _ancestors(_result(graph))
     for node in reversed(graph.nodes):
@@ -325,7 +325,7 @@ def _quarters(cuts: list[_Cut], model: nn.Module) -> list[_Cut]:
 
 
 def _part(graph: fx.Graph, start: _Cut | None, end: _Cut) -> fx.Graph:
-    """Return the part of a trace between two cuts; what it gives is channels-first."""
+    """Return the part of a trace between two cuts; its output is channels-first."""
     part = fx.Graph()
     images = next(iter(graph.nodes))
     x = part.placeholder("x")

@@ -26,8 +26,8 @@ def trace_pre_logits(
 ) -> tuple[TracedStage, ...]:
     """Return ``model.forward_head(x, pre_logits=True)`` as steps over its own layers.
 
-    There are none where it is the pooling that `layout` names and nothing else, where
-    the network has no head, and where it gives several activations, which have no row.
+    The result is empty where the method is the pooling that `layout` names and nothing
+    else, where the network has no head, and where it returns several activations.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def trace_pre_logits(
 
 
 class _HeadLayers(_Layers):
-    """Trace through the modules that hold a linear layer beside what comes before it."""
+    """Trace into modules that hold a linear layer and other layers before it."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         if "pre_logits" in inspect.signature(type(module).forward).parameters:
@@ -94,7 +94,7 @@ def _flatten_result(graph: fx.Graph) -> None:
 
 
 def _only_pools(pre_logits: nn.Module, layout: Layout, shape: tuple[int, ...]) -> bool:
-    """Tell whether a traced head does to drawn values what the plain pooling does."""
+    """Return whether a traced head equals the plain pooling for random values."""
     if any(True for _ in (*pre_logits.parameters(), *pre_logits.buffers())):
         return False
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -101,7 +101,7 @@ def tensors_of(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def load_arrays(module: nn.Module, arrays: Mapping[str, np.ndarray], title: str) -> None:
-    """Set all that `arrays_of` saved, in its precision; `title` names the module in errors."""
+    """Set all arrays of `arrays_of`, in their precision; `title` is the name in errors."""
     try:
         module.load_state_dict(tensors_of(arrays), strict=True, assign=True)
     except RuntimeError as error:
@@ -113,14 +113,14 @@ _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,})\.")
 
 
 def downloaded_path(url: str) -> str:
-    """Return where the file of `url` lies once it is downloaded: torch's own folder."""
+    """Return the path of the downloaded file of `url`, in torch's own folder."""
     return os.path.join(torch.hub.get_dir(), "checkpoints", os.path.basename(url))
 
 
 def download(url: str, title: str, progress: bool = False) -> str:
     """Return the local file of `url`, downloaded to torch's own folder when missing.
 
-    The file's hash is checked whether it was downloaded now or lay there.
+    The file's hash is checked whether it was downloaded now or before.
     """
     path = downloaded_path(url)
     match = _HASH_IN_NAME.search(os.path.basename(path))

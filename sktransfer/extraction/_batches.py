@@ -19,7 +19,7 @@ def run_batches(
     pool: ThreadPoolExecutor,
     n_workers: int,
 ) -> Iterator[Result]:
-    """Yield ``work(batch)`` in order; each batch is one worker's, a few are under way."""
+    """Yield ``work(batch)`` in order; one worker does a batch, and a few run ahead."""
 
     def submit(positions: Batch) -> list[Future]:
         return [pool.submit(work, positions)]
@@ -33,9 +33,9 @@ def run_images(
     work: Callable[[list[int]], Result],
     pool: ThreadPoolExecutor,
 ) -> Iterator[list[Result]]:
-    """Yield ``[work([image]), ...]`` of each batch in order; a few batches are worked ahead.
+    """Yield ``[work([image]), ...]`` of each batch in order; a few batches run ahead.
 
-    The images of a batch are worked on side by side.
+    The images of a batch are processed in parallel.
     """
 
     def submit(positions: Iterable[int]) -> list[Future]:
@@ -66,9 +66,9 @@ def _ahead(
 
 
 class MemoryBudget:
-    """Bytes that threads may hold together; who would exceed them waits.
+    """A limit on the bytes that threads reserve together; a thread above it waits.
 
-    What is larger than all of them is let alone, when nothing else is held.
+    A reservation larger than the limit is granted when there is no other.
     """
 
     def __init__(self, n_bytes: int):
@@ -78,10 +78,10 @@ class MemoryBudget:
 
     @contextmanager
     def reservation(self) -> Iterator[Callable[[int], None]]:
-        """Give a function that takes bytes; they are given back at the end of the block.
+        """Yield a function that reserves bytes; the end of the block releases them.
 
-        It may be called once in a block: a thread that holds some and waits for more could
-        wait for another that does the same.
+        It may be called once in a block: two threads that hold some bytes and wait for more
+        could wait for each other.
         """
         held = 0
 

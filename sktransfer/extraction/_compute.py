@@ -25,18 +25,18 @@ from ._rows import Rows
 # ones leave it idle.
 _BATCH_SIZE = {"cpu": 16, "cuda": 128, "mps": 32}
 
-# Decoded pictures that are in memory at a time, in bytes: as much as the largest takes.
+# Memory for decoding, over all threads, in bytes: what the largest picture takes.
 _PIXEL_BYTES = 2**30
 
-# Rows are put so many at a time, or when so much time has passed: each time waits some
-# milliseconds for the disk. A kill loses what was not put yet.
+# Rows are put when there are this many of them, or when this much time has passed, because
+# each put waits some milliseconds for the disk. A killed process loses what it had not put.
 _ROWS_AT_ONCE = 256
 _BYTES_AT_ONCE = 2**24
 _BETWEEN_PUTS = 1.0  # s
 
-# Another process's lock is waited for: this long between looks, and so long in vain
-# before its images are computed here as well. A lock is of one batch, and a stopped
-# process keeps its.
+# Waiting for rows that another process has locked: the time between two attempts, and the
+# time without any row after which the images are computed here as well. A process that is
+# stopped holds its locks.
 _BETWEEN_LOOKS = 0.02  # s
 _PATIENCE = 60.0  # s
 
@@ -46,7 +46,7 @@ _Positions = Sequence[int] | np.ndarray
 
 
 class Computed(NamedTuple):
-    """What became of some images: rows by position, how many were found, why there is none."""
+    """The results of some images: rows by position, cache hits, causes of failures."""
 
     rows: dict[int, np.ndarray]
     n_cache_hits: int
@@ -59,7 +59,7 @@ class Computed(NamedTuple):
 
 @dataclass
 class _Prepared:
-    """Some images on their way to the network, and those that need not go there."""
+    """Images that are ready for the network, and those that need not pass it."""
 
     positions: list[int] = field(default_factory=list)
     pixels: list[torch.Tensor] = field(default_factory=list)  # of the positions
@@ -75,7 +75,7 @@ class MissingRows:
     ----------
     images : ImageCollection
     ids : ImageIds
-        Of the images; digests are noted there as files are read.
+        The ids of the images; digests are added as files are read.
     plan : ExtractionPlan
     rows : Rows
         Of the plan and the store.
@@ -101,14 +101,14 @@ class MissingRows:
         self._rows = rows
         self._extractor = FeatureExtractor(plan, self._rows.computed_depths)
         self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
-        self._locked: set[bytes] = set()  # now
+        self._locked: set[bytes] = set()  # the keys that are locked now
         self._finished: dict[bytes, np.ndarray] = {}  # not put yet
         self._finished_digests: dict[bytes, bytes] = {}  # of files, by their versions
         self._finished_locks: list[bytes] = []
         self._last_put = time.monotonic()
-        self._lock = threading.Lock()  # for the five before
+        self._lock = threading.Lock()  # for the five attributes above
         self._is_closed = False
-        self._elsewhere: list[int] = []  # locked by another when it was their turn
+        self._elsewhere: list[int] = []  # images that another process had locked
         self._is_patient = True
 
     def compute(self, positions: _Positions, pool: CorePool) -> Iterator[Computed]:
@@ -118,7 +118,7 @@ class MissingRows:
             self._put_finished()
             yield from self._wait_for_others(pool)
         finally:
-            # after Ctrl-C, batches under way end later than this, and put for themselves
+            # after Ctrl-C, running batches end later than this, and put their rows themselves
             self._is_closed = True
             try:
                 self._put_finished()
@@ -143,19 +143,19 @@ class MissingRows:
     def _batches(self, positions: _Positions) -> list[_Positions]:
         """Divide positions into batches, always the same, in an order that is not.
 
-        Where there are no locks, processes that start at once and go in one order
-        would be at the same batch all the way.
+        Where there are no locks, processes that start at the same time and had the same
+        order would compute the same batches all the time.
         """
         n = self._batch_size
         batches = [positions[i : i + n] for i in range(0, len(positions), n)]
         if self._store is not None:
-            random.SystemRandom().shuffle(batches)  # a seed is the user's, and may be equal
+            random.SystemRandom().shuffle(batches)  # the user's seed may be equal in all
         return batches
 
     def _compute(self, batches: Sequence[_Positions], pool: CorePool) -> Iterator[Computed]:
         if self._on_cpu and len(batches) >= pool.n_threads:
-            # A batch for each core, from file to row. Cores that share one batch wait
-            # for each other after every layer, and on a busy machine wait long.
+            # One batch for each core, from file to row. Cores that share one batch wait for
+            # each other after every layer, which takes long on a busy machine.
             yield from run_batches(batches, self._work, pool, pool.n_threads)
         else:
             yield from self._compute_together(batches, pool)
@@ -171,7 +171,7 @@ class MissingRows:
     def _compute_together(
         self, batches: Sequence[_Positions], pool: CorePool
     ) -> Iterator[Computed]:
-        """Let all threads read one batch; on a GPU, while the last one is computed."""
+        """Read each batch in all threads; on a GPU, while the one before is computed."""
         under_way: tuple[_Prepared, Callable[[], list[np.ndarray]]] | None = None
         for parts in run_images(batches, self._prepare, pool):
             prepared = _Prepared()
@@ -196,7 +196,7 @@ class MissingRows:
         try:
             loaded: dict[int, LoadedImage] = {}
             for position in map(int, positions):
-                # Without its digest there is no key: read first what is not known.
+                # A key needs the digest, so images without one are read first.
                 if self._ids.digest(position) is None:
                     self._load(position, loaded, prepared.failures)
             left = [int(p) for p in positions if int(p) not in prepared.failures]
@@ -226,17 +226,17 @@ class MissingRows:
         loaded[position] = content
 
     def _find(self, positions: list[int], prepared: _Prepared) -> list[int]:
-        """Return the positions to be computed here; take the rows that are there now."""
+        """Return the positions to compute here, after looking up rows that are stored by now."""
         if self._store is None:
             return positions
         digests = {position: self._ids.known_digest(position) for position in positions}
         if self._is_patient:
-            # before the look: else a row that is put between the two would be missed
+            # before the look-up: else a row that is put between the two would be missed
             wanted = {p: self._rows.lock_key(digest) for p, digest in digests.items()}
             mine = self._acquire(self._store, list(wanted.values()))
             for position, key in wanted.items():
                 if key in mine:
-                    mine.discard(key)  # equal images of one batch: the first has it
+                    mine.discard(key)  # of equal images in one batch, the first holds the lock
                     prepared.locked[position] = key
                 else:
                     self._elsewhere.append(position)
@@ -310,7 +310,7 @@ class MissingRows:
         if self._store is not None:
             if rows:
                 self._store.put_many(rows)
-            # after the rows: a digest without its row costs another reading, no more
+            # after the rows: if they are lost, a digest without a row costs one more read
             if digests:
                 self._store.put_digests(digests)
         self._release(locks)
@@ -324,7 +324,7 @@ class MissingRows:
         return mine
 
     def _release_without_rows(self, prepared: _Prepared) -> None:
-        """Give back the locks of images that were found, or can't be read."""
+        """Release the locks of images that were found in the store or can't be read."""
         for position in [*prepared.found, *prepared.failures]:
             key = prepared.locked.pop(position, None)
             if key is not None:

@@ -1,8 +1,8 @@
 """From images to rows, each computed once.
 
-Images become digests, digests become keys, and the store is asked for every key. Only what
-it does not have is read, once, and on the way digested, decoded, passed through the network
-and stored. Rows go back in the order of the images.
+Images become digests, digests become keys, and the store is asked for every key. Only files
+whose rows it lacks are read: once, to be digested, decoded, passed through the network and
+stored. Rows are returned in the order of the images.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ from ._feature_extractor import ExtractionPlan
 from ._image_ids import ImageIds, identify
 from ._rows import Rows
 
-# Rows asked of the store at once: so many, or what fills so many bytes. Stage activations
-# may take a megabyte each.
+# Most keys in one look-up, and most bytes of its rows. Activations may take a megabyte
+# each.
 _KEYS_AT_ONCE = 1024
-_KEYS_AT_FIRST = 16  # until a row tells how large they are
+_KEYS_AT_FIRST = 16  # until the size of a row is known
 _BYTES_AT_ONCE = 2**26
 
 
@@ -51,9 +51,10 @@ def extract(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> Extraction:
-    """Return the rows of all images; what the store has is not computed again.
+    """Return the rows of all images; stored rows are not computed again.
 
-    Every image that can be read is computed and stored, even when others can't.
+    The rows of all images that can be read are computed and stored, even when others can't
+    be read.
     """
     if not plan.is_storable:
         store = None
@@ -63,7 +64,7 @@ def extract(
     try:
         return _extract(images, plan, store, batch_size, pool, verbose)
     finally:
-        # after Ctrl-C, batches under way are finished and stored, and what waits is dropped
+        # after Ctrl-C, running batches are finished and stored, and waiting ones are dropped
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -95,7 +96,7 @@ def _extract(
     with forward_pass_bar(n_wanted, n_cache_hits, verbose) as bar:
         missing = np.flatnonzero(is_wanted)
         if len(missing):
-            # the network is on a GPU as long as the lock is held, and no longer
+            # the network is on a GPU only while the lock is held
             with gpu_lock(plan.device):
                 computing = MissingRows(images, ids, plan, rows, store, batch_size)
                 for computed in computing.compute(missing, pool):

@@ -1,4 +1,4 @@
-"""The frozen stages of a backbone as a function of an image: their keys, and their batches."""
+"""The frozen stages of a backbone as a function of images, and the keys of its rows."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -18,11 +18,11 @@ from ..store._key import RowIngredients, common_key
 from ._fold import folded_stages
 from ._precision import arithmetic
 
-# What says that memory ran out where torch has no class for it: the CPU, Apple's MPS.
+# Messages of torch when memory runs out on the CPU and on MPS, without an error class.
 _OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
 
-# The batch that memory is known to be too small for is not tried again: by backbone,
-# depth, precision, size and device, the images that it had room for.
+# The largest batch that fits in memory, by backbone, depth, precision, size and device, so
+# that a larger one is not tried again.
 _largest: dict[tuple, int] = {}
 
 
@@ -30,7 +30,7 @@ class AugmentedView(Protocol):
     """One way to change images, such as one of several random views of each."""
 
     def key(self) -> str | None:
-        """Return what names all that changes the view; None if it can't be named."""
+        """Return a name of everything that changes the view; None if it has none."""
 
     def pixels(self, pixels: np.ndarray, spec: InputSpec, digest: bytes) -> torch.Tensor:
         """Return uint8 (3, size, size) from an image's uint8 pixels and its digest."""
@@ -44,10 +44,10 @@ class ExtractionPlan:
     ----------
     backbone : Backbone
     fitted : FittedPlan
-        What was decided at `fit`; its first depths of `backbone` are passed.
+        What was decided at `fit`.
     device : torch.device
     view : AugmentedView or None
-        How the image is changed first.
+        The random view of the image, if it is augmented.
     """
 
     backbone: Backbone
@@ -65,16 +65,16 @@ class ExtractionPlan:
 
     @property
     def is_storable(self) -> bool:
-        """Whether a key can name the rows for good."""
+        """Whether the rows can have a key."""
         return self.view is None or self.view.key() is not None
 
     @cached_property
     def all_depths(self) -> tuple[int, ...]:
         """Return the depths whose rows one forward pass gives.
 
-        Pooled rows are a few kB. A search over depths asks for others soon, so the network
-        is passed whole and the rows of all stage ends are kept. An activation may be a
-        megabyte: only the one that was asked for is kept.
+        Pooled rows are a few kB, and a search over depths needs those of other depths too:
+        images pass the whole network, and the rows of all stage ends are stored. An
+        activation may be a megabyte: only the wanted one is stored.
         """
         pooling = self.fitted.pooling
         if pooling is None or pooling == "flatten" or not self.passes_network:
@@ -90,8 +90,8 @@ class ExtractionPlan:
         """Return what the keys of all images have in common, for one depth."""
         pooling = self.fitted.pooling if is_pooled in (None, True) else None
         spec = self.fitted.backbone
-        # Without a stage there is no network: the pixels are those of any backbone with the
-        # same input numbers.
+        # Depth 0 passes no network: its pixels are the same for all backbones with the same
+        # input numbers.
         has_network = n_stages > 0
         return common_key(
             RowIngredients(
@@ -128,8 +128,8 @@ class ExtractionPlan:
 def library_versions() -> dict[str, str]:
     """Return the versions that a row depends on by more than 1e-5.
 
-    torch computes the network and resizes; Pillow and its decoders make the pixels. A patch
-    release repairs defects and changes no kernel.
+    torch computes the network and resizes; Pillow and its decoders make the pixels. Patch
+    releases are left out: they fix defects and change no kernel.
     """
     return {"torch": ".".join(torch.__version__.split(".")[:2]), **decoder_versions()}
 
@@ -137,15 +137,15 @@ def library_versions() -> dict[str, str]:
 class FeatureExtractor:
     """Maps uint8 (n, 3, size, size) to activations, without gradients.
 
-    The modules of the backbone are shared with other threads and stay as they are: batch
-    norms are folded in copies, and another device gets a copy. The network is not compiled:
-    torch.compile takes minutes for the first batch.
+    The modules of the backbone are shared with other threads and are not changed: batch
+    norms are folded in copies, and another device gets a copy. The network is not compiled,
+    because torch.compile takes minutes for the first batch.
 
     Parameters
     ----------
     plan : ExtractionPlan
     depths : sequence of int
-        After how many stages an activation is wanted.
+        The numbers of stages after which an activation is returned.
     """
 
     def __init__(self, plan: ExtractionPlan, depths: Sequence[int]):
@@ -162,7 +162,7 @@ class FeatureExtractor:
         )
         module = _Chain(plan, depths, folded_stages(plan.backbone, max(depths), size))
         if plan.device.type != "cpu":
-            module = copy.deepcopy(module).to(plan.device)  # the network itself stays where it is
+            module = copy.deepcopy(module).to(plan.device)  # the network itself is not moved
         self._module = module
 
     def __call__(self, pixels: torch.Tensor) -> list[np.ndarray]:
@@ -170,12 +170,12 @@ class FeatureExtractor:
         return self.launch(pixels)()
 
     def launch(self, pixels: torch.Tensor) -> Callable[[], list[np.ndarray]]:
-        """Start a batch, and return what waits for its activations.
+        """Start a batch, and return a function that waits for its activations.
 
-        On CUDA the computer goes on meanwhile; elsewhere the batch is done at once.
+        On CUDA the batch is computed asynchronously; elsewhere it is done on return.
         """
         if self._is_cuda:
-            # only from pinned memory does a copy run beside the computer's work
+            # only copies from pinned memory are asynchronous
             pixels = pixels.pin_memory()
         parts: list[list[torch.Tensor]] = []
         start = 0
@@ -202,7 +202,7 @@ class FeatureExtractor:
         except RuntimeError as error:  # torch.OutOfMemoryError is one
             if len(pixels) == 1 or not _says_out_of_memory(error):
                 raise
-        # after the error, whose traceback held what had filled the memory
+        # outside the handler: the traceback holds references to the tensors in memory
         if self._is_cuda:
             torch.cuda.empty_cache()
         return None
@@ -214,7 +214,7 @@ class FeatureExtractor:
         hosts = [torch.empty(v.shape, dtype=v.dtype, pin_memory=True) for v in values]
         for host, value in zip(hosts, values, strict=True):
             host.copy_(value, non_blocking=True)
-        # of this batch alone: the next may be on its way when this one is waited for
+        # an event of this batch alone: the next one may have been launched meanwhile
         done = torch.cuda.Event()
         done.record(torch.cuda.current_stream(self._device))
 
@@ -226,7 +226,7 @@ class FeatureExtractor:
 
 
 class _Chain(nn.Module):
-    """The stages one after the other; what was asked for after some of them is given."""
+    """The stages one after the other; returns the activations after the wanted ones."""
 
     def __init__(self, plan: ExtractionPlan, depths: Sequence[int], stages: Sequence[nn.Module]):
         super().__init__()
@@ -241,7 +241,7 @@ class _Chain(nn.Module):
                 for depth in depths
             }
         )
-        # all others are shared, and in evaluation mode already
+        # the other modules are shared, and already in evaluation mode
         self.training = self.stages.training = self.pools.training = False
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
@@ -255,7 +255,7 @@ class _Chain(nn.Module):
         return given
 
     def _given(self, row: torch.Tensor, x: torch.Tensor, depth: int) -> torch.Tensor:
-        """Return a row that the next stage can't change: it may work in place."""
+        """Return a row that the next stage, which may work in place, can't change."""
         is_view = row.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
         return row.clone() if is_view and depth < len(self.stages) else row
 

@@ -1,8 +1,8 @@
 """Fold batch norms into the convolutions before them.
 
 In evaluation mode a batch norm multiplies and adds constants per channel, and the
-convolution before it can do both. That saves a pass over the activation. Eager code
-stays eager: nothing is traced or compiled.
+convolution before it can do both. That saves reading and writing the activation once more.
+Nothing is traced or compiled.
 """
 
 import copy
@@ -82,9 +82,9 @@ def _drawn_image(size: int) -> torch.Tensor:
 def _fold(network: nn.Module, probe: torch.Tensor) -> nn.Module:
     """Return a copy that shares all that is not folded; `network` stays as it is.
 
-    Which batch norm follows which convolution is seen in a pass of `probe`, so how the
-    network's code calls them does not matter. The pass is that of the copy: other threads
-    may use the network meanwhile, and would be seen by its hooks.
+    A forward pass of `probe` shows which batch norm follows which convolution, whatever the
+    network's code. It runs on the copy, because hooks on the network itself would also see
+    the forward passes of other threads.
     """
     shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
     copied = copy.deepcopy(network, dict(shared))
@@ -128,7 +128,7 @@ def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Conv2d, Any
 
 
 def _is_foldable(module: nn.Module) -> bool:
-    # timm's batch norm with an activation is known by what it is called: timm may be absent
+    # timm's batch norm with an activation is recognised by its name: timm may be absent
     is_norm = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
     return is_norm and not module.training and module.running_mean is not None
 

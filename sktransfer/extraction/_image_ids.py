@@ -1,8 +1,8 @@
-"""What tells one image from another before it is read, in 17 bytes an image.
+"""An id for each image before it is read, in 17 bytes an image.
 
-The digest of a file that the store knows costs a look at the file's status. The content of
-any other file is read once, by whoever decodes it; until then the file's version stands for
-it, so that a path that occurs twice is read once.
+Where the store has the digest of a file, only the file's status is read. The content of any
+other file is read once, when it is decoded; until then the file's version is its id, so that
+a path that occurs twice is read once.
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ _IMAGES_AT_ONCE = 256  # whose digests are asked of the store in one transaction
 
 
 class Ids(NamedTuple):
-    """What a look at some images tells: an id each, and whether it is a digest."""
+    """The ids of some images, and whether each id is a digest."""
 
     values: bytes  # DIGEST_SIZE each
     is_digest: list[bool]
-    failures: dict[int, str]  # place among these images -> why
+    failures: dict[int, str]  # index among these images -> cause
 
 
 class ImageIds:
@@ -34,7 +34,7 @@ class ImageIds:
     Attributes
     ----------
     failures : dict
-        Position of each image that can't be read -> why.
+        Position of each image that can't be read -> cause.
     """
 
     def __init__(self, n_images: int):
@@ -65,12 +65,12 @@ class ImageIds:
         }
 
     def set_digest(self, position: int, digest: bytes) -> None:
-        """Note the digest of content that was read."""
+        """Set the digest of an image whose content was read."""
         self._ids[position] = np.frombuffer(digest, dtype=np.uint8)
         self._is_digest[position] = True
 
     def set_range(self, positions: range, found: Ids) -> None:
-        """Note what a look at some images told."""
+        """Set the ids and failures of a range of images."""
         here = slice(positions.start, positions.stop)
         self._ids[here] = np.frombuffer(found.values, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
         self._is_digest[here] = found.is_digest
@@ -86,7 +86,7 @@ class ImageIds:
         firsts = np.empty(len(order), dtype=np.int64)
         firsts[order] = order[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]]
         failed = np.fromiter(self.failures, dtype=np.int64, count=len(self.failures))
-        firsts[failed] = failed  # they have no id; each stands for itself
+        firsts[failed] = failed  # they have no id, and are equal to no other image
         return firsts
 
 
@@ -95,7 +95,7 @@ def identify(
     store: ActivationStore | None,
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[range, Ids]]:
-    """Yield ranges of positions and what a look at these images tells, in order."""
+    """Yield ranges of positions, and the ids of these images, in order."""
     starts = range(0, len(images), _IMAGES_AT_ONCE)
     ranges = [range(start, min(start + _IMAGES_AT_ONCE, len(images))) for start in starts]
     return zip(ranges, pool.map(lambda some: _look(images, some, store), ranges), strict=True)
@@ -105,7 +105,7 @@ def _look(images: ImageCollection, positions: range, store: ActivationStore | No
     ids: list[bytes] = []
     is_digest = [False] * len(positions)
     failures: dict[int, str] = {}
-    versions: dict[int, bytes] = {}  # of files, by place among `positions`
+    versions: dict[int, bytes] = {}  # of files, by index in `positions`
     for place, position in enumerate(positions):
         image = images[position]
         try:
@@ -116,8 +116,8 @@ def _look(images: ImageCollection, positions: range, store: ActivationStore | No
             version = image.version()
             if version is not None:
                 versions[place] = version
-            # Written a moment ago, it may change again and look the same: for this call
-            # the path stands for it.
+            # A file that was just written may change again with the same status: for this
+            # call its path is its id.
             ids.append(version or _path_id(image.describe()))
         except DecodeError as error:
             failures[place] = str(error)

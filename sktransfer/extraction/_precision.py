@@ -1,4 +1,4 @@
-"""In which arithmetic a frozen network runs."""
+"""The arithmetic in which a frozen network runs."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -13,28 +13,28 @@ from ._fold import folded_stages
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-# Rows that turn further than this from those in float32 are other rows. Narrow layers,
-# such as MobileNetV2's, lose most to rounding (tests/test_main_job.py).
+# Least cosine of rows in bfloat16 and in float32 for "auto" to choose bfloat16. Networks
+# with narrow layers, such as MobileNetV2, lose most to rounding (tests/test_main_job.py).
 _LEAST_COSINE = 0.999
 _N_TRIALS = 4
 
-# Outcomes by digest, size and kind of device; strings only, so no network is kept alive
+# Outcomes by digest, size and kind of device; strings only, so that no network stays in memory
 _tried: dict[tuple[str, int, str], str] = {}
 
 
 def resolve_precision(precision: str, device: torch.device, backbone: Backbone, size: int) -> str:
     """Return "float32" or "bfloat16"; called by `fit` alone.
 
-    "auto" is bfloat16 where the hardware multiplies it and rows keep the direction that
-    they have in float32, on a few drawn images. It is one for a backbone, whatever the
-    depth: estimators share rows.
+    "auto" is bfloat16 where the hardware multiplies it and where, on a few drawn images,
+    rows keep the direction that they have in float32. It does not depend on the depth, so
+    that estimators share rows.
 
     Parameters
     ----------
     precision : one of PRECISIONS
     device : torch.device
     backbone : Backbone
-        As it was loaded; the trial is made once for each.
+        As it was loaded; it is tried once for each backbone.
     size : int
         Side of the network's input, in pixels.
     """
@@ -64,7 +64,7 @@ def _float32_products(device: torch.device) -> str:
         "cuda": ("cuda.matmul", "cudnn.conv"),
     }.get(device.type, ())
     settings = [_setting(attrgetter(f"{name}.fp32_precision")) for name in names]
-    # the older way to set the same, which newer versions of torch refuse to mix with it
+    # the older setting; newer versions of torch refuse to read both
     settings.append(_setting(lambda _: torch.get_float32_matmul_precision()))
     if device.type == "cuda":
         settings.append(str(_setting(attrgetter("cudnn.allow_tf32"))))
@@ -74,8 +74,8 @@ def _float32_products(device: torch.device) -> str:
 def _setting(read: Callable[[Any], Any]) -> str:
     try:
         value = str(read(torch.backends))
-        return "ieee" if value == "none" else value  # nothing is set: as float32 is defined
-    except (AttributeError, RuntimeError):  # not in this version; set in the newer way
+        return "ieee" if value == "none" else value  # not set: full float32
+    except (AttributeError, RuntimeError):  # not in this version of torch, or set in the newer way
         return "-"
 
 
@@ -83,11 +83,11 @@ def _setting(read: Callable[[Any], Any]) -> str:
 def _is_accurate_in_bfloat16(backbone: Backbone, size: int) -> bool:
     # on the CPU, wherever the network will run: bfloat16 rounds alike on all hardware
     images, pooling = _draw(size), backbone.pooling("auto")
-    # small images may pass the first stages only
+    # small images may only pass the first stages
     n_stages = len(backbone.stages)
     while n_stages and not backbone.takes(size, n_stages, pooling):
         n_stages -= 1
-    stages = folded_stages(backbone, n_stages, size)  # as it will run
+    stages = folded_stages(backbone, n_stages, size)  # as in extraction
     pool = backbone.pool(pooling, n_stages)
     network = nn.Sequential(backbone.normalise(), *stages, pool)
     exact = network(images)
@@ -109,7 +109,7 @@ def _draw(size: int) -> torch.Tensor:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Tell whether the hardware multiplies bfloat16: AVX-512 BF16, AMX, or CUDA from 8.0."""
+    """Return whether the hardware multiplies bfloat16: AVX-512 BF16, AMX, or CUDA from 8.0."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":

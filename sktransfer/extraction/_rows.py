@@ -1,4 +1,4 @@
-"""Rows of images in the store: by depth, side by side, in the number of bits they have."""
+"""Rows of images in the store: one for each depth, in 16 bits for bfloat16 networks."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,10 @@ from ._feature_extractor import ExtractionPlan
 
 
 class Rows:
-    """Gets and makes the rows that a plan wants.
+    """Looks up the rows of a plan, and makes them from activations.
 
-    One forward pass gives the rows of all stage ends, and all of them are stored; those of
-    the wanted depths stand side by side in what is returned.
+    One forward pass gives the rows of all stage ends, and all of them are stored. The rows
+    of the wanted depths are returned side by side.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Rows:
         return self._common_keys[depth]
 
     def get(self, digests: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return the row of each image, or None where the store lacks a part of it."""
+        """Return the row of each image, or None where the store lacks one of its depths."""
         if self._store is None:
             return [None] * len(digests)
         columns = [self._get_at(self._store, depth, digests) for depth in self._wanted]
@@ -87,9 +87,9 @@ class Rows:
     def made(
         self, digests: Sequence[bytes], activations: Sequence[np.ndarray]
     ) -> tuple[list[np.ndarray], Mapping[bytes, np.ndarray]]:
-        """Return the rows of images that passed the network, and what is to be stored.
+        """Return the rows of images that passed the network, and the items to store.
 
-        `activations` are those of the computed depths, (n, ...) each.
+        `activations` has an array (n, ...) for each of the computed depths.
         """
         at = {
             depth: self._rounded(values, depth)

@@ -21,11 +21,11 @@ from ._reading import for_each, images_of
 
 PROBLEMS = ("unreadable", "tiny", "blank", "odd_aspect", "rotated", "grey", "graphic")
 
-# Pixels that are measured. A grid of them over a large image tells as much, and keeps
-# the copies that are made of them small.
+# Pixels that are measured. A regular grid of them represents a large image, and copies of
+# it are small.
 _MEASURED = 2**16
-# Pillow decodes the whole of a PNG file to look for an orientation. One of these words is
-# in those that have it: the name of the chunk, or of the entry that older tools wrote.
+# Pillow decodes a whole PNG file to find its orientation. A file that has one contains one
+# of these words: the name of the chunk, or of the entry that older tools wrote.
 _PNG_MAY_BE_TURNED = (b"eXIf", b"exif", b"Orientation")
 
 
@@ -36,12 +36,12 @@ class ImageCheck:
     Attributes
     ----------
     position : int
-        Where the image stands in `X`.
+        Position of the image in `X`.
     source : str
-        Its path, or what it is.
+        Its path, or a description of an image without a path.
     problems : tuple of str
         Of ``"unreadable"``, ``"tiny"``, ``"blank"``, ``"odd_aspect"``, ``"rotated"``,
-        ``"grey"`` and ``"graphic"``, those that hold.
+        ``"grey"`` and ``"graphic"``, those that were found.
     width, height : int or None
         Pixels, upright. None where the image can't be read.
     contrast : float or None
@@ -70,7 +70,7 @@ class ImageChecks(Table[ImageCheck]):
     n_images : int
         Images that were checked.
     counts : dict of str to int
-        How many images each problem was found in.
+        Number of images with each problem.
     """
 
     _record = ImageCheck
@@ -87,7 +87,7 @@ class ImageChecks(Table[ImageCheck]):
         Raises
         ------
         ValueError
-            When a name is that of no problem.
+            When a name is not that of a problem.
         """
         for problem in problems:
             if problem not in PROBLEMS:
@@ -102,7 +102,7 @@ class ImageChecks(Table[ImageCheck]):
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    """What one image is judged by."""
+    """The measurements of one image, from which its problems follow."""
 
     width: int
     height: int
@@ -137,9 +137,9 @@ def check_images(
     pixel_range=None,
     n_jobs=None,
 ):
-    """Look at every image and list those in which something is wrong or unusual.
+    """Check every image and list those in which something is wrong or unusual.
 
-    An image that can't be read is a row of the result; it never ends the call.
+    An image that can't be read is a row of the result, not an error.
 
     Parameters
     ----------
@@ -148,12 +148,12 @@ def check_images(
     min_side : int, default=32
         An image whose shorter side has fewer pixels is ``"tiny"``.
     min_contrast : float, default=5.0
-        An image is ``"blank"`` when no channel has a standard deviation of this many
-        of the 255 levels.
+        An image is ``"blank"`` when every channel has a standard deviation of less
+        than this many of 255 levels.
     max_aspect : float, default=4.0
         An image whose longer side is more than this many times the shorter is of
-        ``"odd_aspect"``. From there on the networks are shown the whole image,
-        stretched, and no longer its middle.
+        ``"odd_aspect"``. With more than 4 times, networks see the whole image,
+        stretched, and not its middle square.
     min_colour : float, default=5.0
         An image is ``"grey"`` when in all but 1 % of its pixels the channels differ by
         less than this many levels.
@@ -177,7 +177,7 @@ def check_images(
     Raises
     ------
     TypeError, ValueError
-        When a parameter is not what it can be, or `X` holds no images.
+        When the type or value of a parameter is not allowed, or `X` holds no images.
 
     See Also
     --------
@@ -185,9 +185,10 @@ def check_images(
 
     Notes
     -----
-    ``"rotated"`` is an image that its EXIF entry turns or mirrors. The estimators obey
-    it; other programs may not, and boxes or masks drawn by them lie elsewhere. ``"grey"``
-    is no fault either, but a model can learn it, where one class has more such images.
+    ``"rotated"`` is an image that its EXIF entry turns or mirrors. The estimators turn it
+    upright; other programs may not, and boxes or masks drawn in them are then misplaced.
+    ``"grey"`` is no fault either, but a model can learn it where one class has more such
+    images.
 
     One image is in memory for each thread. Of an image of more than 65,536 pixels a
     regular grid of that many is measured.

@@ -35,20 +35,20 @@ CONSTRAINTS = {
 
 @dataclass(frozen=True, slots=True)
 class DuplicateSet:
-    """Images that are one another's duplicates.
+    """Images that are duplicates of one another.
 
     Attributes
     ----------
     positions : tuple of int
-        Where they stand in `X`, rising.
+        Their positions in `X`, in ascending order.
     sources : tuple of str
-        Their paths, or what they are.
+        Their paths, or descriptions of images without a path.
     equal : bool
-        Whether their content is the same, bytes of files or pixels; else they only look
-        the same.
+        Whether their content (bytes of files, or pixels) is equal; else they look
+        alike.
     cosine : float or None
-        Lowest cosine of the features of the first with another; 1 of equal ones. None
-        without a backbone.
+        Lowest cosine of the features of the first image and another one; 1 for equal
+        images. None without a backbone.
     """
 
     positions: tuple[int, ...]
@@ -101,29 +101,30 @@ def near_duplicates(
 
     Images of equal content are found by their digests. Of the others, those whose
     perceptual hashes differ in few bits are candidates, and those candidates whose
-    features point the same way are duplicates. Duplicates of duplicates are in one set.
+    features have a large cosine are duplicates. Duplicates of duplicates are in one set.
 
     Parameters
     ----------
     X : sequence of images
         Any kind that the estimators take.
     max_distance : int, default=12
-        Bits, of 64, in which the hashes of candidates may differ. Fewer are sooner done
-        with: fewer images pass the network.
+        Bits, of 64, in which the hashes of candidates may differ. With fewer bits there
+        are fewer candidates, and fewer images pass the network.
     min_cosine : float, default=0.95
-        Cosine that the features of duplicates must have at least. It is that of
-        ``"mini"``; another backbone has other cosines.
+        Least cosine of the features of duplicates. The default is for ``"mini"``;
+        another backbone needs another value.
     backbone : str, path-like or None, default="mini"
-        The network whose features decide, as in
+        The network whose features are compared, as in
         :class:`~sktransfer.PretrainedFeatureTransformer`. Only candidates pass it, and
-        what the store has does not pass again. None leaves it to the hash.
+        those whose features are stored do not pass again. None compares hashes alone.
     image_shape : tuple of int, default=None
         ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
     pixel_range : tuple of float or "fit", default=None
         The values of arrays that mean black and white, as in
         :class:`~sktransfer.PretrainedFeatureTransformer`.
     feature_cache : str, path-like or None, default="auto"
-        Where features are kept.
+        Where features are stored, as in
+        :class:`~sktransfer.PretrainedFeatureTransformer`.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
 
@@ -136,12 +137,12 @@ def near_duplicates(
     Raises
     ------
     TypeError, ValueError
-        When a parameter is not what it can be, or `X` holds no images.
+        When the type or value of a parameter is not allowed, or `X` holds no images.
 
     Warns
     -----
     UnreadableImageWarning
-        When images can't be read. Each counts as the only one of its kind.
+        When images can't be read. None of them has duplicates.
 
     See Also
     --------
@@ -150,9 +151,10 @@ def near_duplicates(
 
     Notes
     -----
-    All hashes are compared with all, in blocks: seconds for 60,000 images on 2 cores,
-    four times as long for twice as many, in memory that grows with the images alone. An
-    image mirrored, turned or cropped by much is not found.
+    Each hash is compared with all others, in blocks. This takes seconds for 60,000
+    images on 2 cores, and four times as long for twice as many; memory grows with the
+    number of images alone. Images that are mirrored, turned or cropped by much are not
+    found.
 
     Examples
     --------

@@ -25,8 +25,8 @@ class DuplicateGroups(BaseCrossValidator):
     Parameters
     ----------
     X : sequence of images, default=None
-        The images that will be split; their duplicates are found at once and kept as
-        `groups_`. None finds those of each ``X`` that is split, as nested
+        The images that will be split; their duplicates are found at once and stored as
+        `groups_`. With None, `split` finds the duplicates of each ``X``, as nested
         cross-validation needs it.
     cv : int or splitter, default=5
         Number of folds of ``StratifiedGroupKFold`` where ``y`` are classes, else of
@@ -34,15 +34,16 @@ class DuplicateGroups(BaseCrossValidator):
     max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
-        Cosine that the features of duplicates must have at least, as there.
+        Least cosine of the features of duplicates, as in `near_duplicates`.
     backbone : str, path-like or None, default="mini"
-        The network whose features decide, as there.
+        The network whose features are compared, as in `near_duplicates`.
     image_shape : tuple of int, default=None
         ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
     pixel_range : tuple of float or "fit", default=None
         The values of arrays that mean black and white.
     feature_cache : str, path-like or None, default="auto"
-        Where features are kept.
+        Where features are stored, as in
+        :class:`~sktransfer.PretrainedFeatureTransformer`.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
 
@@ -58,7 +59,7 @@ class DuplicateGroups(BaseCrossValidator):
 
     Notes
     -----
-    The images are not kept, only `groups_`: copies and pickles are small.
+    The splitter holds `groups_` and not the images: copies and pickles are small.
 
     For 60,000 groups ``StratifiedGroupKFold`` takes about ten seconds a split, and
     ``cv=GroupKFold(5)`` a tenth of one.
@@ -139,8 +140,8 @@ class DuplicateGroups(BaseCrossValidator):
         Parameters
         ----------
         X : sequence of images
-            Those that this was made with, in the same order; or any, when it was made
-            without.
+            The images that the splitter was made with, in the same order; any images if
+            it was made without `X`.
         y : array-like of shape (n_images,), default=None
             Labels.
         groups : array-like of shape (n_images,), default=None
@@ -155,11 +156,11 @@ class DuplicateGroups(BaseCrossValidator):
         Raises
         ------
         ValueError
-            When `X` is not as long as what this was made with, there are fewer groups
-            than folds, or `cv` lets a group cross a fold.
+            When `X` and the images that the splitter was made with differ in number, when
+            there are fewer groups than folds, or when `cv` lets a group cross a fold.
         """
         groups = self._groups_of(X, groups)
-        # the splitters look only at the number of images, and some would look into them
+        # the splitters need the number of images alone, and some would validate the images
         stand_in = np.zeros(len(groups))
         for train, test in self._splitter(y).split(stand_in, y, groups):
             if np.isin(groups[test], groups[train]).any():

@@ -1,4 +1,4 @@
-"""Groups out of pairs: what is connected, over however many steps, is one group."""
+"""Groups from pairs: images that are connected, over any number of steps, are one group."""
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 def join(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return labels of the images after the labels `one[i]` and `other[i]` became one.
 
-    A label in `other` that no image has connects those in `one` that go with it.
+    A label in `other` that no image has connects the labels in `one` that are paired with it.
     """
     size = max(labels.max(), one.max(), other.max()) + 1
     graph = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(size, size))

@@ -21,7 +21,7 @@ from ._duplicates import CONSTRAINTS, near_duplicates
 
 @dataclass(frozen=True, slots=True)
 class FoldLeakage:
-    """What leaked into the test images of one fold.
+    """Duplicates between the training and the test images of one fold, and scores.
 
     Attributes
     ----------
@@ -32,11 +32,11 @@ class FoldLeakage:
     n_twins : int
         Test images with a duplicate among the training images.
     score : float
-        On all test images.
+        Score on all test images.
     score_without : float
-        On those without a duplicate in training; NaN where there is none.
+        Score on those without a duplicate in training; NaN where there is none.
     score_twins : float
-        On those with one; NaN where there is none.
+        Score on those with a duplicate in training; NaN where there is none.
     """
 
     fold: int
@@ -48,7 +48,7 @@ class FoldLeakage:
 
 
 class LeakageReport(Table[FoldLeakage]):
-    """The folds, and what they come to.
+    """The folds, and their sums and means.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ def leakage_report(
     feature_cache="auto",
     n_jobs=None,
 ):
-    """Count the test images that have a twin in training, and score without them.
+    """Count the test images that have a duplicate in training, and score without them.
 
     Parameters
     ----------
@@ -117,24 +117,25 @@ def leakage_report(
         The folds to examine, as in ``cross_val_score``. ``[(train, test)]`` is one
         split, such as that of a published data set.
     estimator : estimator, default=None
-        What is scored. None is a logistic regression on the features of `backbone`.
+        The estimator to score. None is a logistic regression on features of `backbone`.
     groups : array-like of shape (n_images,), default=None
-        For `cv`, where it uses them.
+        Groups for `cv`, where it uses them.
     scoring : str or callable, default=None
         As in ``cross_val_score``. None is the estimator's own score.
     max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
-        Cosine that the features of duplicates must have at least, as there.
+        Least cosine of the features of duplicates, as in `near_duplicates`.
     backbone : str, path-like or None, default="mini"
-        The network whose features tell duplicates, as there, and that of the default
-        estimator, which then needs one.
+        The network whose features are compared, as in `near_duplicates`, and that of the
+        default estimator. None needs an `estimator`.
     image_shape : tuple of int, default=None
         ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
     pixel_range : tuple of float or "fit", default=None
         The values of arrays that mean black and white.
     feature_cache : str, path-like or None, default="auto"
-        Where features are kept.
+        Where features are stored, as in
+        :class:`~sktransfer.PretrainedFeatureTransformer`.
     n_jobs : int, default=None
         Threads that read images. None is one for each core.
 
@@ -147,7 +148,7 @@ def leakage_report(
     Raises
     ------
     TypeError, ValueError
-        When a parameter is not what it can be, or `X` holds no images.
+        When the type or value of a parameter is not allowed, or `X` holds no images.
 
     See Also
     --------
@@ -155,9 +156,10 @@ def leakage_report(
 
     Notes
     -----
-    One model is fitted a fold, with the twins in its training images. Its score without
-    the twins also lacks whatever makes these images easy or hard; for the score of a
-    model that never saw them, pass ``cv=DuplicateGroups(X)`` to ``cross_val_score``.
+    One model is fitted for each fold, on all its training images. Its score without the
+    duplicates is that of other images, which may be easier or harder. For the score of a
+    model that was not trained on duplicates of its test images, pass
+    ``cv=DuplicateGroups(X)`` to ``cross_val_score``.
 
     Examples
     --------

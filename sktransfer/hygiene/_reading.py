@@ -1,4 +1,4 @@
-"""Read every image of ``X`` once, in threads, and keep only a small result of each."""
+"""Read every image of ``X`` once, in threads, and return a small result of each."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ _CHUNK = 32  # images a task: few enough to share the work evenly
 
 
 def images_of(X: Any, image_shape: tuple[int, ...] | None, pixel_range: Any) -> ImageCollection:
-    """Return the images of `X`, understood and refused as the estimators do it."""
+    """Return the images of `X`, accepted and refused as the estimators do it."""
     reader = PretrainedFeatureTransformer(image_shape=image_shape, pixel_range=pixel_range)
     return reader._validate_images(X, reset=True)
 

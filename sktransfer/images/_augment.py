@@ -1,4 +1,4 @@
-"""Random views of an image, the same again whenever they are asked for."""
+"""Random views of an image, which are the same for the same seed."""
 
 import hashlib
 import math
@@ -34,7 +34,7 @@ _ZOOM = 2**0.25
 # (arXiv 1409.4842, section 6).
 _STRETCH = 4 / 3
 
-# fastai's aug_transforms (docs.fast.ai/vision.augment.html): turns of up to 10 degrees
+# fastai's aug_transforms (docs.fast.ai/vision.augment.html): rotations of up to 10 degrees
 # and a lighting of 0.2, each in three of four images, corners filled by reflection.
 # Hue stays as it is: colour often tells classes apart.
 _DEGREES = 10
@@ -137,11 +137,11 @@ class Augmentation:
     Attributes
     ----------
     name : str or None
-        States all that changes a view, beside the image, the number and the seed.
-        None for a transform that nothing tells from another: its views can't be kept
-        for another run.
+        A text that identifies everything that changes a view, except the image, the
+        number and the seed. None for a transform without such a text, whose views are
+        not stored.
     draw : callable
-        From uint8 pixels (H, W, 3), the preprocessing and random numbers to a view.
+        Takes uint8 pixels (H, W, 3), the preprocessing and a generator; returns a view.
     """
 
     name: str | None
@@ -152,10 +152,9 @@ class Augmentation:
 class AugmentedView:
     """The view with this number of any image.
 
-    It depends on the fields, on the image and its digest and on the preprocessing
-    alone: not on thread, process, order or global random states, and it leaves these
-    as they were. Views of one number differ from image to image; those of equal images
-    are equal.
+    It depends only on the fields, the image, its digest and the preprocessing, and not on
+    thread, process, order or global random states, which it does not change. Views of one
+    number differ between images; those of equal images are equal.
     """
 
     augmentation: Augmentation
@@ -163,7 +162,7 @@ class AugmentedView:
     seed: int
 
     def key(self) -> str | None:
-        """Return what tells this view of an image from all others; None if nothing can."""
+        """Return a text that identifies this view of an image; None if there is none."""
         name = self.augmentation.name
         return None if name is None else f"{name}|{int(self.number)}|{int(self.seed)}"
 
@@ -175,12 +174,12 @@ class AugmentedView:
 
 
 def make_augmentation(augment: Any) -> Augmentation | None:
-    """Return what the parameter `augment` says; None is none.
+    """Return the augmentation for the parameter `augment`; None for None.
 
     Raises
     ------
     ValueError
-        When it is nothing that augments, or a transform that can't be used.
+        When it is not an augmentation, or a transform that can't be used.
     """
     if augment is None:
         return None

@@ -31,7 +31,7 @@ _NUMERIC = "uifb"  # dtype kinds: unsigned, signed, float, bool
 
 
 class ImageCollection(Sequence):
-    """A sequence of image references over `items`, made when they are asked for."""
+    """A sequence of image references over `items`, which are made on access."""
 
     def __init__(
         self,
@@ -81,24 +81,24 @@ def as_images(
 ) -> ImageCollection:
     """Return the images of `X`, whatever kind `X` is of.
 
-    A cell that holds no image is an image that can't be read; its reference says why.
+    A cell without an image becomes a reference that can't be read and holds the cause.
 
     Parameters
     ----------
     X : object
         Any kind that the estimators take.
     image_shape : tuple of int, default=None
-        How a row of numbers is an image. Of an array whose axes could be read two
-        ways, the shape of one image.
+        The shape of one image, for rows of numbers and for arrays whose axes could be
+        read in two ways.
     pixel_range : PixelRange, default=None
         What black and white are in arrays, and in files of more than 8 bits.
 
     Raises
     ------
     TypeError
-        When `X` is of no kind that holds images, or none of its cells is.
+        When `X` is not a container of images, or none of its cells is an image.
     ValueError
-        When the layout of an array can't be images, or could be read two ways.
+        When an array can't hold images, or its axes could be read in two ways.
     """
     if isinstance(X, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
         raise TypeError(f"X must hold several images, got one {type(X).__name__}; pass a list: [X]")
@@ -259,7 +259,7 @@ def _image_array(
 
 
 def _is_missing(cell: Any) -> bool:
-    """Tell None, NaN, NaT and pandas.NA, whose comparison with itself has no truth."""
+    """Return whether a value is None, NaN, NaT or pandas.NA."""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(cell, (float, np.floating)) and cell != cell

@@ -1,7 +1,7 @@
 """From the pixels of any Pillow mode, or the values of any array, to 8-bit sRGB on white.
 
-Every step here is done pixel by pixel, so a large picture is taken in strips and no
-second whole copy of it is made.
+Every step works pixel by pixel, so a large picture is converted in strips, without a second
+copy of the whole picture.
 """
 
 import io
@@ -19,7 +19,7 @@ from ..exceptions import DecodeError
 class PixelRange:
     """Which values of an array, or of a file of more than 8 bits, mean black and white.
 
-    `clip` tells what happens to values outside: cut off, or an error.
+    With `clip`, values outside are cut off; without it they are an error.
     """
 
     low: float
@@ -71,8 +71,8 @@ _PROFILE_MODES = {
     "GRAY": (frozenset(["1", "L", "LA", "La"]), "L"),
     "CMYK": (frozenset(["CMYK"]), "CMYK"),
 }
-# A profile that moves no colour further is sRGB itself, which most files carry: 2 of
-# 255 levels are what its copies differ by, and less than JPEG loses.
+# A profile that changes no colour by more than this is sRGB itself, which most files have.
+# Copies of that profile differ by 2 of 255 levels, less than JPEG loses.
 _SAME_COLOUR = 2
 # The last colour is not kept in a transform, as threads share it.
 _NO_CACHE = ImageCms.Flags.NOCACHE
@@ -125,7 +125,7 @@ def _deep_range(image: Image.Image, low: float, high: float) -> PixelRange:
     Unsigned samples of a known depth: all that the depth can hold. Two pictures of
     one set then stay comparable, a dark one stays darker, and noise on an empty one is
     not blown up, as it is when each is stretched to its own extremes. The price is that
-    a 12-bit scan in a 16-bit file comes out dark: `pixel_range` says better.
+    a 12-bit scan in a 16-bit file becomes dark; set `pixel_range` for such files.
 
     Floats within [0, 1] are read as floats in an array are. Nothing says what black
     and white are in signed, 32-bit and other float files, and the range of the type is

@@ -1,8 +1,8 @@
-"""The user's own transform: what it is given, what it may return, and what names it.
+"""The user's own transform: its input, its output, and its name.
 
-torchvision's transforms draw from torch's global generator. Seeding and restoring it would be
-of no use: views are drawn in threads while the main thread trains, and dropout there draws
-from the same generator. So each draw gets a generator of its own, in this thread only.
+torchvision's transforms draw from torch's global generator. It can't be seeded and restored:
+views are drawn in threads while the main thread trains, and dropout there draws from the same
+generator. So each draw gets a generator of its own, in this thread only.
 """
 
 import enum
@@ -80,8 +80,8 @@ class SeededDraws(TorchFunctionMode):
 def seeded_globals(seed: int) -> Iterator[None]:
     """Seed Python's and NumPy's global generators inside the block, and put them back.
 
-    These can't be had for one thread: one block runs at a time, and what another
-    thread draws from them meanwhile disturbs it.
+    All threads share these generators: one block runs at a time, and another thread that
+    draws from them meanwhile changes its numbers.
     """
     with _global_states:
         python, numpy = random.getstate(), np.random.get_state()
@@ -96,19 +96,19 @@ def seeded_globals(seed: int) -> Iterator[None]:
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 _MAX_VALUES = 1000  # of a tensor that is written out
-# What each module has, and says nothing about it unless somebody put something there.
+# Attributes of every module, which are left out of a name while they are empty.
 _OF_EVERY_MODULE = vars(nn.Module())
 
 
 class _NoName(Exception):
-    """Something that no text tells from all others."""
+    """Raised for a value that no text identifies."""
 
 
 def transform_name(transform: Any) -> str | None:
-    """Return a text that states all of `transform`; None where that can't be told.
+    """Return a text that identifies `transform`; None where there is none.
 
-    It can be for torchvision's own transforms alone: code of others may do anything.
-    The versions are part of it, as what is drawn may change with them.
+    Only torchvision's own transforms have one, because other code may do anything. The
+    versions of the libraries are part of it, because views may change with them.
     """
     try:
         return f"{_describe(transform)} {library_versions()}"
@@ -117,7 +117,7 @@ def transform_name(transform: Any) -> str | None:
 
 
 def library_versions() -> str:
-    """Return which libraries drew; not the part of a version that names a device."""
+    """Return the versions of the libraries, without the part that names a device."""
     versions = {"torchvision": torchvision.__version__, "torch": torch.__version__}
     return " ".join(f"{name} {str(text).split('+')[0]}" for name, text in versions.items())
 
@@ -174,8 +174,8 @@ _OVERSHOOT = 0.5
 class CustomTransform:
     """Calls `transform` on the whole image, and checks and prepares what it returns.
 
-    `draws_with_torch` says that all its draws are torch's, as in torchvision's own
-    transforms, so that threads need not wait for each other.
+    `draws_with_torch` means that it draws with torch only, as torchvision's own transforms
+    do, so that threads need not wait for each other.
     """
 
     transform: Callable[[torch.Tensor], torch.Tensor]
@@ -201,7 +201,7 @@ class CustomTransform:
 
 
 def check_transform(transform: Any) -> None:
-    """Raise ValueError when a transform can't be used, as far as its parts tell."""
+    """Raise ValueError when a part of a transform shows that it can't be used."""
     for part in _parts(transform):
         if isinstance(part, (v2.Normalize, v1.Normalize)):
             raise ValueError(_NO_NORMALIZE)

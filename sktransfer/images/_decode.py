@@ -1,9 +1,9 @@
 """From the bytes of a file, a PIL image or an array to upright 8-bit RGB pixels.
 
-Pillow's warnings are kept from the user while an image is decoded: each image is either read
-or reported as an error, so they say nothing new. `warnings.catch_warnings` is no use with
-several threads: the last to end may put back what another had set. Instead one filter of our
-own stands in the list while any thread decodes.
+Pillow's warnings are not shown while an image is decoded: each image is either read or reported
+as an error. `warnings.catch_warnings` does not work with several threads: the last one to end
+may restore the filters of another. Instead one filter of our own is in the list while any
+thread decodes.
 """
 
 import io
@@ -81,10 +81,10 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def upright_array(size: tuple[int, int], orientation: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an empty upright array, and the view of it with the rows as they are stored.
+    """Return an empty upright array, and a view of it in the orientation of the file.
 
-    What is written to the view stands upright in the array: a large picture is turned
-    without another copy.
+    Pixels that are written to the view are upright in the array, so a large picture is
+    turned without another copy.
     """
     swap, reverse_rows, reverse_columns = _STEPS[orientation]
     width, height = size
@@ -103,7 +103,7 @@ _LOADED_BY_OTHERS = frozenset(["EPS", "WMF"])
 
 @cache
 def decoder_versions() -> dict[str, str]:
-    """Return the versions of what turns bytes into pixels; two of them may differ by a level."""
+    """Return the versions of Pillow and its decoders; pixels may differ between versions."""
     codecs = {name: features.version(name) for name in ("jpg", "webp", "avif")}
     pillow = ".".join(PIL.__version__.split(".")[:2])
     turbo = features.version("libjpeg_turbo")
@@ -118,7 +118,7 @@ def decode_bytes(
     """Decode an encoded image to uint8 (H, W, 3): upright, first frame, sRGB on white.
 
     `pixel_range` is for images of more than 8 bits; the others know their range. `reserve`
-    is called with the bytes of memory that decoding takes, before it takes them; it may wait.
+    is called with the bytes of memory that decoding needs, before they are used; it may wait.
     """
     check_bytes(len(data))
     format = identify(data)
@@ -138,7 +138,7 @@ def decode_bytes(
 def decode_pil(image: Image.Image, pixel_range: PixelRange | None = None) -> np.ndarray:
     """Convert a Pillow image to uint8 (H, W, 3): upright, its current frame, sRGB on white.
 
-    The image is loaded where it was only opened; nothing else of it changes.
+    An image that was only opened is loaded; it is not changed otherwise.
     """
     with quiet_pillow():
         try:
@@ -176,10 +176,10 @@ def _to_pixels(image: Image.Image, pixel_range: PixelRange | None) -> np.ndarray
 
 
 def _as_decode_error(error: Exception, what: str) -> DecodeError:
-    """Return the plain cause of what Pillow raised.
+    """Return the plain cause of an error of Pillow.
 
-    From damaged data Pillow raises OSError and SyntaxError as documented, and as well
-    IndexError, KeyError, struct.error, OverflowError and others that are not.
+    For damaged data Pillow raises OSError and SyntaxError, which are documented, but also
+    IndexError, KeyError, struct.error, OverflowError and others.
     """
     if isinstance(error, DecodeError):
         return error

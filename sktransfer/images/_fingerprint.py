@@ -1,6 +1,6 @@
-"""Content digest of one image: equal bytes, equal digest, whatever the path.
+"""The digest of an image's content: equal bytes have equal digests, whatever the path.
 
-The bytes of a file are read without waiting for what is not a file.
+Only regular files are read: reading a pipe or a device could wait forever.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from ..exceptions import DecodeError
 from ._colour import PixelRange
 from ._formats import check_bytes
 
-# Opening a FIFO waits for a writer unless told not to. For a regular file these
-# change nothing; Windows knows only the last.
+# Without O_NONBLOCK, opening a FIFO waits for a writer. For regular files these flags
+# change nothing; Windows has only the last one.
 _FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
@@ -42,10 +42,10 @@ def file_status(path: str) -> os.stat_result:
 
 def read_file(path: str) -> bytes:
     """Return the content of a regular file, or raise DecodeError."""
-    file_status(path)  # not to open a device, which may act on it
+    file_status(path)  # first, because opening a device may have effects
     try:
         with open(os.open(path, _FLAGS), "rb") as file:
-            # once more on what was opened: the name may stand for another file by now
+            # checked again: another file may have this name by now
             status = os.fstat(file.fileno())
             _check_kind(status)
             return file.read(status.st_size)
@@ -63,8 +63,8 @@ def _check_kind(status: os.stat_result) -> None:
 
 DIGEST_SIZE = 16  # bytes; 2**64 images before a collision is likely
 
-# A file's times have the steps of its file system's clock: 2 s on FAT, milliseconds
-# elsewhere. One that was changed less than this ago may change again and look the same.
+# The times of a file have the resolution of its file system: 2 s on FAT, milliseconds
+# elsewhere. A file that changed less than this ago may change again with the same times.
 _SETTLED_AFTER = 3 * 10**9  # ns
 
 
@@ -74,20 +74,21 @@ def digest_bytes(data: bytes, pixel_range: PixelRange | None = None) -> bytes:
 
 
 def digest_file(path: str, pixel_range: PixelRange | None = None) -> bytes:
-    """Return the digest of a file's content, which is read whole."""
+    """Read a file and return the digest of its content."""
     return digest_bytes(read_file(path), pixel_range)
 
 
 def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | None:
-    """Return what is another when the file's content is; None while that can't be told.
+    """Return a digest of path, size and times, which changes with the file's content.
 
-    It costs a look at the file's status, and holds from one process to the next.
+    None for a file that has just been changed. Only the file's status is read. The value
+    is the same in all processes.
     """
-    now = time.time_ns()  # before the look: a change after it gives a later time
+    now = time.time_ns()  # before the status: a later change has a later time
     status = file_status(path)
     if not _is_settled(status, now):
         return None
-    # Not the device: its number may change when the computer is started.
+    # Without the device, whose number may change at a reboot.
     where = os.path.abspath(path).encode(errors="surrogateescape")
     data = b"|".join([repr(_state(status)).encode(), _range_bytes(pixel_range), where])
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"file version").digest()
@@ -107,8 +108,8 @@ def _is_settled(status: os.stat_result, now: int) -> bool:
 
 
 def _state(status: os.stat_result) -> tuple[int, ...]:
-    # Another file may take the place of this one: a relative path after a change of
-    # folder, a copy that keeps size and time. The change time can't be set back.
+    # The inode and the change time distinguish a file that replaces this one with the same
+    # size and modification time. The change time can't be set by a program.
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
@@ -117,7 +118,7 @@ def _digest_bytes(data: bytes) -> bytes:
 
 
 def _with_range(digest: bytes, pixel_range: PixelRange | None) -> bytes:
-    """Tell apart one file read with two ranges, which gives two pictures at 16 bits."""
+    """Return another digest for each range: 16-bit files give other pixels with it."""
     if pixel_range is None:
         return digest
     hasher = hashlib.blake2b(digest, digest_size=DIGEST_SIZE, person=b"file in range")

@@ -20,7 +20,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     path : str or path-like
         Folder whose direct subfolders are the classes, ``path/<class>/**/<image>``:
         of ``data/train/<class>``, it is ``data/train``. Hidden
-        files and folders, whose names start with a dot, are passed over.
+        files and folders, whose names start with a dot, are left out.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     Warns
     -----
     UnreadableImageWarning
-        Names the files whose ending is of no format that is read, and the images
+        Names the files whose ending is not that of a supported format, and the images
         that are in no class folder; they are left out.
 
     Examples

@@ -1,8 +1,8 @@
-"""Which image formats are read, and what one image may cost.
+"""The supported image formats, and the limits on the memory and time of one image.
 
-Limits are checked before any pixel is decoded. The header of a file may promise any size, so
-it is looked at first. The limits keep one image below 1 GB of memory and, from honest files,
-within a few seconds.
+Limits are checked before any pixel is decoded. The header of a file may state any size, so it
+is read first. With the limits one image needs less than 1 GB of memory and, unless the file was
+made to be slow, a few seconds at most.
 """
 
 import codecs
@@ -25,10 +25,10 @@ from PIL import (
 
 from ..exceptions import DecodeError
 
-# Pillow's own line between a picture and a bomb: a quarter of a GiB at 3 bytes each.
+# Pillow's own limit against decompression bombs: a quarter of a GiB at 3 bytes a pixel.
 # Pillow holds 4 bytes a pixel and the result has 3, so this many take 0.6 GB.
 MAX_PIXELS = 2**28 // 3
-# These two decoders keep further copies of the whole picture: 17 bytes a pixel in all.
+# These two decoders make further copies of the whole picture: 17 bytes a pixel in all.
 MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000}
 _BYTES_PER_PIXEL, _BYTES_PER_PIXEL_OF = 7, {"WEBP": 17, "AVIF": 17}
 # The longest panoramas of phones and cameras are near 30,000 pixels.
@@ -77,10 +77,10 @@ def check_bytes(n_bytes: int) -> None:
 
 
 def check_inner_size(image: Image.Image, data: bytes) -> None:
-    """Raise DecodeError when the inside of a file does not go with its small size.
+    """Raise DecodeError when a file is too small for its number of pixels.
 
-    A damaged header may promise 80 million pixels of a file of 2 kB. Pillow would
-    allocate and clear them all before it notices, which takes seconds.
+    A damaged header of a file of 2 kB may state 80 million pixels. Pillow would allocate and
+    clear them all before it finds the error, which takes seconds.
     """
     width, height = image.size
     if width * height > max(len(data) * _most_pixels_a_byte(image), _SMALL):
@@ -150,7 +150,7 @@ FORMATS = (
 
 ENDINGS = frozenset(ending for format in FORMATS if format.open for ending in format.endings)
 
-# What stands in the place of images most often, and what to do about it.
+# The most frequent files that are not images, and what to do about them.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the files with: git lfs pull"),
     (b"....ftypheic", "HEIC, which is not read; save it as JPEG or PNG"),
@@ -169,7 +169,7 @@ _OTHERS = (
 
 
 def identify(data: bytes) -> Format:
-    """Return the format of encoded data, or raise DecodeError that says what it is."""
+    """Return the format of encoded data, or raise DecodeError with what it is instead."""
     for format in FORMATS:
         if any(_begins(data, pattern) for pattern in format.begins):
             if format.open is None:

@@ -1,8 +1,8 @@
 """References to single images that have not been read yet.
 
-A reference is cheap: no file is opened and no pixel is copied until the image is
-wanted. Each knows its digest, its pixels, and how to name itself in an error. They
-hold nothing that changes, so threads may share them.
+A reference is cheap: no file is opened and no pixel is copied until the image is read. It
+returns its digest, its pixels, and its name for errors. References are immutable, so
+threads may share them.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from ._fingerprint import digest_bytes, digest_file, digest_pixels, file_version
 
 
 class LoadedImage(NamedTuple):
-    """The content of one image, read once: its digest, and its pixels when they are wanted.
+    """The content of one image, read once: its digest, and a function for its pixels.
 
-    `decode` takes a function that is told the bytes of memory before they are taken, and
-    returns uint8 pixels (H, W, 3), or raises DecodeError. They are the pixels of the very
-    bytes that the digest is of, whatever became of the file since.
+    `decode` takes a function that it calls with the bytes of memory before it uses them. It
+    returns uint8 pixels (H, W, 3), or raises DecodeError. Pixels and digest are those of the
+    same bytes, even if the file has changed since.
     """
 
     digest: bytes
@@ -36,13 +36,13 @@ class ImageReference(Protocol):
     is_file: ClassVar[bool]  # whether the content must be read from a file
 
     def describe(self) -> str:
-        """Return what an error calls this image: its path where it has one."""
+        """Return the name of this image in errors: its path if it has one."""
 
     def digest(self) -> bytes:
         """Return the digest of the content; raise DecodeError when it can't be read."""
 
     def version(self) -> bytes | None:
-        """Return what the digest may be kept by; None if the content must be looked at."""
+        """Return the name under which the digest is stored; None if it must be computed."""
 
     def load(self) -> LoadedImage:
         """Read the content, once; raise DecodeError when it can't be read."""
@@ -107,7 +107,7 @@ class PillowImage:
         return str(name) or f"PIL image, mode {self.image.mode}, size {self.image.size}"
 
     def digest(self) -> bytes:
-        # of the pixels as they are read: how they came to be so does not matter
+        # of the decoded pixels, whatever file they came from
         return digest_pixels(self.read(), "pil")
 
     def version(self) -> None:
@@ -145,7 +145,7 @@ class ArrayImage:
 
 @dataclass(frozen=True, slots=True)
 class NoImage:
-    """A cell that holds no image: a missing value, or something of another kind."""
+    """A cell without an image: a missing value, or an object of another type."""
 
     reason: str
     is_missing: bool = False

@@ -1,4 +1,4 @@
-"""Which axis of an array is which, and refusing what could be read two ways."""
+"""The axes of arrays; arrays that could be read in two ways are refused."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ _CHANNELS = (1, 3, 4)
 
 
 class LayoutError(ValueError):
-    """The shape of an array is no image's, or could be two images'."""
+    """The shape of an array is not that of images, or could be read in two ways."""
 
 
 def check_image_shape(shape: tuple[int, ...], image_shape: Sequence[int] | None) -> None:
@@ -73,7 +73,7 @@ def check_tensor(shape: tuple[int, ...], image_shape: Sequence[int] | None) -> N
 
 
 def row_shape(n_values: int, image_shape: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the shape of the image in a row of `n_values`; one -1 is worked out."""
+    """Return the shape of the image in a row of `n_values`; one -1 is computed."""
     if image_shape is None:
         raise LayoutError(
             f"X is a 2-D array of rows of {n_values} numbers: say how a row is an image "
@@ -94,7 +94,7 @@ def row_shape(n_values: int, image_shape: Sequence[int] | None) -> tuple[int, ..
 
 
 def _says(image_shape: Sequence[int] | None, shape: tuple[int, ...]) -> bool:
-    """Tell whether the user has said that an image has this shape; -1 is any number."""
+    """Return whether the user's image shape is this shape; -1 is any number."""
     return (
         image_shape is not None
         and len(image_shape) == len(shape)

@@ -16,9 +16,9 @@ from .._spec import InputSpec
 # An ingredient of every key: raise it when the same pixels would give another square.
 PREPROCESSING_VERSION = 1
 
-# Resizing by the shorter side and taking the middle shows a network what it was
-# trained on. Of an image this many times longer than wide it would show next to
-# nothing, so such an image is shown whole, stretched.
+# The shorter side is resized and the middle square is taken, as in the training of the
+# networks. Of an image this many times longer than wide that square would show almost
+# nothing, so such an image is resized to the square as a whole.
 MAX_ASPECT = 4
 
 
@@ -135,7 +135,7 @@ class Resampling(nn.Module):
         total = weights.sum(1, keepdim=True)
         weights = weights / torch.where(total == 0, torch.ones_like(total), total)
 
-        # the largest weight stands at an edge, so it is looked for before the edges go
+        # the largest weight is at an edge, so it is found before the edges are cut off
         doublings = _number(2) ** torch.arange(1, _MOST_PLACES + 1, dtype=torch.float64)
         fits = torch.floor(0.5 + weights.max() * doublings) < 2**_WEIGHT_BITS
         unit = _number(2) ** fits.double().sum()

@@ -5,7 +5,7 @@ import numpy as np
 from ._depth_scores import depth_scores
 from ._matplotlib import axes_or_new, style
 
-# What becomes of stages towards the right end of the axis
+# What happens to stages towards the right end of the axis
 _FEWER = {"freeze_depth": "fewer stages frozen", "depth": "fewer stages used"}
 _STYLES = ("errorbar", "fill_between", None)
 
@@ -13,7 +13,7 @@ _STYLES = ("errorbar", "fill_between", None)
 class DepthCurveDisplay:
     """Score over the depth at which a backbone is cut, with its spread over folds.
 
-    Use :meth:`from_grid`. All parameters are kept as attributes.
+    Use :meth:`from_grid`. All parameters are stored as attributes.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class DepthCurveDisplay:
 
     See Also
     --------
-    TrainingCurveDisplay : How the training of one estimator went.
+    TrainingCurveDisplay : Loss, score and learning rate of one training.
     sklearn.model_selection.ValidationCurveDisplay : The same for numbers on a scale.
 
     Notes
@@ -61,7 +61,8 @@ class DepthCurveDisplay:
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.model_selection import GridSearchCV
-    >>> from sktransfer import DepthCurveDisplay, FineTunedClassifier
+    >>> from sktransfer import FineTunedClassifier
+    >>> from sktransfer.inspection import DepthCurveDisplay
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> classifier = FineTunedClassifier(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=2, feature_cache=None
@@ -109,19 +110,19 @@ class DepthCurveDisplay:
 
         Where other parameters were searched as well, a depth is shown with the
         candidate that has the best mean score at that depth; the legend says so. Of
-        successive halving the last round is shown in which every depth takes part,
-        for scores on more and on fewer images don't compare.
+        successive halving, the last round with every depth is shown, because scores
+        after training on more and on fewer images can't be compared.
 
         Parameters
         ----------
-        search : GridSearchCV, RandomizedSearchCV or their halving kin
+        search : GridSearchCV, RandomizedSearchCV or one of their halving variants
             Fitted. Its grid has a ``freeze_depth``, or the ``depth`` of a
             PretrainedFeatureTransformer.
         param : str, default=None
-            Which parameter of the grid, where there are several depths in it; for
-            example ``"pretrainedfeaturetransformer__depth"``.
+            Name of the depth, where the grid has several; for example
+            ``"pretrainedfeaturetransformer__depth"``.
         metric : str, default=None
-            Which of several metrics. None is the one of ``refit=``.
+            Name of the metric, where there are several. None is that of ``refit=``.
         score_name : str, default=None
             What the score is, for the axis. None takes the name of the scoring.
         std_display_style : {"errorbar", "fill_between"} or None, default="errorbar"
@@ -144,10 +145,10 @@ class DepthCurveDisplay:
         NotFittedError
             When the search is not fitted.
         TypeError
-            When `search` is no search.
+            When `search` is not a search.
         ValueError
-            When the grid has no depth, several and none is named, or a single value
-            of it; when every fit failed; when `metric` is unknown.
+            When the grid has no depth, a depth of one value, or several depths and `param`
+            names none; when every fit failed; when `metric` is unknown.
         ImportError
             When matplotlib is not installed.
         """
@@ -222,7 +223,7 @@ class DepthCurveDisplay:
                 **style(fill_between_kw, color=colour, alpha=0.25, linewidth=0),
             )
         if self.best_index is not None:
-            # hollow and around the point, so that colour is not what tells it
+            # hollow and around the point, so that it is recognised without colour
             (self.best_,) = ax.plot(
                 x[self.best_index],
                 mean[self.best_index],

@@ -1,4 +1,4 @@
-"""What a search found out about depths: scores by fold, from most stages to least."""
+"""The scores of depths in a search, by fold, from most stages to least."""
 
 import math
 import re
@@ -87,7 +87,7 @@ def _depth_param(search, candidates, param):
 
 
 def _is_depth(template, name):
-    """Tell our depths from parameters of others that have the same name."""
+    """Return whether a parameter is a depth of ours, not another one of the same name."""
     owner, _, last = name.rpartition("__")
     of = template.get_params().get(owner) if owner else template
     return last in DEPTH_NAMES and isinstance(of, ImageEstimator)
@@ -148,7 +148,7 @@ def _n_stages(template, param):
 
 
 def _best(depths, means, search, param):
-    """Return the position of the highest mean; of equals, the one that the search took."""
+    """Return the position of the highest mean; of equal ones, that of the search's choice."""
     tied = np.flatnonzero(means == np.nanmax(means))
     taken = [i for i in tied if (param, depths[i]) in getattr(search, "best_params_", {}).items()]
     return int(taken[0] if taken else tied[0])

@@ -11,7 +11,7 @@ def axes_or_new(ax, caller):
 
 
 def style(given, **defaults):
-    """Return the user's look of a line or an area over ours; ``lw`` is ``linewidth``."""
+    """Return the user's line or area properties over ours; ``lw`` is ``linewidth``."""
     from matplotlib import cbook
     from matplotlib.lines import Line2D
 

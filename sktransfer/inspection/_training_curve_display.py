@@ -1,4 +1,4 @@
-"""How training went: loss, score and learning rate over the epochs."""
+"""Loss, score and learning rate over the epochs of a training."""
 
 import numpy as np
 from sklearn.pipeline import Pipeline
@@ -19,22 +19,22 @@ _WITH_MARKERS = 30  # more epochs than that, and markers run into each other
 class TrainingCurveDisplay:
     """Loss, score or learning rate over the epochs of a training.
 
-    Use :meth:`from_estimator`. All parameters are kept as attributes.
+    Use :meth:`from_estimator`. All parameters are stored as attributes.
 
     Parameters
     ----------
     epochs : array-like of shape (n_epochs,)
         Numbers of the epochs, from 1.
     train_loss : array-like of shape (n_epochs,)
-        Mean loss on the images that were trained on, taken while the weights moved.
+        Mean loss on the training images, measured while the weights change.
     valid_loss : array-like of shape (n_epochs,), default=None
-        Loss on what was held out, after each epoch.
+        Loss on the held-out images, after each epoch.
     valid_score : array-like of shape (n_epochs,), default=None
-        Score on what was held out, after each epoch.
+        Score on the held-out images, after each epoch.
     lr : array-like of shape (n_epochs,), default=None
         Learning rate of the head.
     best_epoch : int, default=None
-        The epoch whose weights were kept, where early stopping chose one.
+        The epoch whose weights are used, where early stopping chose one.
     score_name : str, default="Score"
         What `valid_score` is, for the axis.
 
@@ -56,7 +56,8 @@ class TrainingCurveDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_digits
-    >>> from sktransfer import FineTunedClassifier, TrainingCurveDisplay
+    >>> from sktransfer import FineTunedClassifier
+    >>> from sktransfer.inspection import TrainingCurveDisplay
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> classifier = FineTunedClassifier(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=5, feature_cache=None
@@ -93,8 +94,8 @@ class TrainingCurveDisplay:
         Parameters
         ----------
         estimator : FineTunedClassifier, FineTunedRegressor, Pipeline or search
-            Fitted. Of a pipeline the last step is drawn, of a search such as
-            GridSearchCV the estimator that was fitted again on all images.
+            Fitted. Of a pipeline the last step is drawn; of a search such as
+            GridSearchCV the refitted ``best_estimator_``.
         curve : {"loss", "score", "lr"}, default="loss"
             What is drawn. ``"score"`` needs images that were held out.
         score_name : str, default="Score"
@@ -113,7 +114,7 @@ class TrainingCurveDisplay:
         NotFittedError
             When the estimator is not fitted.
         TypeError
-            When the estimator is none that is trained over epochs.
+            When the estimator is not one that is trained over epochs.
         ValueError
             When `curve` is unknown, or was not recorded.
         ImportError

@@ -1,4 +1,4 @@
-"""On which device the frozen part runs."""
+"""The device on which networks run."""
 
 import torch
 
@@ -6,8 +6,8 @@ import torch
 def resolve_device(device: str) -> torch.device:
     """Return the device that a parameter's value stands for.
 
-    "auto" is the first of CUDA, Apple's MPS and the CPU that is there. A process that
-    was forked from one at work on a GPU has no CUDA.
+    "auto" is the first available one of CUDA, Apple's MPS and the CPU. A process that was
+    forked from one that uses a GPU has no CUDA.
     """
     lost_by_fork = torch.cuda._is_in_bad_fork()  # CUDA itself would say it only at first use
     if device == "auto":

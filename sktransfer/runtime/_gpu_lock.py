@@ -1,8 +1,8 @@
-"""One process at a time on a GPU: workers of a search would fill its memory together.
+"""One process at a time on a GPU: workers of a search together would fill its memory.
 
-A lock of a GPU is one on a file in a folder of this user. The system gives it
-back when its process ends, however it ends. Processes in other containers, and
-other users', are not waited for.
+The lock of a GPU is a lock on a file in a folder of this user. The system releases it
+when its process ends, in whatever way. Processes in other containers, and those of
+other users, have other locks.
 """
 
 import os
@@ -33,7 +33,7 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
     """Wait until this process may use `device`, and hold it within a ``with`` block.
 
     Blocks may be nested, and threads of a process hold a GPU together. The CPU needs no
-    lease. Memory that torch keeps for later is left to the next process.
+    lock. Memory that torch's allocator caches is released for the next process.
 
     The environment variable ``SKTRANSFER_GPU_PROCESSES`` lets more processes on each
     GPU at a time; its default is 1.
@@ -50,7 +50,7 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
 
 
 class GpuLock:
-    """One of the places on what `name` stands for, held by a process as a whole."""
+    """One of the locks of the GPU `name`, held by a process as a whole."""
 
     def __init__(self, name: str):
         self._name = name
@@ -75,7 +75,7 @@ class GpuLock:
                 self._file = None
 
     def forget(self) -> None:
-        """In the child of a fork: the lease stays the parent's alone."""
+        """Reset in the child of a fork: the lock is the parent's alone."""
         if self._file is not None:
             os.close(self._file)
         self._reset()
@@ -98,7 +98,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _name_of(device: torch.device) -> str:
-    """Return a name that all processes have for a GPU, whichever of them each can see."""
+    """Return a name of a GPU that is the same in all processes, whichever GPUs they see."""
     if device.type == "cuda":
         return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
     return device.type
@@ -135,9 +135,9 @@ def _wait_for_a_place(name: str) -> int:
 def _own_folder() -> Path:
     """Return a folder that only this user can write to, the same in all of the user's processes.
 
-    Everybody may write to the folder of temporary files, and the name in it can be guessed.
-    Where it was taken by another user, or leads elsewhere, the folder is one in the user's
-    cache.
+    Everybody may write to the folder of temporary files, and a name in it can be predicted.
+    Where another user owns the folder of that name, or it is a link, the folder is one in the
+    user's cache.
     """
     folders = [
         Path(tempfile.gettempdir(), f"sktransfer-{_user()}"),
@@ -161,7 +161,7 @@ def _own_folder() -> Path:
 
 
 def _why_not_own(folder: Path) -> str | None:
-    """Return why others may change what is in the folder; None if they can't."""
+    """Return the reason why others may change the folder's files; None if they can't."""
     status = os.lstat(folder)
     if not stat.S_ISDIR(status.st_mode):
         return "not a folder" if not stat.S_ISLNK(status.st_mode) else "a symbolic link"

@@ -2,9 +2,9 @@
 
 Where a step of training is divided between threads, each waits for the others hundreds of times.
 libgomp, the OpenMP runtime of PyTorch on Linux, lets a thread that waits spin 300,000 times before
-it sleeps: several milliseconds, in which it holds the core that a thread it waits for needs, once
-other work runs on the machine. `SPIN_COUNT` spins are some 25 microseconds, about as long as
-sleeping and waking take. (benchmarks/bench_busy.py --spins 3000 10000 compares others.)
+it sleeps: several milliseconds. When other work runs on the machine, the spinning thread occupies a
+core that the thread it waits for needs. `SPIN_COUNT` spins are some 25 microseconds, about as long
+as sleeping and waking take. (benchmarks/bench_busy.py --spins 3000 10000 compares others.)
 
 libgomp reads the number when it is loaded, which is when torch is first imported. Neither the
 number of threads nor any result depends on it.
@@ -19,10 +19,10 @@ _VARIABLES_OF_USERS = (_VARIABLE, "OMP_WAIT_POLICY")
 
 
 def import_torch() -> None:
-    """Import torch with few spins, unless the environment says how its threads shall wait.
+    """Import torch with few spins, unless the environment says how its threads wait.
 
-    Where torch has been imported before, it is too late, and nothing is done. The environment
-    is left as it was: other libraries, and processes that this one starts, are not concerned.
+    Nothing is done if torch has been imported before. The environment is restored, so that
+    other libraries, and processes that this one starts, are not affected.
     """
     if "torch" in sys.modules or any(name in os.environ for name in _VARIABLES_OF_USERS):
         return

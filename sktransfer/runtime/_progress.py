@@ -15,7 +15,7 @@ _counters: "list[ForwardPassCounter]" = []
 
 @dataclass
 class ForwardPassCounter:
-    """Images that passed a frozen network, and images that the store had rows of.
+    """Numbers of forward passes and of cache hits.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class ForwardPassCounter:
     computed: int = 0
     cache_hits: int = 0
 
-    # as `count_passes` named them
+    # the names of `count_passes`
     @property
     def passed(self) -> int:
         return self.computed
@@ -42,7 +42,7 @@ class ForwardPassCounter:
 def count_forward_passes() -> Iterator[ForwardPassCounter]:
     """Count the images that pass frozen networks within a ``with`` block.
 
-    Only this process is counted: with ``n_jobs=2`` the workers' passes are not.
+    Only this process is counted: with ``n_jobs=2``, forward passes in workers are not.
 
     Yields
     ------
@@ -98,7 +98,7 @@ _SECONDS_BEFORE_PROGRESS = 10
 
 
 def forward_pass_bar(n_images: int, n_cache_hits: int, verbose: int) -> tqdm:
-    """Return a bar of images, with images/s; cache hits are done already."""
+    """Return a progress bar of images, which starts with the cache hits."""
     return tqdm(
         total=n_images,
         initial=n_cache_hits,
@@ -111,7 +111,7 @@ def forward_pass_bar(n_images: int, n_cache_hits: int, verbose: int) -> tqdm:
 
 
 def fingerprint_bar(n_images: int) -> tqdm:
-    """Return a bar of images that are told apart, shown if that takes long."""
+    """Return a progress bar of images whose ids are found, shown if that takes long."""
     return tqdm(
         total=n_images,
         desc="fingerprints",

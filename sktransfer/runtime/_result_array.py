@@ -21,10 +21,10 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# Of the memory that is available: as much again may be copied by what comes after, and
-# other processes of a search hold theirs.
+# Share of the available memory: later steps may copy the result, and other processes of a
+# search hold results of their own.
 _SHARE = 4
-# Where the system does not say: little for a computer that trains networks
+# Where the system does not report it: little for a computer that trains networks
 _UNKNOWN = 4 * 2**30
 
 _MEMINFO = Path("/proc/meminfo")
@@ -38,7 +38,7 @@ def result_budget() -> int:
 
 
 def _available() -> int:
-    """Return the bytes that can be had without swapping, within the limits of a container."""
+    """Return the bytes available without swapping, within the limits of a container."""
     if _MEMINFO.exists():
         fields = dict(line.split(":") for line in _MEMINFO.read_text().splitlines())
         if "MemAvailable" in fields:
@@ -50,7 +50,7 @@ def _available() -> int:
 
 
 def _left_in_cgroups() -> list[int]:
-    """Return what the limits of this process's control groups leave, those above included."""
+    """Return the bytes left by the limits of this process's control groups and their parents."""
     left = []
     for line in _OWN_GROUPS.read_text().splitlines():
         _, controllers, name = line.split(":", 2)
@@ -89,14 +89,14 @@ _COPIED_AT_ONCE = 2**26  # bytes
 
 
 class ResultArray:
-    """Rows of one shape and dtype, known from the first; those not written are zeros."""
+    """An array of rows; the first row sets shape and dtype, missing rows are zeros."""
 
     def __init__(self, n_rows: int):
         self._n_rows = n_rows
         self._values: np.ndarray | None = None
 
     def write(self, rows: Mapping[int, np.ndarray]) -> None:
-        """Write rows to the positions that are their keys."""
+        """Write rows; the keys of the dict are their positions."""
         for position, row in rows.items():
             if self._values is None:
                 self._values = new_array((self._n_rows, *row.shape), row.dtype)
@@ -131,15 +131,15 @@ def _row_bytes(rows: np.ndarray) -> int:
 def new_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return zeros of that shape, in a temporary file if they are beyond the memory budget.
 
-    The file goes when the array and all that look into it are gone, or at exit. It keeps
-    its name until then, as joblib tells worker processes the name instead of copying the
-    array. A lock on it says that its process lives; what killed processes left is deleted
-    by the next one.
+    The file is deleted when the array and all its views are deleted, or at exit. It has a
+    name until then, because joblib passes the name to worker processes instead of copying
+    the array. A lock on the file shows that its process lives; the next process deletes the
+    files of killed ones.
 
     Raises
     ------
     MemoryError
-        When neither memory nor disk has the room.
+        When neither memory nor disk has enough space.
     """
     _collect_once(_folder(), os.getpid())
     n_bytes = prod(shape) * np.dtype(dtype).itemsize
@@ -176,7 +176,7 @@ def _folder() -> str:
 
 
 def _reserve(file: int, n_bytes: int) -> None:
-    """Take the disk now: a map onto a full disk would end the process without an error."""
+    """Allocate the disk now: writing to a map on a full disk would end the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, n_bytes)
     elif n_bytes > shutil.disk_usage(_folder()).free:

@@ -1,4 +1,4 @@
-"""How many threads this process may use: the cores, not the cores times the workers."""
+"""The number of threads of this process: its share of the cores, also in a worker."""
 
 import os
 import threading
@@ -15,9 +15,9 @@ from .._locking import ForkSafeLock
 
 Result = TypeVar("Result")
 
-# Where a share of the cores is told: joblib gives the processes of loky cores / workers,
-# dask's nanny 1 for each of a worker's threads, batch systems what was allotted. joblib
-# and dask leave a variable that the user has set, and then the other one tells.
+# Variables with a share of the cores: joblib sets cores / workers in the processes of loky,
+# dask's nanny 1 for each thread of a worker, batch systems the allotted cores. joblib and
+# dask leave a variable that the user has set, and then the other one holds the share.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -46,9 +46,9 @@ def n_threads(n_jobs: int | None) -> int:
 class CorePool(ThreadPoolExecutor):
     """Threads for work that keeps a core busy: torch uses one thread in each.
 
-    The pools of a process share its cores: where threads run several fits at once,
-    as many tasks are at work as there are cores. A task must not wait for another. A
-    number of threads that was asked for is obeyed, and shares with nobody.
+    The pools of a process share its cores: where threads run several fits at once, as many
+    tasks run as there are cores. A task must not wait for another. A pool with an explicit
+    number of threads uses that number, and shares no cores.
     """
 
     def __init__(self, n_jobs: int | None = None):
@@ -74,8 +74,8 @@ class CorePool(ThreadPoolExecutor):
 def torch_threads_of_a_worker() -> Iterator[None]:
     """Let torch use one thread, if joblib runs several tasks in threads of this process.
 
-    One is joblib's number for whatever runs inside a parallel task. Worker processes
-    need nothing: torch takes the share from their environment.
+    joblib means one thread for everything inside a parallel task. In worker processes
+    torch reads the share from the environment.
     """
     backend, _ = joblib.parallel.get_active_backend()
     is_task = (backend.nesting_level or 0) > 0
@@ -91,8 +91,8 @@ def torch_threads_of_a_worker() -> Iterator[None]:
 def torch_threads_within_cores(most: int | None = None) -> Iterator[None]:
     """Let torch use no more threads than the cores that this process may use, or than `most`.
 
-    torch counts the cores of the machine. A container may have a share of them, and then
-    the threads that wait would use up the time of those that compute.
+    torch counts the cores of the machine. In a container with a share of them, waiting
+    threads would use the processor time of those that compute.
     """
     with _torch_threads_at_most(min(most or joblib.cpu_count(), joblib.cpu_count())):
         yield
@@ -126,8 +126,8 @@ _changing_torch = ForkSafeLock()
 def _limit_torch_here(n: int) -> None:
     """Set torch's number of threads for this thread alone.
 
-    torch.set_num_threads sets two numbers: that of the thread that calls it, and the one
-    that a thread takes over when it first asks. The latter is put back at once.
+    torch.set_num_threads sets two numbers: that of the calling thread, and the default of
+    threads that ask for the first time. The latter is restored at once.
     """
     with _changing_torch:
         torch.get_num_threads()  # takes over; later it would undo the limit

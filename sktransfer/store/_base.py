@@ -1,4 +1,4 @@
-"""What extraction asks of a store: rows and files' digests by key, and locks on keys."""
+"""The protocol of a store: rows and digests of files by key, and locks on keys."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -7,25 +7,25 @@ import numpy as np
 
 
 class KeyLocking(Protocol):
-    """Locks by which processes agree on who computes which row; none is waited for."""
+    """Locks by which processes share the computation of rows; `acquire` never waits."""
 
     def acquire(self, keys: Iterable[bytes]) -> list[bytes]:
         """Lock the keys that are free; return those that this caller now holds."""
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """Give locks back; keys that are not held are passed over."""
+        """Release the locks; keys that are not held are ignored."""
 
 
 class ActivationStore(Protocol):
     """Arrays by key, for many threads and processes at once.
 
     A key is 32 bytes that name everything its row depends on: 16 for all but the image,
-    then 16 of the image's digest. So a key has one row for good, and of two processes that
-    put it the first one's is kept. Two that start on an empty store share the work: each
-    locks a key and then asks for it once more, before it computes the row.
+    then 16 of the image's digest. So a key never has another row, and where two processes
+    put it, the first row stays. Two processes that start with an empty store share the
+    work: each locks a key and then looks it up once more, before it computes the row.
 
-    A store never stops the work. Where the disk fails it, it warns once; from then on it
-    finds nothing, or stores nothing.
+    A store raises no error when the disk fails. It warns once; from then on it finds
+    nothing, or stores nothing.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class ActivationStore(Protocol):
         """Return the number of rows."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return a copy of the row of each key, or None where there is none to be had."""
+        """Return a copy of the row of each key, or None where the store has none."""
 
     def put_many(self, items: Mapping[bytes, np.ndarray]) -> None:
-        """Store the rows; those used longest ago make room for them."""
+        """Store the rows; where room is needed, evict those used longest ago."""
 
     def get_digests(self, versions: Sequence[bytes]) -> list[bytes | None]:
         """Return the digest of each version of a file, or None where it is not known."""
@@ -65,4 +65,4 @@ class ActivationStore(Protocol):
         """Store the digests of files by their versions."""
 
     def clear(self) -> None:
-        """Remove all rows; other processes start anew at their next call."""
+        """Remove all rows; other processes use an empty store from their next call on."""

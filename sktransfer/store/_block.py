@@ -1,7 +1,7 @@
 """The bytes of one block: rows of one dtype and shape, their keys, and a checksum.
 
-Rows that are put together are used together, so they are kept together: one
-record in the database, one checksum, one time of last use. Nothing is pickled:
+Rows that are put together are used together, so they are one record in the database, with
+one checksum and one time of last use. Nothing is pickled:
 
     magic and version  4 bytes      crc32 of all that follows  4 bytes
     number of rows     4 bytes      length of dtype, ndim      1 + 1 bytes
@@ -27,7 +27,7 @@ _HEAD = struct.Struct("<4sI")
 _BODY = struct.Struct("<IBB")
 _BFLOAT16 = "bf16"  # no dtype of numpy: the upper halves of float32
 _BLOCK_BYTES = 2**18  # rows are packed up to here; a larger row is a block of its own
-_KINDS = "biufc"  # numbers and bool; everything else has no bytes of its own
+_KINDS = "biufc"  # numbers and bool; other dtypes refer to objects
 
 
 def check_item(key: bytes, row: np.ndarray) -> None:
@@ -39,7 +39,7 @@ def check_item(key: bytes, row: np.ndarray) -> None:
 
 
 def parts(items: Mapping[bytes, np.ndarray], max_bytes: int) -> Iterator[dict[bytes, np.ndarray]]:
-    """Yield the items in parts of about `max_bytes`, and of one row at least."""
+    """Yield the items in parts of about `max_bytes`, each of at least one row."""
     part: dict[bytes, np.ndarray] = {}
     size = 0
     for key, row in items.items():

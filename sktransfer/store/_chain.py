@@ -1,4 +1,4 @@
-"""Stores that are only read, before one that is written to as well."""
+"""Several stores as one: all are read, and only the last one is written to."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from ._base import ActivationStore, KeyLocking
 class StoreChain:
     """Several stores as one: read in their order, and only the last one is written to.
 
-    Made by `open_store`. What describes a store, such as `limit` and `path`, is that of
-    the last one.
+    Made by `open_store`. Properties such as `limit` and `path` are those of the last
+    store.
     """
 
     def __init__(self, stores: Sequence[ActivationStore]):

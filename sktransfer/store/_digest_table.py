@@ -1,7 +1,7 @@
 """The digests of files by their versions, in a database of bytes, first in, first out.
 
 Two tables: `digests` (version of a file -> its digest and a checksum) and `order` (number ->
-version), which says which came first.
+version), the order in which they were stored.
 """
 
 import struct
@@ -14,7 +14,7 @@ _NUMBER = struct.Struct(">Q")  # big-endian: the order of the bytes is that of t
 
 
 class DigestTable:
-    """Digests in two tables of a database, which the transactions belong to."""
+    """Digests in two tables of the database that the transactions belong to."""
 
     def __init__(self, digests: Any, order: Any):
         self._digests = digests

@@ -1,16 +1,16 @@
 """Whether a store is thrashing: rows are evicted, asked for again, and computed anew.
 
-A pass over more images than the store holds evicts each row before the next pass asks for
-it, so a store that is a little too small may be of no use at all. What this process
-evicted is remembered, a sample of it once that is much, and compared with what is asked
-for later.
+An epoch over more images than the store holds evicts each row before the next epoch asks for
+it, so a store that is a little too small may have no cache hits at all. The keys that this
+process evicted are remembered (a sample of them, once there are many), and compared with
+the keys that are asked for later.
 """
 
 import threading
 from collections.abc import Iterable
 
 _MOST_REMEMBERED = 2**14  # keys; about 2 MiB
-_LEAST_ASKED_AGAIN = 16  # rows, before anything is said
+_LEAST_ASKED_AGAIN = 16  # rows, before there is a warning
 _PART_ASKED_AGAIN = 0.05  # of the rows that the store holds
 
 
@@ -42,7 +42,7 @@ class EvictionLog:
         return round(self._one_in * sum(self._evicted.values()))
 
     def add(self, evicted: Iterable[tuple[list[bytes], int]]) -> None:
-        """Note the keys of each block that was evicted, and the bytes it had."""
+        """Note the keys and the number of bytes of each evicted block."""
         with self._lock:
             for keys, n_bytes in evicted:
                 for hashed in map(_hash, keys):
@@ -59,7 +59,7 @@ class EvictionLog:
                 self._asked &= self._evicted.keys()
 
     def ask(self, keys: Iterable[bytes]) -> None:
-        """Note keys that were asked for in vain."""
+        """Note keys that were asked for and not found."""
         with self._lock:
             for hashed in map(_hash, keys):
                 if hashed in self._evicted and hashed not in self._asked:
@@ -67,10 +67,10 @@ class EvictionLog:
                     self._n_asked_again += self._one_in
 
     def is_thrashing(self, n_rows: int) -> bool:
-        """Tell whether so many rows were asked for again, of a store that holds `n_rows`."""
+        """Return whether too many rows were asked for again, in a store of `n_rows` rows."""
         return self._n_asked_again >= max(_LEAST_ASKED_AGAIN, _PART_ASKED_AGAIN * n_rows)
 
 
 def _hash(key: bytes) -> int:
-    # Both halves are digests, and either may be the same for all keys of a call.
+    # of both halves: either may be the same for all keys of a call
     return int.from_bytes(key[:8], "little") ^ int.from_bytes(key[-8:], "little")

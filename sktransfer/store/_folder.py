@@ -1,9 +1,9 @@
-"""The folders of a store: private to their user, and cleared of what killed processes left.
+"""The folders of a store: private to their user; what killed processes left is deleted.
 
 A store is the folder `activations-2` inside the folder that the user names. It is removed
-in one step for all who look for it: renamed to `activations-2.trash-...`, then deleted. A
-process that is killed in between leaves that name behind, and the next one that opens the
-store for writing deletes it. A lock on such a folder says that it is being filled.
+in one step for other processes: renamed to `activations-2.trash-...`, then deleted. A
+process that is killed in between leaves that folder behind, and the next one that opens the
+store for writing deletes it. A lock on such a folder means that it is being filled.
 """
 
 import errno
@@ -29,8 +29,8 @@ _FIRST_TRASH = re.compile(r"trash-\w{8}")
 def make_private_folder(path: str) -> None:
     """Create the folder and those above it that are missing, all with mode 0700.
 
-    Folders that are there stay as they are, but for the last one: if it is this user's,
-    others lose their access.
+    Existing folders stay as they are, except the last one: if it belongs to this user, it
+    gets mode 0700 too.
     """
     above = os.path.dirname(path)
     if not os.path.isdir(above):
@@ -44,10 +44,10 @@ def make_private_folder(path: str) -> None:
 
 
 def make_private_file(path: str, size: int = 0) -> None:
-    """Create the file if it is missing; mode 0600 if it is this user's.
+    """Create the file if it is missing, and set mode 0600 if it belongs to this user.
 
-    With a `size`, so much of the disk is taken, or OSError raised: a file that is written
-    through a memory map would end the process, with SIGBUS, where the disk is full.
+    With a `size`, that many bytes of the disk are allocated, or OSError is raised: on a full
+    disk, writing to a file through a memory map would end the process with SIGBUS.
     """
     file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
     try:
@@ -60,7 +60,7 @@ def make_private_file(path: str, size: int = 0) -> None:
 
 def _set_mode(path: str, mode: int) -> None:
     status = os.stat(path)
-    # the umask may have taken more than was asked for
+    # the umask may have removed permissions of its owner
     is_own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
     if is_own and stat.S_IMODE(status.st_mode) != mode:
         with suppress(PermissionError):  # a file system without modes, such as FAT
@@ -68,10 +68,10 @@ def _set_mode(path: str, mode: int) -> None:
 
 
 def is_read_only(folder: str, files: tuple[str, ...]) -> bool:
-    """Tell whether this process may not write to the folder or to one of its files.
+    """Return whether this process may not write to the folder or to one of its files.
 
-    A folder that nobody may write to was published: root and its owner, who could write
-    all the same, only read it as well.
+    A folder without any write permission was published. Root could write to it all the
+    same, but only reads it, as all others do.
     """
     try:
         if not os.stat(folder).st_mode & 0o222:
@@ -86,11 +86,11 @@ def is_read_only(folder: str, files: tuple[str, ...]) -> bool:
 
 
 def remove_folder(folder: str) -> None:
-    """Take the folder away, in one step for all who look for it."""
+    """Remove the folder, in one step for other processes."""
     trash = f"{folder}.trash-{os.urandom(8).hex()}"
     try:
         os.rename(folder, trash)
-    except FileNotFoundError:  # there is none, or another was faster
+    except FileNotFoundError:  # there is none, or another process has removed it
         return
     _delete(trash)
 
@@ -98,13 +98,13 @@ def remove_folder(folder: str) -> None:
 def _delete(trash: str) -> None:
     try:
         shutil.rmtree(trash)
-    except FileNotFoundError:  # another process collects it as well
+    except FileNotFoundError:  # another process deletes it at the same time
         shutil.rmtree(trash, ignore_errors=True)
 
 
 @contextmanager
 def replacement_of(folder: str) -> Iterator[str]:
-    """Give a new folder that takes the place of `folder` when the block ends without error."""
+    """Yield a new folder that replaces `folder` when the block ends without error."""
     new = f"{folder}.trash-{os.urandom(8).hex()}"
     os.mkdir(new, 0o700)
     held = os.open(new, os.O_RDONLY) if fcntl is not None else None
@@ -113,7 +113,7 @@ def replacement_of(folder: str) -> Iterator[str]:
             fcntl.flock(held, fcntl.LOCK_EX)
         yield new
         remove_folder(folder)
-        # fails if another process has made the folder anew: then its rows stay
+        # fails if another process has created the folder again: then its rows stay
         try:
             os.rename(new, folder)
         except OSError as error:
@@ -163,8 +163,8 @@ def _is_at(folder: str, status: os.stat_result) -> bool:
 def collect_rubbish(path: str, current: str) -> list[str]:
     """Delete what killed processes and former versions left in the folder of the user.
 
-    Returns the folders of former versions. What can't be deleted now, on Windows a file in
-    use, is tried again by the next process.
+    Returns the folders of former versions. The next process tries again to delete what could
+    not be deleted, such as a file in use on Windows.
     """
     if not os.path.isdir(path) or not os.access(path, os.W_OK):
         return []
@@ -182,7 +182,7 @@ def collect_rubbish(path: str, current: str) -> list[str]:
 
 
 def _is_first_trash(name: str, folder: str) -> bool:
-    # the name could be the user's own, so by content
+    # the name could be the user's own, so the content is checked
     return bool(_FIRST_TRASH.fullmatch(name)) and os.listdir(folder) == ["activations-1"]
 
 
@@ -191,7 +191,7 @@ def _is_being_filled(folder: str) -> bool:
         return False
     try:
         held = os.open(folder, os.O_RDONLY)
-    except OSError:  # collected by another process, or not ours to open
+    except OSError:  # deleted by another process, or without permission to open it
         return True
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +206,7 @@ def former_stores(path: str, current: str) -> list[str]:
     """Return the folders of former versions in the folder of the user."""
     try:
         names = os.listdir(path)
-    except OSError:  # none, or one that may be passed through but not listed
+    except OSError:  # missing, or without permission to list it
         return []
     return sorted(
         os.path.join(path, name)
@@ -220,7 +220,7 @@ def _number(name: str) -> int:
 
 
 def free_bytes(path: str) -> int:
-    """Return the free disk where `path` is or will be."""
+    """Return the free bytes of the disk on which `path` is or will be."""
     while not os.path.isdir(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path).free

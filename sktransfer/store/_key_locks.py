@@ -1,9 +1,9 @@
-"""Who computes what: processes that share a store don't begin the same row twice.
+"""Locks on keys: processes that share a store don't compute the same row twice.
 
-The lock of a key is one on a byte of a file, at a place that the key says. The system
-gives it back when its process ends, however it ends, and nothing is written. Where
+The lock of a key is a lock on one byte of a file, at an offset that the key determines.
+The system releases it when its process ends, in whatever way, and nothing is written. Where
 there are no such locks (Windows, some network file systems, a store that can only be
-read) every lock is granted: then work may be done twice, and never wrongly.
+read) every lock is granted: then a row may be computed twice, with the same result.
 """
 
 import errno
@@ -20,14 +20,14 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-_N_PLACES = 2**62  # as far as a file's offsets go; two keys on one place only wait
+_N_PLACES = 2**62  # offsets in a file; two keys with one offset wait for each other
 
 
 class KeyLocks:
     """The locks of this process on keys, in the file `path`.
 
-    Locks are the process's; which of its threads asked first is known here. Closing
-    any descriptor of the file gives all locks back, so it is opened once.
+    The system's locks belong to the process; this class tells its threads apart. Closing
+    any descriptor of the file releases all locks of the process, so it is opened once.
     """
 
     def __init__(self, path: str):
@@ -37,12 +37,12 @@ class KeyLocks:
         self._file: int | None = None
 
     def acquire(self, keys: Iterable[bytes]) -> list[bytes]:
-        """Lock the keys; return those that were free and are now this caller's."""
+        """Lock the keys that are free; return those that this caller now holds."""
         with self._lock:
             return [key for key in keys if self._take(_place(key))]
 
     def release(self, keys: Sequence[bytes]) -> None:
-        """Give back what was taken; what is not held is passed over."""
+        """Release the locks; keys that are not held are ignored."""
         with self._lock:
             for key in keys:
                 if self._held.pop(_place(key), False) and self._file is not None:
@@ -83,5 +83,5 @@ class KeyLocks:
 
 
 def _place(key: bytes) -> int:
-    # of all bytes of the key: rows of one image at two depths are two places
+    # from all bytes of the key: rows of one image at two depths have two offsets
     return int.from_bytes(blake2b(key, digest_size=8).digest(), "little") % _N_PLACES

@@ -1,4 +1,4 @@
-"""How large a store may become, and how sizes are written."""
+"""The limit on the size of a store, and the format of sizes."""
 
 import os
 
@@ -8,7 +8,7 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def read_limit() -> int | None:
-    """Return the bytes that SKTRANSFER_CACHE_LIMIT names; None if it isn't set."""
+    """Return the number of bytes in SKTRANSFER_CACHE_LIMIT; None if it isn't set."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not text:
         return None

@@ -2,25 +2,25 @@
 
 Three tables: `rows` (key of a row -> its block and position), `blocks` (id ->
 bytes of the block) and `uses` (id -> minute of last use, size). Ids grow, so
-blocks are appended and the tree stays full and flat. Two more keep what files held
-that may not have to be read again (`_digest_table.py`).
+blocks are appended and the tree stays full and flat. Two more hold the digests of files,
+so that these need not be read again (`_digest_table.py`).
 
-What holds when things break:
+What is guaranteed after failures:
 
 - A process killed at any moment leaves its unfinished transaction invisible.
   LMDB writes new pages beside the old ones and switches by one write of a meta
-  page; a writer's lock is taken over from the dead.
+  page; the lock of a killed writer is taken over.
 - After a crash of the operating system the tree is whole, because every commit
   waits until its pages are on the disk (`sync=True`); the last commit may be
-  undone (`metasync=False`: half the waiting, and a cache can do without it).
+  undone (`metasync=False` halves the wait, and a cache may lose its last rows).
 - A full disk is an error, not a signal: without `writemap` pages are written,
   not stored through the memory map, where a full disk is SIGBUS.
-- Wrong bytes are caught by the checksum of the block and by the key kept in it.
+- Damaged bytes are detected by the checksum of the block and by the keys in it.
 
-A file that this process may not write to is read without LMDB's locks, which have to be
-written. Then nothing keeps a writer from using the pages of an old state again, but it
-does so no earlier than in the second transaction after the next one: what was read is
-good if not more than one transaction was committed meanwhile, else it is read again.
+A file that this process may not write to is read without LMDB's locks, because taking one
+writes to a file. Then a writer may reuse the pages of an old state, but not before the second
+transaction after the next one: what was read is valid if at most one transaction was
+committed meanwhile, else it is read again.
 """
 
 import os
@@ -43,31 +43,31 @@ Rows = tuple[list[np.ndarray | None], list[bytes]]  # and the keys of those that
 _PLACE = struct.Struct(">QI")  # of a row: id of its block, position in it
 _ID = struct.Struct(">Q")  # big-endian: LMDB's order of bytes is that of the numbers
 
-# Address space, not disk or memory. The same in every process, so that none
-# outgrows the map of another; the limit is kept by eviction.
+# Address space, not disk or memory. It is the same in every process, so that no process
+# makes the file larger than the map of another; eviction enforces the limit.
 _MAP_SIZE = 2**40
 
-_TRANSACTION_BYTES = 2**26  # keeps the wait of other writers short
+_TRANSACTION_BYTES = 2**26  # so that other writers wait briefly
 
 # The part of the limit that rows may fill. The rest is for pages that are free
 # but not yet reusable: those of the last two transactions and gaps.
 FILL = 0.75
 _EVICT_TO = 0.9  # of that part, so that one search for the oldest serves many puts
 
-_EVICT_AT_ONCE = 1 / 8  # of what is there, at most, where the limit was lowered
+_EVICT_AT_ONCE = 1 / 8  # of the pages in use, at most, after the limit was lowered
 
-# Of the limit, for digests of files: 10 GiB hold those of 4 to 6 million files.
+# Share of the limit for digests of files: with 10 GiB, those of 4 to 6 million files.
 _DIGEST_PART = 1 / 16
 
 _FILES = ("data.mdb", "lock.mdb")
-_MAX_READERS = 1024  # a read at the same time each
+_MAX_READERS = 1024  # simultaneous reads
 _LOCK_FILE_BYTES = 64 * _MAX_READERS + 2**12  # 64 bytes a reader, and what LMDB adds
-_READ_AGAIN = 3  # times, where a writer was faster
+_READ_AGAIN = 3  # times, where a writer may have overwritten what was read
 
-# Whatever LMDB raises of a file or a disk.
+# The base of the errors that LMDB raises.
 Error = lmdb.Error
 
-# What LMDB raises when the file is not, or no longer, what it wrote.
+# The errors that LMDB raises for a damaged file.
 DAMAGE = (
     lmdb.InvalidError,
     lmdb.CorruptedError,
@@ -80,12 +80,12 @@ DAMAGE = (
 
 
 def data_file(folder: str) -> str:
-    """Return the path of the file that holds everything."""
+    """Return the path of LMDB's data file."""
     return os.path.join(folder, _FILES[0])
 
 
 def can_only_be_read(folder: str) -> bool:
-    """Tell whether there is a file that this process may not write to."""
+    """Return whether there is a data file that this process may not write to."""
     return os.path.exists(data_file(folder)) and is_read_only(folder, _FILES)
 
 
@@ -107,7 +107,7 @@ class LmdbFile:
                 max_dbs=5,
                 max_readers=_MAX_READERS,
                 metasync=False,
-                readahead=False,  # rows are read at random; don't drag in their neighbours
+                readahead=False,  # rows are read in random order
                 meminit=False,
                 mode=0o600,
                 readonly=self.is_read_only,
@@ -115,9 +115,9 @@ class LmdbFile:
             )
             self._identity = self._identify()
         if not self.is_read_only:
-            self._env.reader_check()  # slots of killed readers keep old pages from reuse
+            self._env.reader_check()  # else slots of killed readers block the reuse of pages
         self._page = self._env.stat()["psize"]
-        needed = self.file_bytes  # before the size, which another process may make larger
+        needed = self.file_bytes  # read before the size, which another process may increase
         if os.stat(self._data).st_size < needed:
             # reading beyond the end would be SIGBUS, not an error
             raise lmdb.CorruptedError(f"{self._data} is shorter than its pages")
@@ -138,7 +138,7 @@ class LmdbFile:
         return status.st_dev, status.st_ino
 
     def is_current(self) -> bool:
-        """Whether the path still leads to this file: not cleared, removed or replaced."""
+        """Return whether the path still names this file: not cleared, removed or replaced."""
         return self._identify() == self._identity
 
     @property
@@ -164,7 +164,7 @@ class LmdbFile:
     def _read(
         self, work: Callable[[lmdb.Transaction], _Result], default: _Result, buffers: bool = True
     ) -> _Result:
-        """Return what `work` reads in one state of the file."""
+        """Return the result of `work` for one consistent state of the file."""
         if not self.is_read_only:
             with self._begin(buffers) as txn:
                 return work(txn)
@@ -207,7 +207,7 @@ class LmdbFile:
                 continue
             rows = block.take(positions)
             for j, i in enumerate(indices):
-                found[i] = rows[j, ...]  # the dots: an array of no axes stays one
+                found[i] = rows[j, ...]  # the ellipsis returns an array even without axes
             if not self.is_read_only:
                 self._uses.note(txn, block_id)
         return found, unreadable
@@ -216,8 +216,8 @@ class LmdbFile:
         data = txn.get(_ID.pack(block_id), db=self._blocks)
         if data is None:
             return None
-        # Blocks never change, so a checksum that held once is not taken again:
-        # the second epoch reads at the speed of a copy. Without locks they may.
+        # Blocks never change, so a checksum is verified once: the second epoch reads at the
+        # speed of a copy. Without locks a block may change, so it is verified every time.
         verify = self.is_read_only or block_id not in self._verified
         block = unpack(memoryview(data), verify=verify)
         if block is not None:
@@ -227,14 +227,14 @@ class LmdbFile:
     # writing
 
     def write_uses(self) -> None:
-        """Write down the uses noted since the last time."""
+        """Write the uses that were noted since the last time."""
         with self._env.begin(write=True) as txn:
             self._uses.write(txn)
 
     def put(
         self, items: Mapping[bytes, np.ndarray], limit: int, replace: set[bytes]
     ) -> list[tuple[list[bytes], int]]:
-        """Add the rows that are not there, or are in `replace`; evict to stay below `limit`.
+        """Add the rows that are missing or in `replace`; evict to stay below `limit`.
 
         Returns the keys of each block that was evicted, or is too large to be stored, and
         the bytes it had.
@@ -245,7 +245,7 @@ class LmdbFile:
             try:
                 evicted += self._put_part(part, limit * FILL, replace)
             except lmdb.MapFullError:
-                # Pages are free again two transactions later, hence an empty one.
+                # Pages can be reused two transactions later, so an empty one follows.
                 evicted += self.evict_to(self.measure()[1] * (1 - _EVICT_AT_ONCE))
                 self.write_uses()
                 evicted += self._put_part(part, limit * FILL, replace)
@@ -256,7 +256,7 @@ class LmdbFile:
     ) -> list[tuple[list[bytes], int]]:
         with self._env.begin(write=True) as txn:
             self._uses.write(txn)
-            # Another process may have been faster: its rows stay.
+            # Rows that another process has put meanwhile stay.
             fresh = {
                 key: row
                 for key, row in part.items()
@@ -271,7 +271,7 @@ class LmdbFile:
         return evicted + [(keys, len(data)) for keys, data in packed if len(data) > room / 2]
 
     def evict_to(self, n_bytes: float) -> list[tuple[list[bytes], int]]:
-        """Evict what was used longest ago, until the rest takes so many bytes at most."""
+        """Evict blocks used longest ago until the others take at most `n_bytes`."""
         with self._env.begin(write=True) as txn:
             return self._evict(txn, self._used(txn) - n_bytes)
 
@@ -281,7 +281,7 @@ class LmdbFile:
     def _append(self, txn: lmdb.Transaction, keys: Sequence[bytes], data: bytes) -> None:
         with txn.cursor(self._blocks) as cursor:
             last = _ID.unpack(cursor.key())[0] if cursor.last() else 0
-        # From the clock, so that the id of an evicted block doesn't come back.
+        # From the clock, so that the id of an evicted block is not used again.
         block_id = max(last + 1, time.time_ns())
         name = _ID.pack(block_id)
         txn.put(name, data, db=self._blocks, append=True)
@@ -298,11 +298,11 @@ class LmdbFile:
             return []
         self._env.reader_check()
         excess = used + incoming - room * _EVICT_TO
-        # Where the limit was lowered, it is reached in steps.
+        # A lowered limit is reached in steps.
         return self._evict(txn, min(excess, incoming + used * _EVICT_AT_ONCE))
 
     def _evict(self, txn: lmdb.Transaction, n_bytes: float) -> list[tuple[list[bytes], int]]:
-        """Delete the blocks used longest ago, of so many bytes together."""
+        """Delete the blocks used longest ago, of at least `n_bytes` together."""
         if n_bytes <= 0:
             return []
         evicted = []
@@ -345,9 +345,9 @@ class LmdbFile:
         return self._read(lambda txn: self._digests.get(txn, versions), unknown, buffers=False)
 
     def put_digests(self, items: Mapping[bytes, bytes], limit: int) -> None:
-        """Store digests by the version of the file; drop the first ones when they are many."""
+        """Store digests by the version of the file; drop the oldest above their limit."""
         with self._env.begin(write=True) as txn:
             self._digests.put(txn, items)
             if self._size(txn, *self._digests.tables) > limit * _DIGEST_PART:
-                # two for each that came, so that they become fewer if the limit was lowered
+                # two for each new one, so that their number falls after the limit was lowered
                 self._digests.drop_first(txn, 2 * len(items))

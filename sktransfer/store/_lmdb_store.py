@@ -1,8 +1,8 @@
-"""The store in one folder: opened when it is needed, bounded, and never in the work's way.
+"""The store in one folder: opened when it is needed, and bounded in size.
 
-Where the disk fails a store, it warns once. If rows can't be written any more, those that
-are there are still read; if they can't be read, the store is off for this process. How
-rows lie in the file is in `_lmdb.py`.
+Where the disk fails, the store warns once and raises no error. If rows can't be written any
+more, stored ones are still read; if they can't be read, the store is off for this process.
+The layout of the file is in `_lmdb.py`.
 """
 
 import atexit
@@ -24,12 +24,12 @@ from ._warnings import StoreWarnings
 
 _Result = TypeVar("_Result")
 
-# Ours inside the user's folder, so that clearing never removes what is not
-# ours. The number is that of the layout of the tables and of what keys name.
+# A folder of our own inside the user's, so that clearing removes nothing else. The number
+# is the version of the layout of the tables and of the ingredients of keys.
 SUBFOLDER = "activations-2"
 _OUTGROWN = 1.5  # times the limit: a file this large is copied without its free pages
-_KEPT = 0.9  # of the file, for rows, where the disk fills up and the file may not grow
-_DISK_FILLS_UP = 0.8  # of what the rows take: what the disk allows when that is said
+_KEPT = 0.9  # share of the file for rows, when the disk fills up and the file may not grow
+_DISK_FILLS_UP = 0.8  # of the bytes of the rows; warn when the disk allows less
 
 _ATTEMPTS = 5  # to open a store that other processes clear
 
@@ -51,7 +51,7 @@ class LmdbStore:
         _all_stores.add(self)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()  # for what follows; LMDB locks its own
+        self._lock = threading.Lock()  # for the attributes below; LMDB has its own locks
         self._file: LmdbFile | None = None
         self._is_off = False
         self._is_written = True
@@ -62,7 +62,7 @@ class LmdbStore:
         self.key_locks = KeyLocks(os.path.join(self._folder, "locks"))
 
     def _forget(self) -> None:
-        """In the child of a fork: locks and LMDB don't survive it, so open anew."""
+        """Reset in the child of a fork, where locks and LMDB can't be used."""
         self._reset()
         self.warnings.forget()
 
@@ -79,7 +79,7 @@ class LmdbStore:
 
     @property
     def has_rows(self) -> bool:
-        """Whether there is a file that may hold rows and can be seen."""
+        """Whether this process can see a file that may hold rows."""
         data = data_file(self._folder)
         return os.path.exists(data) and os.path.getsize(data) > 0
 
@@ -90,14 +90,14 @@ class LmdbStore:
 
     @property
     def is_read_only(self) -> bool:
-        """Whether there are rows that this process may read, and not add to."""
+        """Whether there are rows, and this process may read but not add rows."""
         return can_only_be_read(self._folder)
 
     @property
     def limit(self) -> int:
-        """Bytes the store may use: 10 GiB, a tenth of the free disk, or as the user says.
+        """Bytes the store may use: 10 GiB, a tenth of the free disk, or the user's number.
 
-        Where the disk fills up, the store keeps what it has.
+        When other files fill the disk, the limit does not fall below the bytes in use.
         """
         limit = read_limit()
         if limit is not None:
@@ -108,7 +108,7 @@ class LmdbStore:
         return os.path.getsize(data_file(self._folder)) if self.has_rows else 0
 
     def _tenth_of_disk(self) -> int:
-        """Return a tenth of the free disk, what the store has taken counted as free."""
+        """Return a tenth of the disk that would be free without the store."""
         return (_folder.free_bytes(self.path) + self._taken()) // 10
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
@@ -140,7 +140,7 @@ class LmdbStore:
             self._write(lambda file: file.put_digests(items, self.limit))
 
     def clear(self) -> None:
-        """Remove all rows and the file; other processes start anew at their next call."""
+        """Remove all rows and the file; other processes use an empty store from then on."""
         with self._lock:
             self._file = None
             for folder in (self._folder, *_folder.former_stores(self.path, SUBFOLDER)):
@@ -154,7 +154,7 @@ class LmdbStore:
         if file.file_bytes > _OUTGROWN * limit + 2**24:
             file = self._shrink(file, limit)
         evicted = file.put(items, limit, self._unreadable)
-        if limit:  # else nothing is to be stored
+        if limit:  # with 0 nothing is stored
             self._evicted.add(evicted)
         if evicted and read_limit() is None:
             used = file.measure()[1]
@@ -162,10 +162,10 @@ class LmdbStore:
                 self.warnings.disk_fills_up(_folder.free_bytes(self.path), used)
 
     def _shrink(self, file: LmdbFile, limit: int) -> LmdbFile:
-        """Give disk back after the limit was lowered; what was used last is kept.
+        """Give disk back after the limit was lowered; the rows used last stay.
 
-        LMDB's file never shrinks, so it is copied. What another process puts meanwhile
-        is lost.
+        LMDB's file never shrinks, so it is copied. Rows that another process puts meanwhile
+        are lost.
         """
         n_rows, used = file.measure()
         most = min(used, limit * FILL)
@@ -187,7 +187,7 @@ class LmdbStore:
     def _warn_if_thrashing(self) -> None:
         if not self.warnings.has_said("thrashing") and self._evicted.is_thrashing(len(self)):
             needed = self.size_bytes + self._evicted.n_evicted_bytes
-            # a tenth more, as eviction makes more room than is needed at once
+            # a tenth more, because eviction frees more than is needed at once
             self.warnings.thrashing(self._evicted.n_asked_again, self.limit, 1.1 * needed / FILL)
 
     # the file, and a disk that fails
@@ -195,7 +195,7 @@ class LmdbStore:
     def _read(self, work: Callable[[LmdbFile], _Result], default: _Result) -> _Result:
         """Return `work(file)`; `default` if there is no file or it fails."""
         with _gate:
-            # in a frame of its own, that has let go of the file at the gate
+            # in a frame of its own, which no longer refers to the file when the gate opens
             return self._read_inside(work, default)
 
     def _read_inside(self, work: Callable[[LmdbFile], _Result], default: _Result) -> _Result:
@@ -218,7 +218,7 @@ class LmdbStore:
             file = self._open(create=True)
             if file is None:
                 return
-            if self.is_read_only:  # it may have been published since it was opened
+            if self.is_read_only:  # it may have become so since it was opened
                 self.warnings.read_only()
             else:
                 work(file)
@@ -245,7 +245,7 @@ class LmdbStore:
                 _folder.make_private_folder(self._folder)
             elif not self.has_rows:
                 return None
-            # LMDB takes a new folder for a removed one that is open, if their numbers are equal
+            # LMDB takes a new folder for a removed, open one if their inode numbers are equal
             for store in list(_all_stores):
                 store._drop_if_removed()
             try:
@@ -256,9 +256,10 @@ class LmdbStore:
         return self._file
 
     def _drop_if_removed(self) -> None:
-        """Forget the file if it was cleared or removed by another.
+        """Drop the reference to a file that another process has cleared or removed.
 
-        It is not closed: another thread may be reading; it closes with the last transaction.
+        It is not closed, because another thread may be reading; it closes with the last
+        transaction.
         """
         file = self._file
         if file is not None and not file.is_current():
@@ -266,7 +267,7 @@ class LmdbStore:
 
     def _start_anew(self, error: Exception) -> None:
         if self._was_damaged or self.is_read_only:
-            return self._turn_off(error)  # what damaged it is still there
+            return self._turn_off(error)  # it was damaged again, or can't be removed
         self._was_damaged = True
         try:
             with self._lock:

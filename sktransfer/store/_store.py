@@ -1,4 +1,4 @@
-"""The feature cache, as users name it: `open_store` turns `feature_cache` into a store.
+"""The feature cache of the estimators: `open_store` turns `feature_cache` into a store.
 
 The folder should be on a local disk. LMDB's locks and memory maps are not made
 for network file systems: where the home folder is on NFS, set the variable
@@ -32,7 +32,7 @@ _stores_lock = ForkSafeLock()
 
 @dataclass(frozen=True)
 class FeatureCacheInfo:
-    """Where a feature cache is and how large: sizes in bytes."""
+    """The folder and the size of a feature cache; sizes in bytes."""
 
     path: str
     n_entries: int
@@ -60,9 +60,9 @@ def feature_cache_info(
     Returns
     -------
     info : FeatureCacheInfo, list of FeatureCacheInfo or None
-        ``path``; ``n_entries``, the number of rows and activations; ``size``
-        and ``limit`` in bytes; ``read_only``, whether this process can read it and
-        not write to it. A list, in the same order, if `feature_cache` is a list. None
+        ``path``; ``n_entries``, the number of rows of all depths and of activations;
+        ``size`` and ``limit`` in bytes; ``read_only``, whether this process can read it
+        and not write to it. A list, in the same order, if `feature_cache` is a list. None
         if `feature_cache` is None.
 
     Notes
@@ -98,8 +98,8 @@ def clear_feature_cache(feature_cache: _Cache | _Caches | None = "auto") -> None
     ----------
     feature_cache : "auto", None, path or list of these, default="auto"
         As in the estimators. Only what sktransfer wrote to the folder is
-        deleted. Other processes that use it go on with an empty cache. Of a list, the
-        last cache is deleted, the one that is written to.
+        deleted. Other processes that use it continue with an empty cache. Of a list, the
+        last cache is deleted, which is the one that is written to.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""When each block was used last, in a table of a database: which are evicted first.
+"""The table of when each block was used last, which decides which are evicted first.
 
 A use is noted in memory and written with the next put, after a minute, or at exit, so that
 reading does not wait for the disk.
@@ -10,7 +10,7 @@ from typing import Any
 
 _ID = struct.Struct(">Q")  # as in `_lmdb.py`
 _USE = struct.Struct("<IQ")  # minute of last use, size in bytes
-_NOTED_AFTER = 10  # minutes: a use is written down only if the last one is older
+_NOTED_AFTER = 10  # minutes: a use is noted only if the last one is older
 _WRITTEN_AFTER = 60  # s
 
 
@@ -53,7 +53,7 @@ class UseTable:
         """Return the id and the size of every block, the one used longest ago first."""
         with txn.cursor(self._table) as cursor:
             uses = ((_ID.unpack(name)[0], *_USE.unpack(use)) for name, use in cursor)
-            # ids grow: of one minute, what was written first goes first
+            # ids grow, so blocks of one minute are in the order in which they were written
             ordered = sorted(uses, key=lambda use: (use[1], use[0]))
         return [(block_id, size) for block_id, _, size in ordered]
 

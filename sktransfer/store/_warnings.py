@@ -1,4 +1,4 @@
-"""What a store says when it can't do its work as it should: each once in a process."""
+"""The warnings of a store, each at most once in a process."""
 
 import threading
 import warnings
@@ -49,9 +49,9 @@ class StoreWarnings:
     def off(self, error: Exception) -> None:
         self._say(
             "failed",
-            f"The feature cache in {self._path} is off for this process: {error}. The "
-            "work goes on without it. Permit reading there, or set feature_cache (or the "
-            "environment variable SKTRANSFER_CACHE) to another folder, or feature_cache=None.",
+            f"The feature cache in {self._path} is off for this process: {error}. All "
+            "features are computed in each call. Permit reading there, or set feature_cache (or "
+            "the environment variable SKTRANSFER_CACHE) to another folder, or feature_cache=None.",
         )
 
     def read_only(self) -> None:
@@ -92,7 +92,7 @@ class StoreWarnings:
             "thrashing",
             f"The feature cache in {self._path} is too small for these images: about {n_rows} "
             "rows were removed to make room for others and then asked for again, so they are "
-            f"computed in every pass. Its limit is {format_size(limit)}; set the environment "
+            f"computed again each time. Its limit is {format_size(limit)}; set the environment "
             f"variable {LIMIT_VARIABLE}={format_size(limit_for_all)} to keep all rows, or "
             "SKTRANSFER_CACHE to a folder on a larger disk.",
         )
@@ -101,7 +101,7 @@ class StoreWarnings:
         self._say(
             "disk",
             f"The disk of the feature cache in {self._path} is filling up, {format_size(free)} "
-            f"are free. The cache keeps its {format_size(used)} and grows no more: new rows "
+            f"are free. The cache keeps its {format_size(used)} and does not grow: new rows "
             "take the place of those used longest ago. Free disk space, or set the environment "
             f"variable {LIMIT_VARIABLE}, or SKTRANSFER_CACHE to a folder on another disk.",
         )

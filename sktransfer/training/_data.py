@@ -95,8 +95,7 @@ class Replay:
     ) -> "Replay":
         """Return a sample of `n` among new images and all those that `old` was drawn from.
 
-        Of each kind of target there are as many as there is room for: rare classes are
-        kept whole before common ones get more.
+        All images of a rare class are taken before a common class gets more.
         """
         if old is None:
             old = cls(activations[:0], targets[:0], weights[:0], counts[:0], np.empty(0), n_seen=0)

@@ -73,7 +73,7 @@ def test_a_frozen_transformer_keeps_what_it_was_fitted_to(shapes, transformer):
     assert model.fit(X[:16], y[:16]).score(X[16:], y[16:]) == 1.0
 
 
-def test_both_kinds_stack_and_share_the_passes(shapes, model, classifier):
+def test_both_kinds_stack_and_share_the_forward_passes(shapes, model, classifier):
     X, y = shapes
     stack = StackingClassifier([("rows", model), ("tuned", classifier)], cv=3)
     with count_forward_passes() as counter:

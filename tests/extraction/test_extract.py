@@ -69,7 +69,7 @@ def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
     np.testing.assert_array_equal(extraction.values[1], 7)
 
 
-def test_what_was_finished_before_an_interrupt_is_kept(cache, monkeypatch):
+def test_rows_finished_before_an_interrupt_are_stored(cache, monkeypatch):
     # Ctrl-C reaches the main thread, here while it writes down the third batch
     store, n_put = open_store(cache), []
     put_many = store.put_many
@@ -139,7 +139,7 @@ class Brighter:
         return torch.full(size, int(pixels[0, 0, 0]) + self.by, dtype=torch.uint8)
 
 
-def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
+def test_a_view_passes_and_is_stored_by_its_name(cache):
     store, images = open_store(cache), greys(1, 2, 1)
     plain = extract(images, plan_of(), store)
     for by in (10, 20):
@@ -153,7 +153,7 @@ def test_a_view_is_what_passes_and_is_kept_by_its_name(cache):
         assert set(view.seen) == {image.digest() for image in images}
 
 
-def test_a_view_without_a_name_is_neither_looked_up_nor_kept(cache):
+def test_a_view_without_a_name_is_neither_looked_up_nor_stored(cache):
     store, images = open_store(cache), greys(1, 2, 1)
     for by in (10, 20):
         view = Brighter(by, name=None)
@@ -210,7 +210,7 @@ def test_rows_are_asked_of_the_store_in_bounded_parts(cache, monkeypatch):
     np.testing.assert_array_equal(extraction.values[:, 0], range(100))
 
 
-def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
+def test_running_batches_at_an_interrupt_are_finished_and_stored(cache):
     class Interrupted(Mean):
         n_calls = 0
 
@@ -229,7 +229,7 @@ def test_batches_under_way_at_an_interrupt_are_finished_and_kept(cache):
     assert counter.computed == 40 - counter.cache_hits <= 40 - 3 * 4
 
 
-def test_progress_is_shown_when_asked_also_when_all_was_kept(cache, capsys):
+def test_progress_is_shown_when_asked_also_when_all_rows_are_stored(cache, capsys):
     store = open_store(cache)
     extract(greys(1, 2), plan_of(), store)
     assert capsys.readouterr() == ("", "")

@@ -89,7 +89,7 @@ def test_masks_groups_and_scoring_are_those_of_scikit_learn(leaky):
     assert by_group.score < 0
 
 
-def test_the_default_is_a_logistic_regression_on_kept_features(leaky, cache):
+def test_the_default_is_a_logistic_regression_on_stored_features(leaky, cache):
     X, y = leaky
     with count_forward_passes() as counter:
         report = leakage_report(X, y, 2, feature_cache=cache)

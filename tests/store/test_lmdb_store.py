@@ -101,7 +101,7 @@ def test_rows_are_copies_that_outlive_the_store(store):
     np.testing.assert_array_equal(rows[5], list(items.values())[5])
 
 
-def test_the_first_row_of_a_key_is_kept(store):
+def test_the_first_row_of_a_key_stays(store):
     store.put_many({b"k" * 32: np.ones(3)})
     store.put_many({b"k" * 32: np.zeros(3)})
     assert store.get_many([b"k" * 32])[0].sum() == 3
@@ -117,7 +117,7 @@ def test_the_first_row_of_a_key_is_kept(store):
         (b"k" * 32, np.zeros(2, dtype="i4,f4")),
     ],
 )
-def test_what_can_not_be_kept_is_an_error_of_the_caller(store, key, row):
+def test_what_can_not_be_stored_is_an_error_of_the_caller(store, key, row):
     with pytest.raises(ValueError, match=r"32 bytes|holds numbers"):
         store.put_many({key: row})
 
@@ -211,7 +211,7 @@ def test_reading_alone_writes_uses_once_a_minute_at_most(store, monkeypatch, clo
     assert writes == [1]  # the block, not its 50 rows
 
 
-def test_a_row_larger_than_the_store_is_not_kept(store, monkeypatch):
+def test_a_row_larger_than_the_store_is_not_stored(store, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "1M")
     small = make_rows(10)
     store.put_many(small)
@@ -547,6 +547,7 @@ def write_until_killed(store, seed):
 
 
 @needs_fork
+@pytest.mark.filterwarnings("ignore:.*is too small for these images")  # it evicts, so it warns
 def test_killed_writers_leave_whole_batches_and_no_stale_reader(store, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", "8M")  # so that they evict as well
     store.put_many(make_rows(10))

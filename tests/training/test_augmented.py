@@ -3,7 +3,7 @@ import numpy as np
 from sktransfer.training._augmented import AugmentedActivations
 
 
-def test_kept_views_take_turns_and_are_extracted_once():
+def test_fixed_views_take_turns_and_are_extracted_once():
     asked = []
 
     def extract(number):

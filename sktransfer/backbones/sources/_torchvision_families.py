@@ -1,4 +1,4 @@
-"""How torchvision's classifiers are cut into stages: one row a family."""
+"""How torchvision's classifiers are cut into stages: one table row for each family."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from ._torchvision_steps import (
 
 @dataclass(frozen=True)
 class FixedSize:
-    """A network that takes one image size, settled when it is built.
+    """The image size of a network that takes only one, which is set when it is built.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class FixedSize:
 
 @dataclass(frozen=True)
 class Family:
-    """Architectures that are cut alike.
+    """Architectures that are cut in the same way.
 
     Attributes
     ----------
@@ -51,11 +51,11 @@ class Family:
     stages : dict or callable
         Stage names to steps, or a function of the network that returns that.
     head : tuple of str
-        Prefixes of the parameter names that neither a stage nor `pre_logits` has.
+        Prefixes of the names of parameters that are in no stage and not in `pre_logits`.
     layout : Layout
     one_size : FixedSize or None
     params : dict
-        What the builder always gets.
+        Arguments that the builder always gets.
     pre_logits : sequence of steps or callable
         From the last activation to what the last linear layer reads, or a function of
         the network that returns that; empty where it is a pooling alone. A dropout just
