@@ -139,7 +139,7 @@ class BackboneList(list[str]):
 def list_backbones(
     source: str | None = None, max_params: int | None = None, offline: bool | None = None
 ) -> BackboneList:
-    """List the names that ``backbone=`` takes, beside paths of backbone files.
+    """List the names that ``backbone=`` takes; it also takes paths of backbone files.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ def list_backbones(
 def backbone_info(
     backbone: str | os.PathLike[str], backbone_params: Mapping[str, Any] | None = None
 ) -> BackboneInfo:
-    """Return what is known of a backbone. Nothing is downloaded.
+    """Return the description of a backbone. Nothing is downloaded.
 
     Parameters
     ----------

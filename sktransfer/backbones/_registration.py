@@ -19,7 +19,7 @@ def register_backbone(
     class_token: bool = False,
     version: str | int | None = None,
 ) -> None:
-    """Make a network of your own a backbone, under a name.
+    """Register a network of your own as a backbone.
 
     Parameters
     ----------

@@ -288,7 +288,7 @@ class MissingRows:
         return Computed(rows, len(prepared.found), prepared.failures)
 
     def _finish(self, rows: Mapping[bytes, np.ndarray], locks: list[bytes]) -> None:
-        """Keep rows for the next time that some are put; at once if that is now."""
+        """Collect rows, and put them when there are enough or enough time has passed."""
         with self._lock:
             self._finished.update(rows)
             self._finished_locks += locks

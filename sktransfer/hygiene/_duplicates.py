@@ -28,7 +28,7 @@ CONSTRAINTS = {
     "backbone": [str, os.PathLike, None],
     "image_shape": ["array-like", None],
     "pixel_range": [StrOptions({"fit"}), tuple, list, None],
-    "feature_cache": [str, os.PathLike, None],
+    "feature_cache": [str, os.PathLike, list, tuple, None],
     "n_jobs": [numbers.Integral, None],
 }
 

@@ -37,7 +37,7 @@ class DigestTable:
                     number += 1
 
     def drop_first(self, txn: Any, n: int) -> None:
-        """Drop the `n` digests that came first."""
+        """Drop the `n` oldest digests."""
         with txn.cursor(self._order) as order:
             while n and order.first():
                 txn.delete(order.value(), db=self._digests)

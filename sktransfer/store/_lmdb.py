@@ -179,7 +179,7 @@ class LmdbFile:
         return self._env.begin(buffers=True) if buffers else self._env.begin()
 
     def get(self, keys: Sequence[bytes]) -> Rows:
-        """Return copies of the rows, and the keys whose row is there but can't be read."""
+        """Return copies of the rows, and the keys whose row is stored but can't be read."""
         nothing: Rows = ([None] * len(keys), [])
         result = self._read(lambda txn: self._get(txn, keys), nothing)
         if self._uses.is_time_to_write() and not can_only_be_read(os.path.dirname(self._data)):

@@ -112,7 +112,7 @@ class LmdbStore:
         return (_folder.free_bytes(self.path) + self._taken()) // 10
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return a copy of the row of each key, or None where there is none to be had."""
+        """Return a copy of the row of each key, or None where the store has none."""
         nothing: Rows = ([None] * len(keys), [])
         rows, unreadable = self._read(lambda file: file.get(keys), nothing)
         self._unreadable.update(unreadable)

@@ -23,8 +23,8 @@ from ._lmdb_store import LmdbStore
 _Cache = str | os.PathLike[str]
 _Caches = list[Any] | tuple[Any, ...]
 
-# One store a folder: LMDB must not be opened twice in a process. Stores nobody
-# holds are closed, but for the last few, so that each call finds its own open.
+# One store for each folder: LMDB must not be opened twice in a process. Unused stores are
+# closed, except the last few, so that the next call finds its store open.
 _stores: WeakValueDictionary[str, LmdbStore] = WeakValueDictionary()
 _recent: deque[LmdbStore] = deque(maxlen=4)
 _stores_lock = ForkSafeLock()
@@ -50,7 +50,7 @@ def feature_cache_info(feature_cache: None) -> None: ...
 def feature_cache_info(
     feature_cache: _Cache | _Caches | None = "auto",
 ) -> FeatureCacheInfo | list[FeatureCacheInfo] | None:
-    """Tell where the feature cache is, how large, and how large it may become.
+    """Return the folder, the size and the limit of the feature cache.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def _open_one(cache: Any, index: str = "") -> LmdbStore:
         return store
 
 
-# pickled as what they were opened by
+# pickled as the paths that they are opened with
 _open: Callable[..., Any] = open_store
 copyreg.pickle(LmdbStore, lambda store: (_open, (store.path,)))
 copyreg.pickle(StoreChain, lambda chain: (_open, ([store.path for store in chain.stores],)))

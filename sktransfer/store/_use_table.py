@@ -40,7 +40,7 @@ class UseTable:
         return bool(self._noted) and time.monotonic() - self._written_at > _WRITTEN_AFTER
 
     def write(self, txn: Any) -> None:
-        """Write down what was noted."""
+        """Write the noted uses."""
         noted, self._noted = self._noted, {}
         self._written_at = time.monotonic()
         for block_id, minute in noted.items():
