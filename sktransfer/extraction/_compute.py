@@ -251,9 +251,7 @@ class MissingRows:
     def _decode(self, position: int, content: LoadedImage | None, prepared: _Prepared) -> None:
         try:
             if content is None:
-                content = self._images[position].load()
-                # the file may have changed since its digest was taken
-                self._ids.set_digest(position, content.digest)
+                content = self._content(position)
             with self._pixel_budget.reservation() as reserve:
                 pixels = content.decode(reserve)
                 square = self._plan.prepare(pixels, content.digest)
@@ -263,6 +261,16 @@ class MissingRows:
             return
         prepared.positions.append(position)
         prepared.pixels.append(square)
+
+    def _content(self, position: int) -> LoadedImage:
+        """Return the content of an image whose digest was known before it was read."""
+        image = self._images[position]
+        if not image.is_file:
+            return LoadedImage(self._ids.known_digest(position), lambda reserve: image.read())
+        content = image.load()
+        # the file may have changed since its digest was taken
+        self._ids.set_digest(position, content.digest)
+        return content
 
     # through the network, and into the store
 

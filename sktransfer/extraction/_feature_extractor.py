@@ -15,7 +15,7 @@ from ..backbones._backbone import Backbone
 from ..images._decode import DECODING_VERSION, decoder_versions
 from ..images._preprocess import PREPROCESSING_VERSION, preprocess
 from ..store._key import RowIngredients, common_key
-from ._fold import folded_stages
+from ._fold import folded_stages, in_bfloat16
 from ._precision import arithmetic
 
 # Messages of torch when memory runs out on the CPU and on MPS, without an error class.
@@ -160,7 +160,8 @@ class FeatureExtractor:
             size,
             str(plan.device),
         )
-        module = _Chain(plan, depths, folded_stages(plan.backbone, max(depths), size))
+        stages = folded_stages(plan.backbone, max(depths), size)
+        module = _Chain(plan, depths, in_bfloat16(stages) if self._is_bfloat16 else stages)
         if plan.device.type != "cpu":
             module = copy.deepcopy(module).to(plan.device)  # the network itself is not moved
         self._module = module

@@ -1,4 +1,4 @@
-"""Fold batch norms into the convolutions before them.
+"""Make frozen stages faster: fold batch norms into convolutions, cast weights once.
 
 In evaluation mode a batch norm multiplies and adds constants per channel, and the
 convolution before it can do both. That saves reading and writing the activation once more.
@@ -8,6 +8,7 @@ Nothing is traced or compiled.
 import copy
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -26,6 +27,9 @@ _TOLERANCE = 1e-3
 # Folded stages by their first batch norm and the image size; None where none can be folded.
 # A batch norm lives as long as its backbone. Without this every call would fold once more.
 _folded: WeakKeyDictionary[nn.Module, dict[int, nn.Module | None]] = WeakKeyDictionary()
+# Stages in bfloat16 by the first layer that was cast.
+_cast: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+_CAST = (nn.Conv2d, nn.Linear)  # not their subclasses, which may compute with their weights
 _lock = ForkSafeLock()
 
 
@@ -68,6 +72,38 @@ def folded_stages(backbone: Backbone, n_stages: int, size: int) -> list[nn.Modul
         return folded
 
 
+def in_bfloat16(stages: Sequence[nn.Module]) -> list[nn.Module]:
+    """Return copies of stages whose convolutions and linear layers hold bfloat16 weights.
+
+    These are the weights that autocast would make for each batch, to the last bit. The
+    copies share all else, and are made once for each stage.
+    """
+    return [_in_bfloat16(stage) for stage in stages]
+
+
+def _in_bfloat16(stage: nn.Module) -> nn.Module:
+    layer = next((part for part in stage.modules() if type(part) in _CAST), None)
+    if layer is None:
+        return stage
+    with _lock:
+        if layer not in _cast:
+            copied = _copy_sharing(stage)
+            for part in copied.modules():
+                if type(part) in _CAST:
+                    for name, value in part._parameters.items():
+                        if value is not None:
+                            cast = nn.Parameter(value.detach().bfloat16(), requires_grad=False)
+                            setattr(part, name, cast)
+            _cast[layer] = copied
+        return _cast[layer]
+
+
+def _copy_sharing(network: nn.Module) -> nn.Module:
+    """Return a copy whose modules may be changed; its tensors are those of `network`."""
+    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
+    return copy.deepcopy(network, dict(shared))
+
+
 def fold_batch_norms(network: nn.Module, size: int) -> nn.Module:
     """Return a copy of a whole network with batch norms folded; itself where none can be."""
     with torch.inference_mode(False), torch.no_grad():
@@ -86,8 +122,7 @@ def _fold(network: nn.Module, probe: torch.Tensor) -> nn.Module:
     network's code. It runs on the copy, because hooks on the network itself would also see
     the forward passes of other threads.
     """
-    shared = {id(value): value for value in (*network.parameters(), *network.buffers())}
-    copied = copy.deepcopy(network, dict(shared))
+    copied = _copy_sharing(network)
     pairs = _pairs(copied, probe.clone())
     if not pairs:
         return network

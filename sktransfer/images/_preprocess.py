@@ -31,9 +31,18 @@ def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
     height, width = image.shape[1:]
     shape = resized_shape(height, width, spec)
     resized = resize(image, shape, spec.interpolation)
-    cropped = F.center_crop(resized, [spec.size, spec.size])
+    cropped = _middle(resized, spec.size)
     # an image of the right size is not resampled, and would still be the user's array
     return cropped.clone() if resized is image or shape == [height, width] else cropped
+
+
+def _middle(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the middle square, as torchvision's ``center_crop`` does, which costs more time."""
+    height, width = image.shape[1:]
+    if min(height, width) < size:  # padded with black
+        return F.center_crop(image, [size, size])
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[:, top : top + size, left : left + size]
 
 
 def resize(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:

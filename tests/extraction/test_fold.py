@@ -1,4 +1,6 @@
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from sktransfer.extraction._fold import fold_batch_norms
+from sktransfer.extraction._fold import fold_batch_norms, in_bfloat16
 
 
 class Float(nn.Module):
@@ -157,3 +159,28 @@ def test_networks_of_torchvision_and_timm_fold(build, size, n_left):
     folded = fold_batch_norms(network, size)
     assert len(norms_in(folded)) == n_left
     assert_same(network, folded, size)
+
+
+def test_weights_in_bfloat16_are_those_of_autocast_to_the_last_bit():
+    stage = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.LayerNorm(8 * 196))
+    stage = nn.Sequential(Float(), stage, nn.Linear(8 * 196, 5)).eval()
+    (cast,) = in_bfloat16([stage])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cast(images(4)), stage(images(4)))
+    assert {value.dtype for value in stage.parameters()} == {torch.float32}
+    assert in_bfloat16([stage])[0] is cast
+    assert cast[1][3].weight is stage[1][3].weight  # a norm computes in float32
+
+
+def test_stages_in_bfloat16_are_not_kept_beyond_their_backbone():
+    stage = nn.Sequential(nn.Conv2d(3, 8, 3))
+    in_bfloat16([stage])
+    layer = weakref.ref(stage[0])
+    del stage
+    gc.collect()
+    assert layer() is None
+
+
+def test_subclasses_of_layers_and_stages_without_layers_stay_in_float32():
+    stages = [nn.Sequential(OwnConvolution(3, 4, 3)), nn.Sequential(nn.ReLU())]
+    assert in_bfloat16(stages) == stages
