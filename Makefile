@@ -27,7 +27,7 @@ test: .venv/installed-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 test-lowest: .venv-lowest/installed
-	$(LOWEST)/python -m pytest $(PYTEST_ARGS)
+	$(LOWEST)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 # mypy reads the types of the libraries that the test extra installs.
 lint: .venv/installed-test .venv/installed-dev

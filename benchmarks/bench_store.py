@@ -9,8 +9,10 @@ rows are those of ``mini`` at 32 pixels, 256 values.
 - memory: anonymous memory at the peak of the first ``transform`` of 1,000, 10,000 and
   100,000 files, beyond what it was before, the returned rows left out. Anonymous, as
   the store's file is mapped, and its pages are the system's to drop. It is never quite
-  flat: the path, the digest and the key of an image stay until the call ends. Flat here
-  is less than 1 KiB an image, a 147th of the pixels of an image of 224.
+  flat: what tells one image from another stays until the call ends. Flat here is at most
+  250 bytes an image.
+- keys: the same for a million images that are drawn, not read: the store has their digests
+  by the version of the file, and a row of three numbers for each.
 - paths: rows/s of ``transform`` on 20,000 of the files when their rows are in the store:
   the first call of a new process, which reads every file for its digest, and the later
   ones, which look at size and time of each file.
@@ -32,10 +34,14 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from hashlib import blake2b
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
 from _report import in_own_process, write_csv
@@ -44,7 +50,7 @@ from sktransfer.store._store import open_store
 
 N_FILES, N_WARM, N_ARRAYS = 100_000, 20_000, 1_000
 CALLS = 7
-MOST_BYTES_AN_IMAGE = 1024
+MOST_BYTES_AN_IMAGE, N_KEYS = 250, 1_000_000
 LEAST_ROWS_PER_S = {"paths": 20_000, "arrays": 4_000}
 MOST_FILE_TO_ROWS = 1.5
 # shape of a row, and how many of them are written
@@ -115,6 +121,65 @@ def run_memory(folder, cache, n):
     }
 
 
+class DrawnImages(Sequence):
+    """Images that exist as their numbers only: a version, and a digest in the store."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        return DrawnImage(index)
+
+
+class DrawnImage(NamedTuple):
+    number: int
+    is_file = True
+
+    def version(self):
+        return blake2b(b"version %d" % self.number, digest_size=16).digest()
+
+    def digest(self):
+        return blake2b(b"digest %d" % self.number, digest_size=16).digest()
+
+    def describe(self):
+        return f"image {self.number}"
+
+
+def run_keys(folder, cache, n):
+    from sktransfer._spec import FittedPlan
+    from sktransfer.backbones._registry import load_backbone
+    from sktransfer.extraction._extract import extract
+    from sktransfer.extraction._feature_extractor import ExtractionPlan
+
+    backbone = load_backbone("mini")
+    fitted = FittedPlan(backbone.spec, backbone.spec.input, (0,), "avg", "float32")
+    plan = ExtractionPlan(backbone, fitted, torch.device("cpu"))
+    with tempfile.TemporaryDirectory() as own:
+        store, images = open_store(own), DrawnImages(N_KEYS)
+        common = plan.common_key(0)
+        for start in range(0, N_KEYS, 10_000):
+            some = [images[i] for i in range(start, start + 10_000)]
+            store.put_digests({image.version(): image.digest() for image in some})
+            row = np.zeros(3, dtype=np.float32)
+            store.put_many({common + image.digest(): row + image.number for image in some})
+        known = store.get_digests([images[i].version() for i in range(0, N_KEYS, 100)])
+        assert None not in known, "digests of files were dropped"
+        extract(DrawnImages(1000), plan, store)
+        before, started = anonymous_bytes(), time.perf_counter()
+        with PeakMemory() as peak:
+            values = extract(images, plan, store).values
+        seconds = time.perf_counter() - started
+    assert (values[:, 0] == np.arange(N_KEYS, dtype=np.float32)).all()
+    return {
+        "images": N_KEYS,
+        "images_per_s": round(N_KEYS / seconds),
+        "bytes_an_image": round((peak.bytes - before - values.nbytes) / N_KEYS, 1),
+    }
+
+
 def time_warm(fitted, X):
     """Return rows/s of calls that find every row in the store."""
     rates = []
@@ -169,7 +234,13 @@ def run_disk(folder, cache, n):
     return lines
 
 
-VARIANTS = {"memory": run_memory, "paths": run_paths, "arrays": run_arrays, "disk": run_disk}
+VARIANTS = {
+    "memory": run_memory,
+    "keys": run_keys,
+    "paths": run_paths,
+    "arrays": run_arrays,
+    "disk": run_disk,
+}
 
 
 def compare_memory(folder, n_files):
@@ -212,6 +283,11 @@ def main():
                 f"{name:<8}first call {report['first_call']:>7,} rows/s, later "
                 f"{report['median']:>7,}, from {report['least']:,} to {report['most']:,}"
             )
+        keys = in_own_process(__file__, "keys", *arguments)
+        print(
+            f"keys    {keys['images']:,} images  {keys['bytes_an_image']} bytes an image, "
+            f"{keys['images_per_s']:,} images/s"
+        )
         disk = in_own_process(__file__, "disk", *arguments)
     for line in disk:
         print(
@@ -221,12 +297,14 @@ def main():
 
     figures = [{"what": "memory", **line} for line in memory]
     figures += [{"what": name, **report} for name, report in warm.items()]
+    figures += [{"what": "keys", **keys}]
     figures += [{"what": "disk", **line} for line in disk]
     columns = list(dict.fromkeys(column for figure in figures for column in figure))
     write_csv(
         "bench_store", [{name: figure.get(name, "") for name in columns} for figure in figures]
     )
     assert grown <= MOST_BYTES_AN_IMAGE, "memory grows with the images"
+    assert keys["bytes_an_image"] <= MOST_BYTES_AN_IMAGE, "keys take memory"
     for name, report in warm.items():
         assert report["median"] >= LEAST_ROWS_PER_S[name], f"{name} are slow"
     for line in disk:
