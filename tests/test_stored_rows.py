@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
+from sktransfer.backbones._weights import read_metadata, read_tensors, write_backbone_file
+from sktransfer.exceptions import WeightsError
 from sktransfer.extraction import _feature_extractor, _precision
 
 # A module of the user's, of which versions differ in code that no weight shows.
@@ -159,3 +161,60 @@ def test_two_backbones_and_two_depths_have_keys_and_locks_of_their_own(shapes, c
         for params in ({}, {"pooling": "max"}, {"image_size": 96}):
             PretrainedFeatureTransformer("mini", **{**options, **params}).fit_transform(X)
     assert counter.computed == 3 * len(X)
+
+
+def test_a_backbone_file_with_other_input_numbers_is_refused_by_what_was_fitted_before(
+    shapes, cache, mini_file, tmp_path
+):
+    X, _ = shapes
+    path = str(tmp_path / "net.safetensors")
+    state, metadata = read_tensors(mini_file), read_metadata(mini_file)
+    write_backbone_file(path, state, metadata)
+    options = {"image_size": 32, "precision": "float32", "feature_cache": cache}
+    fitted = PretrainedFeatureTransformer(path, **options).fit(X)
+    other = {**metadata, "input": {**metadata["input"], "mean": [0.1, 0.2, 0.3]}}
+    write_backbone_file(path, state, other)
+    with pytest.raises(WeightsError, match=r"mean=\(0\.1, 0\.2, 0\.3\).*was fitted with mean="):
+        fitted.transform(X)
+    again = PretrainedFeatureTransformer(path, **options).fit(X)
+    alone = PretrainedFeatureTransformer(path, **{**options, "feature_cache": None}).fit(X)
+    np.testing.assert_allclose(again.transform(X), alone.transform(X), rtol=1e-5, atol=1e-6)
+
+
+def test_rows_in_bfloat16_are_the_same_whether_pooled_from_stored_activations_or_not(
+    shapes, cache, tmp_path
+):
+    X, y = shapes
+    options = {"image_size": 32, "precision": "bfloat16"}
+    FineTunedClassifier(
+        "mini", freeze_depth=-2, max_epochs=1, random_state=0, feature_cache=cache, **options
+    ).fit(X, y)
+    with count_forward_passes() as counter:
+        pooled = PretrainedFeatureTransformer(
+            "mini", depth=-2, feature_cache=cache, **options
+        ).fit_transform(X)
+    assert counter.computed == 0
+    direct = PretrainedFeatureTransformer(
+        "mini", depth=-2, feature_cache=tmp_path / "other", **options
+    ).fit_transform(X)
+    np.testing.assert_allclose(pooled, direct, rtol=2**-8)
+    assert (pooled == direct).mean() > 0.98
+
+
+def test_pixels_of_two_networks_with_other_poolings_have_keys_of_their_own(shapes, cache):
+    pytest.importorskip("timm")
+    X, _ = shapes
+    rows = [
+        PretrainedFeatureTransformer(
+            "timm:test_vit",
+            weights=None,
+            backbone_params={"global_pool": pool},
+            depth=0,
+            precision="float32",
+            feature_cache=folder,
+        ).fit_transform(X[:4])
+        for pool in ("avg", "max")
+        for folder in (cache, None)
+    ]
+    np.testing.assert_allclose(rows[0], rows[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(rows[2], rows[3], rtol=1e-5, atol=1e-6)

@@ -76,8 +76,8 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
     WeightsNotFoundError
         When there is no such backbone here, or its weights can't be loaded.
     WeightsError
-        When its weights, its stages, or what a stage computes have changed since; the
-        message names which.
+        When its weights, its stages, what a stage computes, or the mean and deviation of
+        its input have changed since; the message names which.
     """
     _fitted_architecture(spec)
     try:
@@ -95,6 +95,12 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
             f"with{cause}; restore them, or fit again"
         )
     _check_code(_title(spec), spec, backbone.spec.code)
+    ours, theirs = spec.input, backbone.spec.input
+    if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+        raise WeightsError(
+            f"{_title(spec)} normalises images by mean={theirs.mean} and std={theirs.std}, and "
+            f"this estimator was fitted with mean={ours.mean} and std={ours.std}; {_REMEDY}"
+        )
     return backbone
 
 

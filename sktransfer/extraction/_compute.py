@@ -1,4 +1,7 @@
-"""Compute the rows that are not in the store, each file read once, shared by all processes."""
+"""Compute the rows that are not in the store, shared by all processes that use it.
+
+Each file is read once, but for those that another process is found to be computing.
+"""
 
 import random
 import threading
@@ -103,10 +106,11 @@ class MissingRows:
         self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
         self._locked: set[bytes] = set()  # the keys that are locked now
         self._finished: dict[bytes, np.ndarray] = {}  # not put yet
+        self._finished_bytes = 0
         self._finished_digests: dict[bytes, bytes] = {}  # of files, by their versions
         self._finished_locks: list[bytes] = []
         self._last_put = time.monotonic()
-        self._lock = threading.Lock()  # for the five attributes above
+        self._lock = threading.Lock()  # for the six attributes above, and for `_is_closed`
         self._is_closed = False
         self._elsewhere: list[int] = []  # images that another process had locked
         self._is_patient = True
@@ -119,7 +123,8 @@ class MissingRows:
             yield from self._wait_for_others(pool)
         finally:
             # after Ctrl-C, running batches end later than this, and put their rows themselves
-            self._is_closed = True
+            with self._lock:
+                self._is_closed = True
             try:
                 self._put_finished()
             finally:  # after a second Ctrl-C as well
@@ -251,7 +256,9 @@ class MissingRows:
     def _decode(self, position: int, content: LoadedImage | None, prepared: _Prepared) -> None:
         try:
             if content is None:
-                content = self._content(position)
+                content = self._images[position].load()
+                # it may have changed since its digest was taken
+                self._ids.set_digest(position, content.digest)
             with self._pixel_budget.reservation() as reserve:
                 pixels = content.decode(reserve)
                 square = self._plan.prepare(pixels, content.digest)
@@ -261,16 +268,6 @@ class MissingRows:
             return
         prepared.positions.append(position)
         prepared.pixels.append(square)
-
-    def _content(self, position: int) -> LoadedImage:
-        """Return the content of an image whose digest was known before it was read."""
-        image = self._images[position]
-        if not image.is_file:
-            return LoadedImage(self._ids.known_digest(position), lambda reserve: image.read())
-        content = image.load()
-        # the file may have changed since its digest was taken
-        self._ids.set_digest(position, content.digest)
-        return content
 
     # through the network, and into the store
 
@@ -299,11 +296,12 @@ class MissingRows:
         """Collect rows, and put them when there are enough or enough time has passed."""
         with self._lock:
             self._finished.update(rows)
+            self._finished_bytes += sum(row.nbytes for row in rows.values())
             self._finished_locks += locks
             is_time = (
                 self._is_closed
                 or len(self._finished) >= _ROWS_AT_ONCE * len(self._rows.stored_depths)
-                or sum(row.nbytes for row in self._finished.values()) >= _BYTES_AT_ONCE
+                or self._finished_bytes >= _BYTES_AT_ONCE
                 or time.monotonic() - self._last_put >= _BETWEEN_PUTS
             )
         if is_time:
@@ -311,7 +309,7 @@ class MissingRows:
 
     def _put_finished(self) -> None:
         with self._lock:
-            rows, self._finished = self._finished, {}
+            rows, self._finished, self._finished_bytes = self._finished, {}, 0
             digests, self._finished_digests = self._finished_digests, {}
             locks, self._finished_locks = self._finished_locks, []
             self._last_put = time.monotonic()
@@ -328,7 +326,12 @@ class MissingRows:
     def _acquire(self, store: ActivationStore, keys: Sequence[bytes]) -> set[bytes]:
         mine = set(store.key_locks.acquire(keys))
         with self._lock:
-            self._locked |= mine
+            is_closed = self._is_closed
+            if not is_closed:
+                self._locked |= mine
+        if is_closed:  # after Ctrl-C nobody would release them
+            store.key_locks.release(list(mine))
+            return set()
         return mine
 
     def _release_without_rows(self, prepared: _Prepared) -> None:

@@ -82,7 +82,10 @@ def _extract(
             ids.set_range(positions, looked_at)
             bar.update(len(positions))
     first_of = ids.first_of_each()
-    is_wanted = first_of == np.arange(len(images))
+    is_copy = first_of != np.arange(len(images))
+    # by which digests copies were told; those of one path share what the path held
+    told_by = ids.digests(np.unique(first_of[is_copy]))
+    is_wanted = ~is_copy
     is_wanted[list(ids.failures)] = False
 
     result, rows = ResultArray(len(images)), Rows(plan, store)
@@ -95,7 +98,7 @@ def _extract(
     _progress.record(cache_hits=n_cache_hits)
     with forward_pass_bar(n_wanted, n_cache_hits, verbose) as bar:
         missing = np.flatnonzero(is_wanted)
-        if len(missing):
+        while len(missing):
             # the network is on a GPU only while the lock is held
             with gpu_lock(plan.device):
                 computing = MissingRows(images, ids, plan, rows, store, batch_size)
@@ -106,8 +109,13 @@ def _extract(
                     bar.set_postfix_str(f"{n_cache_hits} cache hits", refresh=False)
                     bar.update(computed.n_images)
                 del computing
+            # The content of a first image has changed since it was told: its copies may not have.
+            changed = [first for first, digest in told_by.items() if ids.changed(first, digest)]
+            missing = np.flatnonzero(is_copy & np.isin(first_of, changed))
+            is_copy[missing] = False
+            told_by = {}
 
-    copies = np.flatnonzero(first_of != np.arange(len(images)))
+    copies = np.flatnonzero(is_copy)
     if ids.failures:  # a copy of a failed image fails too
         failed = copies[np.isin(first_of[copies], list(ids.failures))]
         ids.failures.update({int(c): ids.failures[int(first_of[c])] for c in failed})

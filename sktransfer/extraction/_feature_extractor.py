@@ -12,6 +12,7 @@ from torch import nn
 
 from .._spec import FittedPlan, InputSpec
 from ..backbones._backbone import Backbone
+from ..backbones._stages import HEAD
 from ..images._decode import DECODING_VERSION, decoder_versions
 from ..images._preprocess import PREPROCESSING_VERSION, preprocess
 from ..store._key import RowIngredients, common_key
@@ -93,13 +94,16 @@ class ExtractionPlan:
         # Depth 0 passes no network: its pixels are the same for all backbones with the same
         # input numbers.
         has_network = n_stages > 0
+        layout = asdict(self.backbone.structure.layout)
+        if not has_network:  # but for the pooling that "head" stands for
+            layout = {"head": layout["head"]} if pooling == HEAD else {}
         return common_key(
             RowIngredients(
                 weights=spec.digest if has_network else "",
                 code=spec.code if has_network else "",
                 stages=spec.stages if has_network else (),
                 n_stages=n_stages,
-                layout=asdict(self.backbone.structure.layout) if has_network else {},
+                layout=layout,
                 pooling=pooling,
                 input=asdict(self.fitted.input),
                 view=None if self.view is None else self.view.key(),
@@ -229,6 +233,8 @@ class FeatureExtractor:
 class _Chain(nn.Module):
     """The stages one after the other; returns the activations after the wanted ones."""
 
+    rounded: range
+
     def __init__(self, plan: ExtractionPlan, depths: Sequence[int], stages: Sequence[nn.Module]):
         super().__init__()
         pooling = plan.fitted.pooling
@@ -242,6 +248,10 @@ class _Chain(nn.Module):
                 for depth in depths
             }
         )
+        # An activation in the middle is stored with the bits of bfloat16, and a row that is
+        # pooled from it must be the row that is pooled here.
+        is_bfloat16 = plan.fitted.precision == "bfloat16" and pooling is not None
+        self.rounded = range(1, len(plan.backbone.stages)) if is_bfloat16 else range(0)
         # the other modules are shared, and already in evaluation mode
         self.training = self.stages.training = self.pools.training = False
 
@@ -252,7 +262,8 @@ class _Chain(nn.Module):
             if depth:
                 x = self.stages[depth - 1](x)
             if str(depth) in self.pools:
-                given.append(self._given(self.pools[str(depth)](x), x, depth))
+                read = x.bfloat16() if depth in self.rounded else x
+                given.append(self._given(self.pools[str(depth)](read), x, depth))
         return given
 
     def _given(self, row: torch.Tensor, x: torch.Tensor, depth: int) -> torch.Tensor:

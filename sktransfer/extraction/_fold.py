@@ -82,20 +82,29 @@ def in_bfloat16(stages: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def _in_bfloat16(stage: nn.Module) -> nn.Module:
-    layer = next((part for part in stage.modules() if type(part) in _CAST), None)
+    layer = next((part for part in stage.modules() if _can_cast(part)), None)
     if layer is None:
         return stage
     with _lock:
         if layer not in _cast:
             copied = _copy_sharing(stage)
             for part in copied.modules():
-                if type(part) in _CAST:
+                if _can_cast(part):
                     for name, value in part._parameters.items():
                         if value is not None:
                             cast = nn.Parameter(value.detach().bfloat16(), requires_grad=False)
                             setattr(part, name, cast)
             _cast[layer] = copied
         return _cast[layer]
+
+
+def _can_cast(part: nn.Module) -> bool:
+    """Tell whether a layer multiplies by its weight as it is, and by nothing made of it."""
+    return (
+        type(part) in _CAST
+        and part._parameters.keys() <= {"weight", "bias"}
+        and not part._forward_pre_hooks
+    )
 
 
 def _copy_sharing(network: nn.Module) -> nn.Module:

@@ -64,6 +64,10 @@ class ImageIds:
             for i, position in enumerate(known.tolist())
         }
 
+    def changed(self, position: int, digest: bytes) -> bool:
+        """Tell whether an image that had a digest has another one by now, or can't be read."""
+        return position in self.failures or self.digest(position) != digest
+
     def set_digest(self, position: int, digest: bytes) -> None:
         """Set the digest of an image whose content was read."""
         self._ids[position] = np.frombuffer(digest, dtype=np.uint8)

@@ -68,6 +68,9 @@ def _float32_products(device: torch.device) -> str:
     settings.append(_setting(lambda _: torch.get_float32_matmul_precision()))
     if device.type == "cuda":
         settings.append(str(_setting(attrgetter("cudnn.allow_tf32"))))
+        # sums of products of bfloat16
+        reduced = "cuda.matmul.allow_bf16_reduced_precision_reduction"
+        settings.append(_setting(attrgetter(reduced)))
     return " ".join(settings)
 
 

@@ -137,7 +137,9 @@ class ArrayImage:
         return None
 
     def load(self) -> LoadedImage:
-        return LoadedImage(self.digest(), lambda reserve: self.read())
+        # what another thread writes meanwhile is in neither the digest nor the pixels
+        copied = ArrayImage(self.pixels.copy(), self.pixel_range)
+        return LoadedImage(copied.digest(), lambda reserve: copied.read())
 
     def read(self) -> np.ndarray:
         return decode_array(self.pixels, self.pixel_range)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 COMMON_SIZE = 16  # bytes that name everything but the image
-DIGEST_SIZE = 16  # bytes of the image's digest; 2**64 images before a collision is likely
 
 # Raise it when the same ingredients would give another row.
 # 3: rows of format 2 may have been computed by two threads that changed one network.

@@ -225,3 +225,14 @@ def test_rows_are_put_many_at_a_time_and_all_in_the_end(cache, monkeypatch):
     extract(greys(150), plan_of(0), store, batch_size=8)
     assert sum(sizes) == len(store) == 150
     assert len(sizes) <= 4  # 64, 64 and the rest, which two workers may divide
+
+
+def test_no_lock_is_held_by_what_begins_after_an_interrupt(cache):
+    store = open_store(cache)
+    missing = missing_rows(8, store, 4)
+    computing = missing.compute(range(8), CorePool(1))
+    next(computing)
+    computing.close()  # as Ctrl-C does
+    prepared = missing._prepare([0, 1])
+    assert not prepared.locked
+    assert not store.key_locks._held

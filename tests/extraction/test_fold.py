@@ -184,3 +184,9 @@ def test_stages_in_bfloat16_are_not_kept_beyond_their_backbone():
 def test_subclasses_of_layers_and_stages_without_layers_stay_in_float32():
     stages = [nn.Sequential(OwnConvolution(3, 4, 3)), nn.Sequential(nn.ReLU())]
     assert in_bfloat16(stages) == stages
+
+
+def test_a_layer_whose_weight_is_made_of_others_stays_in_float32():
+    layer = nn.Conv2d(3, 4, 3)
+    layer.register_parameter("gain", nn.Parameter(torch.ones(4)))
+    assert in_bfloat16([nn.Sequential(layer)])[0][0] is layer

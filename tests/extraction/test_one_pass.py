@@ -2,12 +2,14 @@
 
 import os
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
+from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.images import _fingerprint, _image_ref
 
 SMALL = {"backbone": "mini", "image_size": 32, "precision": "float32"}
@@ -142,3 +144,54 @@ def test_a_lock_is_held_for_one_forward_pass_and_not_for_another_backbone_s(path
     finally:
         del store.key_locks.acquire
     assert len(seen[0] | seen[-1]) == 2 * len(X)
+
+
+@pytest.mark.parametrize("becomes", ["another image", "missing"])
+def test_a_copy_of_a_file_that_changes_in_mid_run_keeps_its_own_row(
+    paths, cache, later, monkeypatch, becomes
+):
+    transformer = PretrainedFeatureTransformer(**SMALL, feature_cache=cache, on_error="nan")
+    copy = paths[0].with_name("copy.png")
+    copy.write_bytes(paths[0].read_bytes())
+    X = [*paths[:3], copy]
+    # digests are known, and rows of another pooling are not stored
+    PretrainedFeatureTransformer(**SMALL, pooling="max", feature_cache=cache).fit_transform(X)
+    expected = PretrainedFeatureTransformer(**SMALL, feature_cache=None).fit_transform([copy])
+    read = _image_ref.read_file
+
+    def reading(path):
+        if path == str(paths[0]):
+            write(paths[0], 250) if becomes == "another image" else paths[0].unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(_image_ref, "read_file", reading)
+    if becomes == "missing":
+        with pytest.warns(UnreadableImageWarning):
+            rows = transformer.fit_transform(X)
+        assert np.isnan(rows[0]).all()
+    else:
+        rows = transformer.fit_transform(X)
+        assert not np.allclose(rows[0], expected[0], rtol=1e-3)
+    np.testing.assert_allclose(rows[3], expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_image_that_is_another_each_time_it_is_asked_for_is_stored_as_what_was_decoded(cache):
+    rng = np.random.default_rng(0)
+    seen = []
+
+    class Drawn(Sequence):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if not 0 <= index < 4:
+                raise IndexError(index)
+            seen.append(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+            return seen[-1]
+
+    transformer = PretrainedFeatureTransformer(**SMALL, feature_cache=cache)
+    transformer.fit_transform(Drawn())
+    alone = PretrainedFeatureTransformer(**SMALL, feature_cache=None).fit(seen)
+    np.testing.assert_allclose(
+        transformer.transform(seen), alone.transform(seen), rtol=1e-5, atol=1e-6
+    )
