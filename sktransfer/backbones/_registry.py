@@ -272,12 +272,18 @@ def _digest(name: str, params: dict[str, Any], model: nn.Module, head: tuple[str
 
 
 def _drop_head(model: nn.Module, head: tuple[str, ...]) -> None:
-    for prefix in head:
-        if prefix.endswith("."):
-            path, _, name = prefix.removesuffix(".").rpartition(".")
-            parent = model.get_submodule(path)
-            if isinstance(getattr(parent, name, None), nn.Module):
-                setattr(parent, name, nn.Identity())
+    """Replace what has parameters in the head.
+
+    Its other modules, such as the pooling, may be what a row passes before the head.
+    """
+    prefixes = tuple(prefix for prefix in head if prefix.endswith("."))
+    dropped: list[str] = []
+    for name, module in list(model.named_modules()):
+        is_in_head = f"{name}.".startswith(prefixes)
+        is_dropped = name.startswith(tuple(f"{parent}." for parent in dropped))
+        if is_in_head and not is_dropped and (module._parameters or module._buffers):
+            model.set_submodule(name, nn.Identity())
+            dropped.append(name)
 
 
 def _checked_path_or_name(value: Any, parameter: str) -> str:

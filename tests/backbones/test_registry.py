@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file as save_contiguous
+from torch import nn
 
 from sktransfer.backbones import _registry
 from sktransfer.backbones._catalogue import list_backbones
-from sktransfer.backbones._registry import load_backbone, reload_backbone
+from sktransfer.backbones._registry import _drop_head, load_backbone, reload_backbone
 from sktransfer.exceptions import WeightsError
 
 NAME, PARAMS = "mobilenet_v2", {"width_mult": 0.1}
@@ -255,3 +256,18 @@ def test_layers_after_the_pooling_are_part_of_the_digest(tmp_path):
         save_file({**state, "classifier.0.bias": torch.full((1024,), float(i))}, path)
         digests.add(load_backbone("mobilenet_v3_small", None, path).spec.digest)
     assert len(digests) == 2
+
+
+def test_a_head_is_dropped_where_it_has_parameters_and_its_pooling_stays():
+    head = nn.Sequential()
+    head.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    head.add_module("attention", nn.MultiheadAttention(4, 2))
+    head.add_module("fc", nn.Linear(4, 2))
+    model = nn.Sequential()
+    model.add_module("body", nn.Conv2d(3, 4, 1))
+    model.add_module("head", head)
+    _drop_head(model, ("head.",))
+    assert isinstance(model.head.pool, nn.AdaptiveAvgPool2d)
+    assert isinstance(model.head.attention, nn.Identity)
+    assert isinstance(model.head.fc, nn.Identity)
+    assert [name for name, _ in model.named_parameters()] == ["body.weight", "body.bias"]
