@@ -21,8 +21,8 @@ Beside them, in turns and in one process for each network:
   through the compiled network.
 - decoding: the files to uint8 pixels of the network's size with Pillow and torchvision,
   a file for each core at a time, and no network.
-- embetter's TimmEncoder and img2vec on Pillow images of the same arrays, where they have
-  the network: as they are, with the better of one thread and all, and with random
+- embetter's TimmEncoder and img2vec, where they are installed and have the network, on Pillow
+  images of the same arrays: as they are, with the better of one thread and all, and with random
   weights, as nothing is downloaded: in this process timm's ``create_model`` and img2vec's
   networks are replaced by ones that don't load any. sktransfer and the loop have random
   weights, too, except for ``mini`` and the given file; the time does not depend on them.
@@ -45,6 +45,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -296,12 +297,12 @@ def others(network, device, arrays):
     """Return what other packages do with Pillow images: name -> (work, images)."""
     pictures = [Image.fromarray(array) for array in arrays]
     found = {}
-    if network.timm:
+    if network.timm and find_spec("embetter"):
         # one at a time on the CPU: an eighth of the images tells its speed
         some = pictures[: max(8, min(len(pictures) // 8, 256))]
         encoder = embetter_encoder(network.timm)
         found["embetter"] = with_better_threads(encoder.transform, some[:8]), some
-    if network.img2vec:
+    if network.img2vec and find_spec("img2vec_pytorch"):
         img2vec, size = img2vec_encoder(network.img2vec, device), BATCH_SIZE[device]
 
         def get_vectors(images):
