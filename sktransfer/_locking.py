@@ -7,8 +7,9 @@ at a time may set.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -23,8 +24,9 @@ class ForkSafeLock:
     exist in the child to release it, and the child would wait forever.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
+        self._lock = make()
         _locks.add(self)
 
     def __enter__(self) -> None:
@@ -36,14 +38,14 @@ class ForkSafeLock:
 
 def _renew_locks() -> None:
     for lock in _locks:
-        lock._lock = threading.Lock()
+        lock._lock = lock._make()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-_random_state_turn = threading.RLock()
+_random_state_turn = ForkSafeLock(threading.RLock)
 
 
 @contextmanager
@@ -59,16 +61,6 @@ def own_random_state(seed: int | None = None, device: torch.device | None = None
         if seed is not None:
             torch.manual_seed(seed)
         yield
-
-
-def _renew_random_state_turn() -> None:
-    global _random_state_turn
-    _random_state_turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    # a thread that had its turn is not in the child, and would never end it
-    os.register_at_fork(after_in_child=_renew_random_state_turn)
 
 
 class ForkGuard:

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from .._locking import ForkSafeLock
 from .._spec import InputSpec
 from ._preprocess import preprocess
 
@@ -46,7 +47,7 @@ _TAKES_NONE = frozenset(
 )
 
 # One thread at a time has Python's and NumPy's global generators to itself.
-_global_states = threading.RLock()
+_global_states = ForkSafeLock(threading.RLock)
 
 
 class SeededDraws(TorchFunctionMode):

@@ -1,4 +1,7 @@
+import os
 import random
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -95,3 +98,26 @@ def test_global_generators_are_put_back_also_after_an_error():
     assert (random.random(), np.random.random()) == expected
     with seeded_globals(2**53):
         assert (random.random(), np.random.random()) == first.value.args
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_does_not_wait_for_a_thread_that_has_seeded_the_global_generators():
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with seeded_globals(1):
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)  # ends a child that waits without end
+        with seeded_globals(2), seeded_globals(3):  # blocks may be nested
+            os._exit(0)
+    done.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
