@@ -217,9 +217,10 @@ def run_disk(folder, cache, n):
     for name, (shape, n_rows) in DISK.items():
         with tempfile.TemporaryDirectory() as own:
             store = open_store(own)
+            kind = rng.bytes(16)
             for _ in range(0, n_rows, 16):
                 rows = rng.random((16, *shape), dtype=np.float32)
-                store.put_many({rng.bytes(32): row for row in rows})
+                store.put_many({kind + rng.bytes(16): row for row in rows})
             n_cache_hits = len(store)
             used = sum(file.stat().st_blocks * 512 for file in Path(own).rglob("*.mdb"))
         lines.append(

@@ -39,7 +39,8 @@ SHAPES = [(512,), (1280,), (32, 14, 14)]
 def make_batch(writer, i):
     rng = np.random.default_rng([writer, i])
     shape = SHAPES[i % len(SHAPES)]
-    return {rng.bytes(32): rng.random(shape, dtype=np.float32) for _ in range(BATCH)}
+    kinds = [rng.bytes(16) for _ in range(2)]
+    return {kinds[i % 2] + rng.bytes(16): rng.random(shape, dtype=np.float32) for i in range(BATCH)}
 
 
 def write(folder, writer):

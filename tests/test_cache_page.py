@@ -23,7 +23,7 @@ def test_the_examples_of_the_page_run_one_after_the_other(shapes, tmp_path, monk
     n = len(paths)
     assert capsys.readouterr().out.startswith(f"{n} {2 * n}\n")
     np.testing.assert_array_equal(names["again"], names["rows"])
-    n_depths = len(names["transformer"].backbone_spec_.stages) + 1  # the pixels are one
+    n_depths = len(names["transformer"].backbone_spec_.stages)
     assert names["prebuilt"].n_entries == n_depths * n
     assert names["prebuilt"].read_only
     assert (names["own"].n_entries, names["own"].read_only) == (0, False)

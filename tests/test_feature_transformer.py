@@ -140,7 +140,7 @@ def test_a_transformer_alone_stores_its_rows_and_no_activations(shapes, cache):
     transformer = PretrainedFeatureTransformer("mini", depth=-3, feature_cache=cache).fit(X)
     transformer.transform(X)
     info = feature_cache_info(cache)
-    assert info.n_entries == len(X) * (len(transformer.backbone_spec_.stages) + 1)
+    assert info.n_entries == len(X) * len(transformer.backbone_spec_.stages)
 
 
 def test_without_a_store_every_call_computes_each_different_image(shapes):

@@ -80,8 +80,7 @@ class ExtractionPlan:
         pooling = self.fitted.pooling
         if pooling is None or pooling == "flatten" or not self.passes_network:
             return tuple(sorted(set(self.fitted.depths)))
-        # the mean of the pixels is computed on the CPU, with other digits than on a GPU
-        first = 0 if self.device.type == "cpu" or 0 in self.fitted.depths else 1
+        first = 0 if 0 in self.fitted.depths else 1  # pixels need no pass, and are not kept
         last = len(self.backbone.stages)
         if not self.backbone.takes(self.fitted.input.size, last, pooling):
             last = max(self.fitted.depths)  # small images may pass the first stages only

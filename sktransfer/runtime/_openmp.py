@@ -3,8 +3,8 @@
 Where a step of training is divided between threads, each waits for the others hundreds of times.
 libgomp, the OpenMP runtime of PyTorch on Linux, lets a thread that waits spin 300,000 times before
 it sleeps: several milliseconds. When other work runs on the machine, the spinning thread occupies a
-core that the thread it waits for needs. `SPIN_COUNT` spins are some 25 microseconds, about as long
-as sleeping and waking take. (benchmarks/bench_busy.py --spins 3000 10000 compares others.)
+core that the thread it waits for needs. `SPIN_COUNT` spins are some 75 microseconds, a little
+longer than sleeping and waking take. (benchmarks/bench_busy.py --spins 1000 10000 compares others.)
 
 libgomp reads the number when it is loaded, which is when torch is first imported. Neither the
 number of threads nor any result depends on it.
@@ -13,7 +13,7 @@ number of threads nor any result depends on it.
 import os
 import sys
 
-SPIN_COUNT = 1000
+SPIN_COUNT = 3000
 _VARIABLE = "GOMP_SPINCOUNT"
 _VARIABLES_OF_USERS = (_VARIABLE, "OMP_WAIT_POLICY")
 

@@ -1,4 +1,4 @@
-"""The bytes of one block: rows of one dtype and shape, their keys, and a checksum.
+"""The bytes of one block: rows of one kind, their keys, and a checksum.
 
 Rows that are put together are used together, so they are one record in the database, with
 one checksum and one time of last use. Nothing is pickled:
@@ -6,7 +6,8 @@ one checksum and one time of last use. Nothing is pickled:
     magic and version  4 bytes      crc32 of all that follows  4 bytes
     number of rows     4 bytes      length of dtype, ndim      1 + 1 bytes
     dtype.str, ASCII                shape, 8 bytes an axis
-    keys, 32 bytes each             rows, raw bytes in C order
+    first half of all keys          16 bytes
+    second halves, 16 bytes each    rows, raw bytes in C order
 
 Rows of float32 that are numbers of bfloat16, as those of a network that computes in
 bfloat16, take two bytes a value: their dtype is "bf16", and they come back as float32.
@@ -22,7 +23,9 @@ from typing import Any
 import numpy as np
 
 KEY_SIZE = 32  # bytes
-_MAGIC = b"SKT\x02"  # the last byte is the version of this format
+COMMON_SIZE = 16  # of them, what the keys of one kind of row have in common
+_OWN_SIZE = KEY_SIZE - COMMON_SIZE
+_MAGIC = b"SKT\x03"  # the last byte is the version of this format
 _HEAD = struct.Struct("<4sI")
 _BODY = struct.Struct("<IBB")
 _BFLOAT16 = "bf16"  # no dtype of numpy: the upper halves of float32
@@ -56,12 +59,12 @@ def parts(items: Mapping[bytes, np.ndarray], max_bytes: int) -> Iterator[dict[by
 def group(
     items: Mapping[bytes, np.ndarray],
 ) -> Iterator[tuple[list[bytes], list[np.ndarray]]]:
-    """Yield keys and rows that fit in one block: one dtype and shape."""
+    """Yield keys and rows that fit in one block: one dtype, one shape, one half of the key."""
     open_blocks: dict[tuple, tuple[list[bytes], list[np.ndarray]]] = {}
     for key, row in items.items():
-        kind = (row.dtype.str, row.shape)
+        kind = (row.dtype.str, row.shape, key[:COMMON_SIZE])
         keys, rows = open_blocks.setdefault(kind, ([], []))
-        if rows and (len(rows) + 1) * (row.nbytes + KEY_SIZE) > _BLOCK_BYTES:
+        if rows and (len(rows) + 1) * (row.nbytes + _OWN_SIZE) > _BLOCK_BYTES:
             yield keys, rows
             keys, rows = open_blocks[kind] = ([], [])
         keys.append(key)
@@ -70,7 +73,7 @@ def group(
 
 
 def pack(keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> bytes:
-    """Return the block of rows of one dtype and shape."""
+    """Return the block of rows that `group` has put together."""
     dtype, shape = rows[0].dtype.str, rows[0].shape
     if rows[0].dtype == np.float32 and all(map(_is_bfloat16, rows)):
         dtype, rows = _BFLOAT16, [_upper_halves(row) for row in rows]
@@ -78,7 +81,8 @@ def pack(keys: Sequence[bytes], rows: Sequence[np.ndarray]) -> bytes:
         _BODY.pack(len(rows), len(dtype), len(shape)),
         dtype.encode("ascii"),
         struct.pack(f"<{len(shape)}Q", *shape),
-        *keys,
+        keys[0][:COMMON_SIZE],
+        *(key[COMMON_SIZE:] for key in keys),
         # not ascontiguousarray, which makes an axis of none
         *(np.asarray(row, order="C") for row in rows),
     ]
@@ -107,16 +111,18 @@ class Block:
     dtype: np.dtype  # of what is stored
     is_bfloat16: bool  # then `dtype` is uint16
     shape: tuple[int, ...]
-    keys: memoryview
+    common: bytes  # the first half of every key
+    own: memoryview  # the second halves
     rows: memoryview
 
     def holds(self, key: bytes, position: int) -> bool:
         """Whether the row at `position` belongs to `key`."""
-        return self.keys[position * KEY_SIZE : (position + 1) * KEY_SIZE] == key
+        own = self.own[position * _OWN_SIZE : (position + 1) * _OWN_SIZE]
+        return own == key[COMMON_SIZE:] and self.common == key[:COMMON_SIZE]
 
     def take(self, positions: Sequence[int]) -> np.ndarray:
         """Return a copy of the rows at `positions`, shape (n, *shape)."""
-        n_rows = len(self.keys) // KEY_SIZE
+        n_rows = len(self.own) // _OWN_SIZE
         rows = np.frombuffer(self.rows, dtype=self.dtype, count=n_rows * prod(self.shape))
         taken = rows.reshape(n_rows, *self.shape)[positions]
         if self.is_bfloat16:
@@ -125,8 +131,8 @@ class Block:
 
     def list_keys(self) -> list[bytes]:
         """Return a copy of the keys, in the order of the rows."""
-        keys = bytes(self.keys)
-        return [keys[i : i + KEY_SIZE] for i in range(0, len(keys), KEY_SIZE)]
+        own = bytes(self.own)
+        return [self.common + own[i : i + _OWN_SIZE] for i in range(0, len(own), _OWN_SIZE)]
 
 
 def unpack(data: memoryview, *, verify: bool) -> Block | None:
@@ -142,7 +148,9 @@ def unpack(data: memoryview, *, verify: bool) -> Block | None:
     start += dtype_length
     shape = struct.unpack_from(f"<{ndim}Q", data, start)
     start += 8 * ndim
-    end = start + n_rows * KEY_SIZE
+    common = bytes(data[start : start + COMMON_SIZE])
+    start += COMMON_SIZE
+    end = start + n_rows * _OWN_SIZE
     is_bfloat16 = name == _BFLOAT16
     dtype = np.dtype("<u2" if is_bfloat16 else name)
-    return Block(dtype, is_bfloat16, shape, data[start:end], data[end:])
+    return Block(dtype, is_bfloat16, shape, common, data[start:end], data[end:])

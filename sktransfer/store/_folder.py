@@ -1,7 +1,7 @@
 """The folders of a store: private to their user; what killed processes left is deleted.
 
-A store is the folder `activations-2` inside the folder that the user names. It is removed
-in one step for other processes: renamed to `activations-2.trash-...`, then deleted. A
+A store is the folder `activations-3` inside the folder that the user names. It is removed
+in one step for other processes: renamed to `activations-3.trash-...`, then deleted. A
 process that is killed in between leaves that folder behind, and the next one that opens the
 store for writing deletes it. A lock on such a folder means that it is being filled.
 """

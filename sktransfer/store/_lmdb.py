@@ -1,6 +1,6 @@
 """One LMDB environment that holds blocks of rows: read, append, evict.
 
-Three tables: `rows` (key of a row -> its block and position), `blocks` (id ->
+Three tables: `rows` (name of a row -> its block and position), `blocks` (id ->
 bytes of the block) and `uses` (id -> minute of last use, size). Ids grow, so
 blocks are appended and the tree stays full and flat. Two more hold the digests of files,
 so that these need not be read again (`_digest_table.py`).
@@ -32,7 +32,7 @@ from typing import TypeVar
 import lmdb
 import numpy as np
 
-from ._block import Block, group, pack, parts, unpack
+from ._block import COMMON_SIZE, Block, group, pack, parts, unpack
 from ._digest_table import DigestTable
 from ._folder import is_read_only, make_private_file, make_private_folder, not_replaced
 from ._use_table import UseTable
@@ -40,7 +40,7 @@ from ._use_table import UseTable
 _Result = TypeVar("_Result")
 Rows = tuple[list[np.ndarray | None], list[bytes]]  # and the keys of those that can't be read
 
-_PLACE = struct.Struct(">QI")  # of a row: id of its block, position in it
+_PLACE = struct.Struct(">QH")  # of a row: id of its block, position in it
 _ID = struct.Struct(">Q")  # big-endian: LMDB's order of bytes is that of the numbers
 
 # Address space, not disk or memory. It is the same in every process, so that no process
@@ -87,6 +87,16 @@ def data_file(folder: str) -> str:
 def can_only_be_read(folder: str) -> bool:
     """Return whether there is a data file that this process may not write to."""
     return os.path.exists(data_file(folder)) and is_read_only(folder, _FILES)
+
+
+def _name(key: bytes) -> bytes:
+    """Return the name of a row in the table of rows.
+
+    The table takes more of the disk than small rows do, so a name is three quarters of the
+    key; the block has the whole key, which tells two rows of one name apart. The image's half
+    comes first, so that all depths of an image are on one page of the table.
+    """
+    return key[COMMON_SIZE:] + key[: COMMON_SIZE // 2]
 
 
 class LmdbFile:
@@ -191,7 +201,7 @@ class LmdbFile:
         unreadable: list[bytes] = []
         wanted: dict[int, tuple[list[int], list[int]]] = {}
         for i, key in enumerate(keys):
-            place = txn.get(key, db=self._rows)
+            place = txn.get(_name(key), db=self._rows)
             if place is not None:
                 block_id, position = _PLACE.unpack(place)
                 indices, positions = wanted.setdefault(block_id, ([], []))
@@ -260,7 +270,7 @@ class LmdbFile:
             fresh = {
                 key: row
                 for key, row in part.items()
-                if key in replace or txn.get(key, db=self._rows) is None
+                if key in replace or txn.get(_name(key), db=self._rows) is None
             }
             packed = [(keys, pack(keys, rows)) for keys, rows in group(fresh)]
             blocks = [(keys, data) for keys, data in packed if len(data) <= room / 2]
@@ -287,7 +297,7 @@ class LmdbFile:
         txn.put(name, data, db=self._blocks, append=True)
         self._uses.add(txn, block_id, self._pages(data))
         for position, key in enumerate(keys):
-            txn.put(key, _PLACE.pack(block_id, position), db=self._rows)
+            txn.put(_name(key), _PLACE.pack(block_id, position), db=self._rows)
 
     def _make_room(
         self, txn: lmdb.Transaction, room: float, incoming: int
@@ -314,21 +324,19 @@ class LmdbFile:
         return evicted
 
     def _delete(self, txn: lmdb.Transaction, block_id: int) -> list[bytes]:
-        """Delete a block and the rows in it; return their keys."""
-        name = _ID.pack(block_id)
-        data = txn.get(name, db=self._blocks)
+        """Delete a block and the rows in it; return their keys, if it can be read."""
+        data = txn.get(_ID.pack(block_id), db=self._blocks)
         block = None if data is None else unpack(memoryview(data), verify=True)
-        if block is None:
-            # Its keys are lost with it; search for the rows that point here.
+        keys = [] if block is None else block.list_keys()
+        names = [_name(key) for key in keys]
+        if block is None:  # search for the rows that point here
             with txn.cursor(self._rows) as cursor:
-                keys = [bytes(key) for key, place in cursor if _PLACE.unpack(place)[0] == block_id]
-        else:
-            keys = block.list_keys()
-        for key in keys:
-            place = txn.get(key, db=self._rows)
+                names = [bytes(name) for name, _ in cursor]
+        for name in names:
+            place = txn.get(name, db=self._rows)
             if place is not None and _PLACE.unpack(place)[0] == block_id:
-                txn.delete(key, db=self._rows)
-        txn.delete(name, db=self._blocks)
+                txn.delete(name, db=self._rows)
+        txn.delete(_ID.pack(block_id), db=self._blocks)
         self._uses.delete(txn, block_id)
         return keys
 

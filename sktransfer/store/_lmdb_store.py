@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 # A folder of our own inside the user's, so that clearing removes nothing else. The number
 # is the version of the layout of the tables and of the ingredients of keys.
-SUBFOLDER = "activations-2"
+SUBFOLDER = "activations-3"
 _OUTGROWN = 1.5  # times the limit: a file this large is copied without its free pages
 _KEPT = 0.9  # share of the file for rows, when the disk fills up and the file may not grow
 _DISK_FILLS_UP = 0.8  # of the bytes of the rows; warn when the disk allows less

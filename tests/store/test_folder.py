@@ -115,10 +115,10 @@ def test_what_nobody_may_write_to_is_read_only_for_all(tmp_path):
 
 
 def test_a_folder_is_removed_at_once_and_twice_is_once(tmp_path):
-    (tmp_path / "activations-2").mkdir()
-    (tmp_path / "activations-2" / "file").write_text("")
-    remove_folder(str(tmp_path / "activations-2"))
-    remove_folder(str(tmp_path / "activations-2"))
+    (tmp_path / "activations-3").mkdir()
+    (tmp_path / "activations-3" / "file").write_text("")
+    remove_folder(str(tmp_path / "activations-3"))
+    remove_folder(str(tmp_path / "activations-3"))
     assert os.listdir(tmp_path) == []
 
 
@@ -142,15 +142,15 @@ def test_a_process_killed_while_it_removes_leaves_nothing_to_the_next(tmp_path, 
 
 def test_what_the_first_version_left_is_collected_and_the_user_s_files_are_not(tmp_path):
     (tmp_path / "trash-abc_1234" / "activations-1").mkdir(parents=True)
-    for theirs in ("trash-pictures", "trash-holidays", "activations-2.trash-can"):
+    for theirs in ("trash-pictures", "trash-holidays", "activations-3.trash-can"):
         (tmp_path / theirs).mkdir()
         (tmp_path / theirs / "image.png").write_text("")
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"activations-2.trash-{'0' * 16}").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / f"activations-3.trash-{'0' * 16}").symlink_to(tmp_path / "elsewhere")
     collect_rubbish(str(tmp_path), SUBFOLDER)
     assert sorted(os.listdir(tmp_path)) == [
-        "activations-2.trash-0000000000000000",
-        "activations-2.trash-can",
+        "activations-3.trash-0000000000000000",
+        "activations-3.trash-can",
         "elsewhere",
         "trash-holidays",
         "trash-pictures",
@@ -158,14 +158,14 @@ def test_what_the_first_version_left_is_collected_and_the_user_s_files_are_not(t
 
 
 def test_what_is_being_filled_is_not_collected_and_what_was_given_up_is(tmp_path):
-    folder = str(tmp_path / "activations-2")
+    folder = str(tmp_path / "activations-3")
     with replacement_of(folder) as new:
         collect_rubbish(str(tmp_path), SUBFOLDER)
         assert os.listdir(tmp_path) == [os.path.basename(new)]
-    assert os.listdir(tmp_path) == ["activations-2"]
+    assert os.listdir(tmp_path) == ["activations-3"]
     with pytest.raises(ZeroDivisionError), replacement_of(folder):
         1 / 0  # noqa: B018
-    assert os.listdir(tmp_path) == ["activations-2"]
+    assert os.listdir(tmp_path) == ["activations-3"]
 
 
 def test_a_store_of_a_former_version_is_said_to_be_one_and_collected(tmp_path, rows):

@@ -18,7 +18,8 @@ from sktransfer.store._store import open_store
 
 def make_rows(n, shape=(512,), seed=0):
     rng = np.random.default_rng(seed)
-    return {rng.bytes(32): rng.random(shape, dtype=np.float32) for _ in range(n)}
+    kind = rng.bytes(16)
+    return {kind + rng.bytes(16): rng.random(shape, dtype=np.float32) for _ in range(n)}
 
 
 def n_found(store, items):

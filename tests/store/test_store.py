@@ -14,7 +14,8 @@ from sktransfer.store._store import clear_feature_cache, feature_cache_info, ope
 
 def make_rows(n, seed=0):
     rng = np.random.default_rng(seed)
-    return {rng.bytes(32): rng.random(512, dtype=np.float32) for _ in range(n)}
+    kind = rng.bytes(16)
+    return {kind + rng.bytes(16): rng.random(512, dtype=np.float32) for _ in range(n)}
 
 
 def test_nothing_is_written_before_the_first_put(tmp_path):
