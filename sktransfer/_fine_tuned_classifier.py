@@ -39,17 +39,26 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         of weights such as ``"IMAGENET1K_V1"``; or the path of a state dict
         (``.safetensors``, or ``.pth`` read without running code). None is random
         weights, the same ones each time.
-    freeze_depth : int, default=-1
+    recipe : {"fast", "default", "thorough"}, default="default"
+        Time against accuracy, in one word: the values of the parameters that are
+        ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.3 of
+        the network's multiplications, on the images as they are; "default" up to 0.6 of
+        them, on eight random views of each image; "thorough" the whole network, on a new
+        view in each epoch, with four times as many steps.
+    freeze_depth : int, "auto" or None, default="auto"
         Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
         freezes all of them and trains the head alone, -1 trains the last stage as
-        well, 0 trains the whole network.
+        well, 0 trains the whole network. ``"auto"`` trains the last stages that take the
+        recipe's share of the multiplications of a forward pass.
     head : "linear", tuple of int or callable, default="linear"
         What follows the pooled activation, standardised by the training images:
         one linear layer, which starts from a fitted logistic regression; hidden
         layers of these widths before it; or a function
         ``(n_in, n_out) -> nn.Module``.
-    dropout : float, default=0.0
+    dropout : float or "auto", default="auto"
         Share of the values that are dropped before each linear layer of the head.
+        ``"auto"`` is 0.3 where stages train, and 0 where only the head does, or where
+        `head` is a callable.
     optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
         The optimizer; "sgd" has Nesterov's momentum of 0.9. A class of
         ``torch.optim`` that takes groups of parameters.
@@ -66,13 +75,15 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Decay of the weights of layers. Biases and the scales of normalisation
         don't decay.
     max_epochs : int, default=None
-        Times that each image is seen. None is as many as make 400 steps, from 5 to
-        30; 30 where only a linear head trains.
+        Times that each image is seen. None is as many as make the recipe's number of
+        steps, 200 or with "thorough" 800, from 5 to 40; 30 where only a linear head
+        trains.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.
-    label_smoothing : float, default=0.0
-        Share of each target that is spread over all classes.
+    label_smoothing : float or "auto", default="auto"
+        Share of each target that is spread over all classes. ``"auto"`` is 0.1, which
+        makes probabilities mean what they say, and 0 where only a linear head trains.
     max_grad_norm : float, default=None
         Gradients are scaled down to this norm over all parameters. None leaves
         them as they are.
@@ -87,15 +98,18 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     training_precision : {"float32", "bfloat16"}, default="float32"
         Arithmetic of the trained stages during training; "bfloat16" is mixed
         precision.
-    augment : {"light", "medium", "trivial"} or callable, default=None
-        Random changes of the training images: crops and flips; colours as well;
+    augment : {"crop", "light", "medium", "trivial"}, callable, "auto" or None, default="auto"
+        Random changes of the training images: crops; flips as well; colours as well;
         TrivialAugmentWide; or a transform, such as those of
         ``torchvision.transforms.v2``, that takes a uint8 tensor (3, H, W). Images to
-        predict are not changed.
-    augment_views : int, default=None
+        predict are not changed. ``"auto"`` is "light" where mirrored images are predicted
+        as well as others by linear models on frozen rows, which takes two forward passes
+        an image, and else "crop"; with the recipe "fast" and where only the head trains
+        it is None.
+    augment_views : int, "auto" or None, default="auto"
         Number of random views of each image whose activations are stored: frozen stages
         cost that many forward passes an image. None draws a new view in each epoch, and
-        stores none of them.
+        stores none of them. ``"auto"`` is 8, and None where no stage is frozen.
     mix : {"mixup", "cutmix"}, default=None
         Mix images of a batch, and their targets: weighted means, or a rectangle of
         one in the other. At the cut, so activations are mixed where stages are frozen;
@@ -193,6 +207,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         of the input, names of the stages, source and licence.
     freeze_depth_ : int
         Number of stages in ``stages[:freeze_depth]``.
+    recipe_ : dict
+        The values of the parameters that may be ``"auto"``, as this fit used them.
     stages_ : tuple of (name, role, n_params)
         Each stage and the head, "frozen" or "trained", and its number of parameters.
         It prints as a table, and stands below the diagram in a notebook.
@@ -251,7 +267,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
     _parameter_constraints: dict = {
         **FineTunedEstimator._parameter_constraints,
-        "label_smoothing": [Interval(numbers.Real, 0, 1, closed="left")],
+        "label_smoothing": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -261,9 +277,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         *,
         backbone_params=None,
         weights="default",
-        freeze_depth=-1,
+        recipe="default",
+        freeze_depth="auto",
         head="linear",
-        dropout=0.0,
+        dropout="auto",
         optimizer="adamw",
         optimizer_params=None,
         lr=1e-3,
@@ -272,13 +289,13 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         weight_decay=0.01,
         max_epochs=None,
         batch_size="auto",
-        label_smoothing=0.0,
+        label_smoothing="auto",
         max_grad_norm=None,
         batch_norm="frozen",
         unfreeze_every=None,
         training_precision="float32",
-        augment=None,
-        augment_views=None,
+        augment="auto",
+        augment_views="auto",
         mix=None,
         mix_alpha=0.2,
         tta=1,
@@ -305,6 +322,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         self.backbone = backbone
         self.backbone_params = backbone_params
         self.weights = weights
+        self.recipe = recipe
         self.freeze_depth = freeze_depth
         self.head = head
         self.dropout = dropout

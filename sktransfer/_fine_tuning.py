@@ -20,9 +20,9 @@ from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
-from .backbones._registry import rebuild_backbone
+from .backbones._registry import load_backbone, rebuild_backbone
 from .backbones._weights import arrays_of, write_backbone_file
-from .images._augment import AugmentedView, make_augmentation
+from .images._augment import MIRRORED, AugmentedView, make_augmentation
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
@@ -31,8 +31,10 @@ from .training._config import TrainingConfig
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
+from .training._mirroring import is_harmless
 from .training._net import records
 from .training._optim import OPTIMIZERS
+from .training._recipe import AUTO, RECIPES, auto_depth, filled_in, is_augmented, is_auto
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
 
@@ -64,9 +66,10 @@ class FineTunedEstimator(ImageEstimator):
 
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
-        "freeze_depth": [numbers.Integral, None],
+        "recipe": [StrOptions(set(RECIPES))],
+        "freeze_depth": [numbers.Integral, StrOptions({AUTO}), None],
         "head": [StrOptions({"linear"}), tuple, list, callable],
-        "dropout": [Interval(numbers.Real, 0, 1, closed="left")],
+        "dropout": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({AUTO})],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
         "optimizer_params": [dict, None],
         "lr": [_POSITIVE],
@@ -80,7 +83,7 @@ class FineTunedEstimator(ImageEstimator):
         "unfreeze_every": [_COUNT, None],
         "training_precision": [StrOptions({"float32", "bfloat16"})],
         "augment": [str, callable, None],
-        "augment_views": [_COUNT, None],
+        "augment_views": [_COUNT, StrOptions({AUTO}), None],
         "mix": [StrOptions(set(MIXES)), None],
         "mix_alpha": [_POSITIVE],
         "tta": [_COUNT],
@@ -99,6 +102,7 @@ class FineTunedEstimator(ImageEstimator):
     _learned = (
         *ImageEstimator._learned,
         "_backbone",
+        "_first_augment",
         "_structure",
         "_targets",
         "_replay",
@@ -106,6 +110,8 @@ class FineTunedEstimator(ImageEstimator):
         "_is_one_number",
         "_n_outputs",
     )
+
+    _first_augment: str | None
 
     def save_backbone(self, path):
         """Write the tuned network, without its head, as a self-describing file.
@@ -267,7 +273,6 @@ class FineTunedEstimator(ImageEstimator):
     ):
         if not is_continued:
             self._forget()  # also where a check fails
-        config = self._training_config()
         check_combinations(self, X_val, y_val)
         n_given = _num_samples(X)
         kept, weights = nonzero_weights(X, y, sample_weight)
@@ -279,6 +284,8 @@ class FineTunedEstimator(ImageEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if not is_continued:
             self._load_network()
+        self._resolve(images, y, weights, is_continued)
+        config = self._training_config()
 
         train, held_out = np.arange(len(y)), None
         if self.early_stopping and X_val is None:
@@ -337,13 +344,65 @@ class FineTunedEstimator(ImageEstimator):
         self.n_iter_ = len(self.history_)
         return self
 
+    def _resolve(self, images, y, weights, is_continued):
+        """Set `recipe_`: the values of the parameters that may be "auto".
+
+        A continued fit goes on with what the first fit found.
+        """
+        depth, n_stages = self.freeze_depth_, len(self._backbone.stages)
+        augment = self.augment
+        if is_auto(augment):
+            augment = self._augmentation(images, y, weights, is_continued)
+        names = ("augment_views", "dropout", "label_smoothing")
+        given = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if callable(self.head) and is_auto(self.dropout):
+            given["dropout"] = 0.0  # what a callable makes is the user's
+        values = filled_in(given, RECIPES[self.recipe], depth, n_stages, augment)
+        self.recipe_ = {"freeze_depth": depth, "augment": augment, **values}
+        check_views(self, augment, values["augment_views"])
+
+    def _augmentation(self, images, y, weights, is_continued):
+        """Return what augment="auto" is."""
+        if is_continued:
+            return self._first_augment
+        recipe, n_stages = RECIPES[self.recipe], len(self._backbone.stages)
+        self._first_augment = None
+        if is_augmented(recipe, self.freeze_depth_, n_stages):
+            is_symmetric = self._may_be_mirrored(images, y, weights)
+            self._first_augment = "light" if is_symmetric else "crop"
+        return self._first_augment
+
+    def _may_be_mirrored(self, images, y, weights):
+        """Return whether rows of mirrored images are those of the same targets."""
+        backbone = load_backbone(self.backbone, self.backbone_params, self.weights)
+        n_stages, pooling = len(backbone.stages), backbone.pooling("auto")
+        plan = self._fitted_plan(backbone, self._plan.input, [n_stages], pooling)
+        view = AugmentedView(MIRRORED, 0, _SEED_OF_KEPT_VIEWS)
+        plain, mirrored = (self._extract(images, backbone, plan, view=v) for v in (None, view))
+        failed = {failure.position for part in (plain, mirrored) for failure in part.failures}
+        if self.on_error == "raise" and failed:
+            return False  # `fit` will raise
+        good = np.setdiff1d(np.arange(len(images)), sorted(failed))
+        if not len(good):
+            return False
+        targets = self._fit_targets(y[good], weights[good])
+        return is_harmless(
+            plain.values[good],
+            mirrored.values[good],
+            targets.encode(y[good]),
+            weights[good],
+            targets,
+        )
+
     def _training_config(self):
         """Return the parameters that say how to train."""
         choices = {
-            field.name: getattr(self, field.name)
+            field.name: self.recipe_.get(field.name, getattr(self, field.name))
             for field in fields(TrainingConfig)
             if hasattr(self, field.name)
         }
+        recipe = RECIPES[self.recipe]
+        choices |= {"n_steps": recipe.n_steps, "most_epochs": recipe.most_epochs}
         if not self.early_stopping:
             choices["n_iter_no_change"] = None
         return TrainingConfig(**choices)
@@ -352,8 +411,12 @@ class FineTunedEstimator(ImageEstimator):
         pristine, input_spec = self._load_backbone()
         self.backbone_spec_ = pristine.spec
         self.image_size_ = input_spec.size
-        self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
         pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
+        if is_auto(self.freeze_depth):
+            share = RECIPES[self.recipe].trained_share
+            self.freeze_depth_ = auto_depth(pristine.costs(input_spec), share)
+        else:
+            self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
         all_frozen = self.freeze_depth_ == len(pristine.stages)
         self._plan = self._fitted_plan(
             pristine,
@@ -425,9 +488,9 @@ class FineTunedEstimator(ImageEstimator):
                 "backbone": self.backbone_spec_.digest,
                 "freeze_depth": self.freeze_depth_,
                 "random_state": random_state,
-                "augment": self.augment,
+                "augment": self.recipe_["augment"],
                 "augmentation": None if view is None else view.augmentation.name,
-                "augment_views": self.augment_views,
+                "augment_views": self.recipe_["augment_views"],
             },
             callbacks=list(self.callbacks or ()),
             net_params=self.net_params,
@@ -438,16 +501,20 @@ class FineTunedEstimator(ImageEstimator):
 
     def _view(self, number, seed):
         """Return a random view of the images; None where they are not augmented."""
-        augmentation = make_augmentation(self.augment)
+        augmentation = make_augmentation(self._augment_now())
         if augmentation is None:
             return None
-        if self.augment_views is not None:
+        if self.recipe_["augment_views"] is not None:
             seed = _SEED_OF_KEPT_VIEWS
         return AugmentedView(augmentation, number, seed)
 
+    def _augment_now(self):
+        """Return what `augment` is now: `tta` may be set after the fit."""
+        return self.recipe_["augment"] if is_auto(self.augment) else self.augment
+
     def _views(self, images, first, seed):
         """Return the views of images that can be read; `first` is the first of them."""
-        if self.augment is None:
+        if self.recipe_["augment"] is None:
             return AugmentedActivations.fixed(first)
 
         def extract(number):
@@ -457,7 +524,7 @@ class FineTunedEstimator(ImageEstimator):
             raise_failures(extraction.failures, len(images))  # could be read a moment ago
             return extraction.values
 
-        return AugmentedActivations(extract, self.augment_views)
+        return AugmentedActivations(extract, self.recipe_["augment_views"])
 
     # the network
 
@@ -469,7 +536,7 @@ class FineTunedEstimator(ImageEstimator):
             self._plan,
             view=view,
             # a view that is used once is not stored
-            keep=view is None or self.augment_views is not None,
+            keep=view is None or self.recipe_["augment_views"] is not None,
         )
 
     def _trained_stages(self):
@@ -480,7 +547,7 @@ class FineTunedEstimator(ImageEstimator):
     def _outputs_of_views(self, X):
         """Yield the network's outputs (n, n_outputs) for the images and their random views."""
         check_is_fitted(self)
-        check_views(self)
+        check_views(self, self._augment_now(), self.recipe_["augment_views"])
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
             # the first is the image itself, without augmentation

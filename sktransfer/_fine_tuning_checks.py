@@ -9,6 +9,7 @@ from sklearn.utils.validation import _check_sample_weight, _num_samples, check_c
 from .images._augment import make_augmentation
 from .training._naming import name_of
 from .training._net import check_callbacks, check_net_params
+from .training._recipe import is_auto
 
 # Parameters that may hold code of the user, which is part of a checkpoint's name.
 _NAMED_IN_CHECKPOINTS = (
@@ -28,7 +29,7 @@ def check_combinations(estimator, X_val, y_val):
         isinstance(width, numbers.Integral) and int(width) > 0 for width in head
     ):
         raise ValueError(f"head must be 'linear', widths > 0 or a callable, got {head!r}")
-    if callable(head) and estimator.dropout:
+    if callable(head) and estimator.dropout and not is_auto(estimator.dropout):
         raise ValueError(
             f"dropout={estimator.dropout} has no place in a head that a callable makes; set "
             "dropout=0 and put dropout into the module"
@@ -38,7 +39,9 @@ def check_combinations(estimator, X_val, y_val):
         raise ValueError(f"{given} is given without {missing}; pass both to fit")
     if X_val is not None and not estimator.early_stopping:
         raise ValueError("X_val and y_val are used by early stopping only; set early_stopping=True")
-    check_views(estimator)
+    if not is_auto(estimator.augment):
+        views = None if is_auto(estimator.augment_views) else estimator.augment_views
+        check_views(estimator, estimator.augment, views)
     for name, own in (("lr", "lr"), ("weight_decay", "weight_decay"), ("params", "optimizer")):
         if name in (estimator.optimizer_params or {}):
             raise ValueError(
@@ -52,12 +55,11 @@ def check_combinations(estimator, X_val, y_val):
             name_of(getattr(estimator, name), name)
 
 
-def check_views(estimator):
+def check_views(estimator, augment, augment_views):
     """Raise for parameters of random views if nothing is augmented."""
-    make_augmentation(estimator.augment)  # an error here, not after the images are read
-    for name, default in (("augment_views", None), ("tta", 1)):
-        value = getattr(estimator, name)
-        if estimator.augment is None and value != default:
+    make_augmentation(augment)  # an error here, not after the images are read
+    for name, value, default in (("augment_views", augment_views, None), ("tta", estimator.tta, 1)):
+        if augment is None and value != default:
             raise ValueError(
                 f"{name}={value} needs random views of images; set augment='light' or another "
                 f"augmentation, or {name}={default}"

@@ -57,7 +57,7 @@ def search_pipeline(cache):
 
 def search_classifier(cache, head="linear"):
     classifier = FineTunedClassifier(
-        **SMALL, head=head, max_epochs=1, random_state=0, feature_cache=cache
+        **SMALL, recipe="fast", head=head, max_epochs=1, random_state=0, feature_cache=cache
     )
     return GridSearchCV(classifier, {"freeze_depth": [None, -1], "lr": [1e-4, 1e-3, 1e-2]}, cv=3)
 

@@ -4,7 +4,14 @@ from sklearn.model_selection import GridSearchCV
 
 from sktransfer import FineTunedRegressor, count_forward_passes
 
-FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 10, "batch_size": 8, "random_state": 0}
+FAST = {
+    "backbone": "mini",
+    "recipe": "fast",
+    "image_size": 32,
+    "max_epochs": 10,
+    "batch_size": 8,
+    "random_state": 0,
+}
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def hidden_layer(network):
 def test_they_train_if_a_stage_does_and_are_saved(freeze_depth, backbone, shapes, tmp_path):
     X, y = shapes
     classifier = FineTunedClassifier(
-        NAME, freeze_depth=freeze_depth, max_epochs=1, random_state=0, **SMALL
+        NAME, recipe="fast", freeze_depth=freeze_depth, max_epochs=1, random_state=0, **SMALL
     ).fit(X, y)
     path = tmp_path / "tuned.safetensors"
     classifier.save_backbone(path)

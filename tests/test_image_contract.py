@@ -37,7 +37,7 @@ EXACT = {
     "precision": "float32",
     "feature_cache": None,
 }
-SHORT = {**EXACT, "max_epochs": 2, "batch_size": 4, "random_state": 0}
+SHORT = {**EXACT, "recipe": "fast", "max_epochs": 2, "batch_size": 4, "random_state": 0}
 
 ESTIMATORS = {
     "PretrainedFeatureTransformer": PretrainedFeatureTransformer(**EXACT),

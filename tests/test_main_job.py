@@ -34,7 +34,9 @@ def test_a_linear_model_on_frozen_features_reaches_090(imagenet_weights, hymenop
 
 def test_fine_tuning_over_freeze_depths_reaches_088(imagenet_weights, hymenoptera, store):
     X, y = hymenoptera["train"]
-    classifier = FineTunedClassifier(imagenet_weights, random_state=0, feature_cache=store)
+    classifier = FineTunedClassifier(
+        imagenet_weights, recipe="fast", random_state=0, feature_cache=store
+    )
     with count_forward_passes() as counter:
         search = GridSearchCV(classifier, {"freeze_depth": [None, -1, -2]}, cv=3).fit(X, y)
     # once for each depth; the rows of depth None may be there from the test above

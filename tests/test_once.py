@@ -19,7 +19,7 @@ from sktransfer import (
 )
 
 SMALL = {"backbone": "mini", "image_size": 32}
-SHORT = {"max_epochs": 2, "batch_size": 8, "random_state": 0}
+SHORT = {"recipe": "fast", "max_epochs": 2, "batch_size": 8, "random_state": 0}
 
 
 def search_pipeline(cache, transformer=PretrainedFeatureTransformer, depth=None, **options):
@@ -165,7 +165,7 @@ y = np.arange(len(X)) % 2
 options = {"backbone": "mini", "image_size": 32, "feature_cache": sys.argv[1]}
 estimators = [
     make_pipeline(PretrainedFeatureTransformer(**options), LogisticRegression(max_iter=1000)),
-    FineTunedClassifier(**options, freeze_depth=-2, max_epochs=1),
+    FineTunedClassifier(**options, recipe="fast", freeze_depth=-2, max_epochs=1),
 ]
 for i in range(50):
     for estimator in estimators:
@@ -210,7 +210,7 @@ def test_bfloat16_scores_as_float32_does_within_the_spread_of_the_folds(cache, k
                 PretrainedFeatureTransformer(**options), LogisticRegression(max_iter=1000)
             )
         else:
-            model = FineTunedClassifier(**options, max_epochs=5, random_state=0)
+            model = FineTunedClassifier(**options, recipe="fast", max_epochs=5, random_state=0)
         folds = StratifiedKFold(5, shuffle=True, random_state=0)
         scores[precision] = cross_val_score(model, X, y, cv=folds)
     spread = scores["float32"].std()

@@ -105,7 +105,9 @@ def test_real_weights_give_the_same_features(imagenet_weights, tmp_path):
 def test_probabilities_equal_those_of_predict_proba_for_images_of_any_size(way, shapes, tmp_path):
     X, y = shapes
     path = tmp_path / "probabilities.onnx"
-    fitted = FineTunedClassifier("mini", **EXACT, max_epochs=1, image_size=32, **way).fit(X, y)
+    fitted = FineTunedClassifier(
+        "mini", recipe="fast", **EXACT, max_epochs=1, image_size=32, **way
+    ).fit(X, y)
     fitted.to_onnx(path)
     for n, (height, width) in enumerate(SIZES, start=1):
         images = draw(n, height, width)
@@ -119,10 +121,10 @@ def test_labels_and_numbers_are_exported_too(shapes, tmp_path):
     path, images = tmp_path / "rows.onnx", draw(2, 40, 70)
     fast = {**EXACT, "max_epochs": 1, "image_size": 32, "freeze_depth": None}
     labels = np.stack([y == "disc", y != "disc"], axis=1).astype(int)
-    classifier = FineTunedClassifier("mini", **fast).fit(X, labels)
+    classifier = FineTunedClassifier("mini", recipe="fast", **fast).fit(X, labels)
     classifier.to_onnx(path)
     np.testing.assert_allclose(run(path, images), classifier.predict_proba(images), atol=1e-4)
-    regressor = FineTunedRegressor("mini", **fast).fit(X, np.arange(len(X)) * 100.0)
+    regressor = FineTunedRegressor("mini", recipe="fast", **fast).fit(X, np.arange(len(X)) * 100.0)
     regressor.to_onnx(path)
     assert onnx.load(path).graph.output[0].name == "numbers"
     np.testing.assert_allclose(run(path, images)[:, 0], regressor.predict(images), rtol=1e-4)

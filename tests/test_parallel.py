@@ -39,7 +39,7 @@ def make_search(kind, cache, **options):
         grid = {"logisticregression__C": [1e-5, 1.0]}
     else:
         estimator = FineTunedClassifier(
-            **SMALL, max_epochs=2, batch_size=8, random_state=0, feature_cache=cache
+            **SMALL, recipe="fast", max_epochs=2, batch_size=8, random_state=0, feature_cache=cache
         )
         grid = {"freeze_depth": [None, -1]}
     return GridSearchCV(estimator, grid, cv=3, **options)
@@ -82,7 +82,7 @@ def test_cross_validation_in_two_workers_has_the_scores_of_one(shapes, tmp_path,
 
 def test_fits_in_threads_draw_what_they_would_alone(shapes, cache):
     classifier = FineTunedClassifier(
-        **SMALL, head=(16,), max_epochs=2, random_state=0, feature_cache=cache
+        **SMALL, recipe="fast", head=(16,), max_epochs=2, random_state=0, feature_cache=cache
     )
     grid = {"freeze_depth": [None, -1], "lr": [1e-3, 1e-2]}
     search = GridSearchCV(classifier, grid, scoring="neg_log_loss", cv=3)
@@ -120,6 +120,7 @@ def test_a_killed_worker_is_joblibs_error_and_costs_no_finished_image(
     def search(cache, **options):
         classifier = FineTunedClassifier(
             **SMALL,
+            recipe="fast",
             head=deadly_head(fits, n_fits=8),
             max_epochs=1,
             random_state=0,

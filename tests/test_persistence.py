@@ -34,6 +34,7 @@ from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 MOST_BYTES = 50_000  # of a fitted transformer
 FAST = {
     "backbone": "mini",
+    "recipe": "fast",
     "image_size": 32,
     "max_epochs": 1,
     "precision": "float32",

@@ -125,7 +125,7 @@ def test_precision_is_decided_at_fit_and_read_on_other_hardware(shapes, estimato
         outputs = fitted.transform
     else:
         fitted = FineTunedClassifier(
-            "mini", freeze_depth=-1, max_epochs=1, random_state=0, **options
+            "mini", recipe="fast", freeze_depth=-1, max_epochs=1, random_state=0, **options
         ).fit(X, y)
         outputs = fitted.decision_function
     assert fitted.precision_ == "bfloat16"
@@ -187,7 +187,13 @@ def test_rows_in_bfloat16_are_the_same_whether_pooled_from_stored_activations_or
     X, y = shapes
     options = {"image_size": 32, "precision": "bfloat16"}
     FineTunedClassifier(
-        "mini", freeze_depth=-2, max_epochs=1, random_state=0, feature_cache=cache, **options
+        "mini",
+        recipe="fast",
+        freeze_depth=-2,
+        max_epochs=1,
+        random_state=0,
+        feature_cache=cache,
+        **options,
     ).fit(X, y)
     with count_forward_passes() as counter:
         pooled = PretrainedFeatureTransformer(

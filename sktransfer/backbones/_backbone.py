@@ -12,6 +12,7 @@ from ._stages import (
     Normalise,
     Pool,
     PreLogits,
+    count_macs,
     cut_into_stages,
     modules_of,
     resolve_depth,
@@ -60,14 +61,15 @@ class Backbone:
             else None
         )
         self._widths: dict[tuple[int, int, str], int] = {}
+        self._costs: dict[int, tuple[int, ...]] = {}  # by image size
 
     def fresh(self, n_frozen: int = 0) -> "Backbone":
         """Return a copy whose stages from `n_frozen` on may be trained.
 
         The frozen stages are shared with this backbone, which stays as it is.
         """
-        # widths depend on no weights, and another thread may be adding one
-        shared: dict[int, object] = {id(self._widths): self._widths}
+        # widths and costs depend on no weights, and another thread may be adding one
+        shared: dict[int, object] = {id(kept): kept for kept in (self._widths, self._costs)}
         for part in self._parts()[:n_frozen]:
             shared.update({id(module): module for module in part.modules()})
             shared.update({id(parameter): parameter for parameter in part.parameters()})
@@ -166,6 +168,19 @@ class Backbone:
             else:
                 too_small = middle
         return f"it takes {enough} pixels or more, and its weights' own size is {own}"
+
+    @torch.inference_mode()
+    def costs(self, input_spec: InputSpec) -> tuple[int, ...]:
+        """Return the multiplications of each stage, for one image of that size."""
+        size = input_spec.size
+        if size not in self._costs:
+            x = self.normalise()(torch.full((1, 3, size, size), 128, dtype=torch.uint8))
+            costs = []
+            for stage in self.stages.values():
+                x, n_macs = count_macs(stage, x)
+                costs.append(n_macs)
+            self._costs[size] = tuple(costs)
+        return self._costs[size]
 
     @torch.inference_mode()
     def takes(self, size: int, n_stages: int, pooling: str) -> bool:

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from .._spec import InputSpec, WeightsOffer
 from .._text_table import count, table
 from ._architecture import Architecture
-from ._stages import PRE_LOGITS, PreLogits, cut_into_stages, modules_of
+from ._stages import PRE_LOGITS, PreLogits, count_macs, cut_into_stages, modules_of
 from ._weights import read_metadata
 from .sources import SOURCES, named_architecture, names
 
@@ -282,15 +281,14 @@ def _stage_infos(stages: Mapping[str, nn.Module], size: int) -> tuple[StageInfo,
     x = torch.empty(1, 3, size, size, device="meta")
     infos = []
     for name, stage in stages.items():
-        with FlopCounterMode(display=False) as counter:
-            x = stage.eval()(x)
+        x, n_macs = count_macs(stage.eval(), x)
         infos.append(
             StageInfo(
                 name=name,
                 width=x.shape[2] if x.ndim == 3 else x.shape[1],
                 activation=tuple(x.shape[1:]),
                 n_params=_size(stage),
-                n_macs=counter.get_total_flops() // 2,  # a multiplication and an addition
+                n_macs=n_macs,
             )
         )
     return tuple(infos)

@@ -8,9 +8,12 @@ submodules: nothing is copied, so what is trained in a stage is trained in the n
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 POOLINGS = ("auto", "avg", "max", "gem", "cls", "flatten")
 HEAD = "head"  # the value of "auto" where the last linear layer reads more than a pooling
@@ -187,3 +190,38 @@ def _prefixes_outside(module: nn.Module, prefix: str, inside: set[int]) -> Itera
     ):
         if id(value) not in inside:
             yield f"{prefix}{name}"
+
+
+class _MacCounter(TorchDispatchMode):
+    """Counts the multiplications of convolutions and matrix products in this thread.
+
+    torch's own ``FlopCounterMode`` also hooks the modules of all other threads.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_macs = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        counted = flop_registry.get(func._overloadpacket)
+        if counted is None and func.has_kernel_for_dispatch_key(_COMPOSITE):
+            with self:  # its parts are counted
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        value = func(*args, **kwargs)
+        if counted is not None:  # a multiplication and an addition are two operations
+            self.n_macs += counted(*args, **kwargs, out_val=value) // 2
+        return value
+
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
+
+
+def count_macs(module: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return what a module makes of `x`, and the multiplications that it takes."""
+    with _MacCounter() as counter:
+        return module(x), counter.n_macs

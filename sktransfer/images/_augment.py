@@ -21,7 +21,7 @@ from ._custom_transform import (
     library_versions,
     transform_name,
 )
-from ._preprocess import as_tensor, resize, resized_shape
+from ._preprocess import as_tensor, preprocess, resize, resized_shape
 
 # Crops of half the area to all of it are fastai's course's choice for small data
 # (RandomResizedCrop(224, min_scale=0.5), github.com/fastai/fastbook, chapter 2): sides
@@ -46,17 +46,26 @@ _OFTEN = 0.75
 _TRIVIAL = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
 
 
-def light(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
-    """Return a crop about the scale of the evaluation's, in half of the cases mirrored."""
+def crop(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
+    """Return a crop about the scale of the evaluation's."""
     image = as_tensor(pixels)
     rows, columns = image.shape[1:]
     top, left, height, width = draw_crop(rows, columns, spec, rng)
-    crop = image[:, top : top + height, left : left + width]
-    square = resize(crop, [spec.size, spec.size], spec.interpolation)
-    if rng.random() < 0.5:
-        return F.horizontal_flip(square)
+    cut = image[:, top : top + height, left : left + width]
+    square = resize(cut, [spec.size, spec.size], spec.interpolation)
     # a crop of the right size is not resampled, and would still be the user's array
     return square.clone() if height == width == spec.size else square
+
+
+def light(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
+    """Return a crop about the scale of the evaluation's, in half of the cases mirrored."""
+    square = crop(pixels, spec, rng)
+    return F.horizontal_flip(square) if rng.random() < 0.5 else square
+
+
+def mirrored(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
+    """Return the square that is evaluated, mirrored left to right."""
+    return F.horizontal_flip(preprocess(pixels, spec))
 
 
 def medium(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
@@ -123,10 +132,15 @@ Draw = Callable[[np.ndarray, InputSpec, Random], torch.Tensor]
 # Part of each name: raise it when the recipe gives other views.
 # 2: views are resampled as the evaluation is, in fixed-point numbers.
 _VERSION = 2
-_RECIPES: dict[str, Draw] = {"light": light, "medium": medium, "trivial": trivial}
+_RECIPES: dict[str, Draw] = {
+    "crop": crop,
+    "light": light,
+    "medium": medium,
+    "trivial": trivial,
+}
 _ALLOWED = (
-    "None, 'light', 'medium', 'trivial', or a transform: a callable that takes an image "
-    "as a uint8 tensor (3, H, W), such as torchvision.transforms.v2 has"
+    "'auto', None, 'crop', 'light', 'medium', 'trivial', or a transform: a callable that takes an "
+    "image as a uint8 tensor (3, H, W), such as torchvision.transforms.v2 has"
 )
 
 
@@ -146,6 +160,10 @@ class Augmentation:
 
     name: str | None
     draw: Draw
+
+
+# One view of each image, by which it is tried whether images may be mirrored.
+MIRRORED = Augmentation(f"mirrored:{_VERSION}", mirrored)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from ._data import n_batches
 
 HeadParameter = str | Sequence[int] | Callable[[int, int], nn.Module]
 
-# Number of steps of a fit when `max_epochs` is not given, and the bounds of its epochs.
-# Chosen by benchmarks/bench_recipe.py.
-_STEPS = 400
-_FEWEST_EPOCHS, _MOST_EPOCHS = 5, 30
+# Least number of epochs when `max_epochs` is not given.
+_FEWEST_EPOCHS = 5
+_EPOCHS_OF_A_PROBE = 30
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class TrainingConfig:
     layer_decay: float = 1.0
     weight_decay: float = 0.01
     max_epochs: int | None = None
+    n_steps: int = 400
+    most_epochs: int = 40
     batch_size: int | str = "auto"
     label_smoothing: float = 0.0
     max_grad_norm: float | None = None
@@ -51,6 +52,6 @@ class TrainingConfig:
         if self.max_epochs is not None:
             return self.max_epochs
         if is_linear_probe:
-            return _MOST_EPOCHS
+            return _EPOCHS_OF_A_PROBE
         n_steps = n_batches(n_samples, self.batch_size_of(n_samples, False))
-        return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_STEPS / n_steps)))
+        return min(self.most_epochs, max(_FEWEST_EPOCHS, round(self.n_steps / n_steps)))

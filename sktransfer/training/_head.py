@@ -157,7 +157,7 @@ def start_head(
                 del _known_probes[next(iter(_known_probes))]
             scaled = scaler.transform(rows.astype(np.float64))
             with _threads_of_blas(scaled.size):
-                _known_probes[key] = _fit_probe(scaled, encoded, weights, targets)
+                _known_probes[key] = fit_probe(scaled, encoded, weights, targets)
         weight, bias = _known_probes[key]
         with torch.no_grad():
             *_, linear = module.children()
@@ -195,7 +195,7 @@ def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
     return config.head == "linear" and not config.dropout and not trains_stages
 
 
-def _fit_probe(
+def fit_probe(
     rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return weight (n_outputs, width) and bias (n_outputs,)."""

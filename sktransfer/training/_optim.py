@@ -25,7 +25,7 @@ class WeightedLoss(nn.Module):
         two are averaged over outputs.
     label_smoothing : float
         Share of a target that is spread over all classes (arXiv 1512.00567), or that
-        moves a label towards one half.
+        moves a label towards one half; in training only.
     balance : ndarray of shape (2, n_outputs), default=None
         Weights of the absence and the presence of each label, for "sigmoid".
     dtype : torch.dtype, default=torch.float32
@@ -51,22 +51,24 @@ class WeightedLoss(nn.Module):
         self, outputs: torch.Tensor, targets_and_weights: Sequence[torch.Tensor]
     ) -> torch.Tensor:
         targets, weights = targets_and_weights
-        losses = self._of_each(outputs, targets.to(outputs.dtype))
+        # the loss of validation is that of the targets as they are
+        smoothing = self.label_smoothing if self.training else 0.0
+        losses = self._of_each(outputs, targets.to(outputs.dtype), smoothing)
         return (losses * weights.to(outputs.dtype)).mean()
 
-    def _of_each(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _of_each(
+        self, outputs: torch.Tensor, targets: torch.Tensor, smoothing: float
+    ) -> torch.Tensor:
         if self.kind == "squared":
             return (outputs - targets).square().mean(1)
         if self.kind == "sigmoid":
             assert self.balance is not None
             absence, presence = self.balance
             weights = torch.lerp(absence.expand_as(targets), presence.expand_as(targets), targets)
-            targets = targets + self.label_smoothing * (0.5 - targets)
+            targets = targets + smoothing * (0.5 - targets)
             losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
             return (weights * losses).mean(1)
-        return F.cross_entropy(
-            outputs, targets, reduction="none", label_smoothing=self.label_smoothing
-        )
+        return F.cross_entropy(outputs, targets, reduction="none", label_smoothing=smoothing)
 
 
 def make_loss(

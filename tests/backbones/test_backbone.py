@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from sktransfer import backbone_info
 from sktransfer.backbones._registry import load_backbone
 
 
@@ -50,6 +51,15 @@ def test_a_flattened_row_has_the_width_of_its_image_size():
     backbone = load_backbone("vgg11_bn", None, None)
     assert backbone.width(5, "flatten", backbone.spec.input.at(64)) == 512 * 2 * 2
     assert backbone.width(0, "flatten", backbone.spec.input.at(10)) == 3 * 10 * 10
+
+
+@pytest.mark.parametrize("name", ["mini", "resnet18", "mobilenet_v2", "swin_t"])
+def test_the_costs_of_the_stages_are_those_of_the_table(name):
+    backbone = load_backbone(name, None, "default" if name == "mini" else None)
+    macs = tuple(stage.n_macs for stage in backbone_info(name).stages)
+    assert backbone.costs(backbone.spec.input) == macs
+    half = backbone.costs(backbone.spec.input.at(backbone.spec.input.size // 2))
+    assert sum(half) < sum(macs) / 3
 
 
 class Broken(nn.Module):

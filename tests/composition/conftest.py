@@ -28,6 +28,7 @@ def classifier(cache):
     """Return a classifier that trains its head alone, for few epochs."""
     return FineTunedClassifier(
         "mini",
+        recipe="fast",
         freeze_depth=None,
         image_size=32,
         max_epochs=4,

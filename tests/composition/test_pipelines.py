@@ -130,6 +130,7 @@ def test_a_transformed_target_goes_round_a_fine_tuned_regressor(shapes, cache):
     area = np.where(y == "disc", 10.0, 10_000.0)
     regressor = FineTunedRegressor(
         "mini",
+        recipe="fast",
         freeze_depth=None,
         image_size=32,
         max_epochs=4,

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
-from sktransfer.images._augment import AugmentedView, _turn, draw_crop, light, make_augmentation
+from sktransfer.images._augment import (
+    MIRRORED,
+    AugmentedView,
+    _turn,
+    draw_crop,
+    light,
+    make_augmentation,
+)
 from sktransfer.images._custom_transform import library_versions
 from sktransfer.images._preprocess import preprocess, resized_shape
 
@@ -28,6 +35,7 @@ def draws_from_everywhere(image):
 
 
 KINDS = {
+    "crop": "crop",
     "light": "light",
     "medium": "medium",
     "trivial": "trivial",
@@ -121,7 +129,7 @@ def test_a_pickled_view_draws_the_same(augmentation):
 
 
 def test_the_key_states_augmentation_number_and_seed():
-    kinds = ["light", "medium", "trivial", v2.RandomVerticalFlip()]
+    kinds = ["crop", "light", "medium", "trivial", v2.RandomVerticalFlip()]
     views = [
         AugmentedView(make_augmentation(kind), number, seed)
         for kind in kinds
@@ -146,6 +154,20 @@ def test_a_seed_of_any_integer_type_draws_the_same():
     assert torch.equal(views[0], views[2])
 
 
+def test_a_crop_is_a_light_view_that_is_never_mirrored():
+    crops, lights = (_views(make_augmentation(name), 40) for name in ("crop", "light"))
+    is_mirrored = [not torch.equal(*pair) for pair in zip(crops, lights, strict=True)]
+    assert 10 <= sum(is_mirrored) <= 30
+    for one, other in zip(crops, lights, strict=True):
+        assert torch.equal(one, other) or torch.equal(one, other.flip(-1))
+
+
+def test_the_mirrored_view_is_the_square_of_the_evaluation_turned_round():
+    view = AugmentedView(MIRRORED, 0, 0)
+    assert torch.equal(view.pixels(PIXELS, SPEC, b"x"), preprocess(PIXELS, SPEC).flip(-1))
+    assert view.key() == "mirrored:2|0|0"
+
+
 def test_no_augmentation_is_none():
     assert make_augmentation(None) is None
 
@@ -161,7 +183,7 @@ def test_no_augmentation_is_none():
     ],
 )
 def test_an_error_says_what_came_and_what_is_allowed(augment, said):
-    with pytest.raises(ValueError, match=rf"^augment must be None, 'light', .*{said}"):
+    with pytest.raises(ValueError, match=rf"^augment must be 'auto', None, 'crop', .*{said}"):
         make_augmentation(augment)
 
 
@@ -182,7 +204,7 @@ def test_a_crop_lies_in_the_image(height, width, spec, seed):
     assert 0 <= left < left + columns <= width
 
 
-@pytest.mark.parametrize("name", ["light", "medium", "trivial"])
+@pytest.mark.parametrize("name", ["crop", "light", "medium", "trivial"])
 @given(height=sides, width=sides, spec=specs, seed=st.integers(0, 2**32))
 @settings(max_examples=30, deadline=None)
 def test_any_image_becomes_the_network_s_square(name, height, width, spec, seed):

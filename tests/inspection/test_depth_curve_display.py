@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from sktransfer import DepthCurveDisplay, FineTunedClassifier, PretrainedFeatureTransformer
 
-FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 1, "random_state": 0}
+FAST = {"backbone": "mini", "recipe": "fast", "image_size": 32, "max_epochs": 1, "random_state": 0}
 DEPTH = "pretrainedfeaturetransformer__depth"
 
 
@@ -31,7 +31,7 @@ def searched(params, scores, estimator=None, metric="score", **attributes):
     results = {"params": params, f"mean_test_{metric}": scores.mean(axis=1)}
     results |= {f"split{fold}_test_{metric}": column for fold, column in enumerate(scores.T)}
     return SimpleNamespace(
-        estimator=FineTunedClassifier("mini") if estimator is None else estimator,
+        estimator=FineTunedClassifier("mini", recipe="fast") if estimator is None else estimator,
         cv_results_=results | attributes.pop("results", {}),
         scoring=None,
         refit=True,
@@ -197,7 +197,9 @@ def test_the_depth_of_another_estimator_is_not_taken_for_ours():
 
 
 def test_several_depths_need_a_name():
-    pipeline = make_pipeline(PretrainedFeatureTransformer("mini"), FineTunedClassifier("mini"))
+    pipeline = make_pipeline(
+        PretrainedFeatureTransformer("mini"), FineTunedClassifier("mini", recipe="fast")
+    )
     other = "finetunedclassifier__freeze_depth"
     params = [{DEPTH: d, other: n} for d in (None, -1) for n in (-1, -2)]
     search = searched(params, [[0.1], [0.2], [0.3], [0.4]], estimator=pipeline)
@@ -232,14 +234,14 @@ def test_an_unknown_style_lists_those_that_are():
 
 
 def test_not_fitted_is_scikit_learns_error():
-    search = GridSearchCV(FineTunedClassifier("mini"), {"freeze_depth": [None, -1]})
+    search = GridSearchCV(FineTunedClassifier("mini", recipe="fast"), {"freeze_depth": [None, -1]})
     with pytest.raises(NotFittedError, match="GridSearchCV is not fitted"):
         DepthCurveDisplay.from_grid(search)
 
 
 def test_another_object_is_told_what_is_allowed():
     with pytest.raises(TypeError, match=r"takes a fitted GridSearchCV.*got FineTunedClassifier"):
-        DepthCurveDisplay.from_grid(FineTunedClassifier("mini"))
+        DepthCurveDisplay.from_grid(FineTunedClassifier("mini", recipe="fast"))
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

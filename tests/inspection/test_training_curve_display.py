@@ -11,7 +11,13 @@ from sklearn.pipeline import make_pipeline
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, TrainingCurveDisplay
 
-FAST = {"backbone": "mini", "image_size": 32, "max_epochs": 3, "freeze_depth": None}
+FAST = {
+    "backbone": "mini",
+    "recipe": "fast",
+    "image_size": 32,
+    "max_epochs": 3,
+    "freeze_depth": None,
+}
 HISTORY = [
     {"epoch": 1, "train_loss": 0.9, "lr": 1e-3, "valid_loss": 1.0, "valid_score": 0.5, "dur": 1.0},
     {"epoch": 2, "train_loss": 0.5, "lr": 5e-4, "valid_loss": 0.6, "valid_score": 0.8, "dur": 1.0},
@@ -120,9 +126,9 @@ def test_the_last_step_of_a_pipeline_and_the_best_of_a_search_are_drawn(shapes):
 @pytest.mark.parametrize(
     "estimator",
     [
-        FineTunedClassifier("mini"),
-        make_pipeline(FineTunedClassifier("mini")),
-        GridSearchCV(FineTunedClassifier("mini"), {}),
+        FineTunedClassifier("mini", recipe="fast"),
+        make_pipeline(FineTunedClassifier("mini", recipe="fast")),
+        GridSearchCV(FineTunedClassifier("mini", recipe="fast"), {}),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )

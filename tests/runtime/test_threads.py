@@ -263,7 +263,9 @@ def test_a_fit_trains_on_the_cores_of_the_process_and_gives_threads_back_after_a
                 raise ArithmeticError("the second step")
             return super().step(closure)
 
-    classifier = FineTunedClassifier("mini", optimizer=Failing, batch_size=8, feature_cache=None)
+    classifier = FineTunedClassifier(
+        "mini", recipe="fast", optimizer=Failing, batch_size=8, feature_cache=None
+    )
     with pytest.raises(ArithmeticError, match="the second step"):
         classifier.fit(*shapes)
     assert numbers == [1, 1]

@@ -119,8 +119,8 @@ def test_a_search_fits_one_probe_for_each_fold(monkeypatch):
     from sktransfer.training import _head
 
     fitted = []
-    fit_probe = _head._fit_probe
-    monkeypatch.setattr(_head, "_fit_probe", lambda *a: fitted.append(a) or fit_probe(*a))
+    fit_probe = _head.fit_probe
+    monkeypatch.setattr(_head, "fit_probe", lambda *a: fitted.append(a) or fit_probe(*a))
     rows, labels = make_blobs(40, n_features=4, centers=2, random_state=7)
     for _ in range(3):
         for fold in range(5):

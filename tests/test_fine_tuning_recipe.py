@@ -1,0 +1,132 @@
+"""What the fine-tuned estimators do where a parameter is left to the recipe."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from sklearn.model_selection import GridSearchCV
+
+from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
+from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
+
+QUICK = {"backbone": "mini", "image_size": 32, "max_epochs": 1, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def arrows():
+    """Return drawn arrows that point left or right, and where they point."""
+    rng = np.random.default_rng(0)
+    images, labels = [], []
+    for i in range(40):
+        x, y, size = rng.integers(6, 12, 3)
+        image = Image.new("RGB", (32, 32), tuple(rng.integers(0, 60, 3).tolist()))
+        points = [(x, y), (x, y + size), (x + size, y + size // 2)]
+        ImageDraw.Draw(image).polygon(points, fill=tuple(rng.integers(150, 256, 3).tolist()))
+        pixels = np.asarray(image)
+        images.append(pixels if i % 2 else pixels[:, ::-1])
+        labels.append("right" if i % 2 else "left")
+    return np.stack(images), np.array(labels)
+
+
+def test_the_recipe_is_an_attribute_and_what_is_given_stays(shapes, cache):
+    X, y = shapes
+    fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
+    assert fitted.recipe_ == {
+        "freeze_depth": 3,
+        "augment": "light",
+        "augment_views": 8,
+        "dropout": 0.3,
+        "label_smoothing": 0.1,
+    }
+    assert fitted.freeze_depth_ == 3
+    given = {"freeze_depth": -1, "augment": None, "dropout": 0.5, "label_smoothing": 0.2}
+    fitted = FineTunedClassifier(**QUICK, **given, feature_cache=cache).fit(X, y)
+    assert fitted.recipe_ == {**given, "freeze_depth": 4, "augment_views": None}
+
+
+def test_images_are_mirrored_only_where_their_class_stays_the_same(shapes, arrows, cache):
+    augments = {}
+    for name, (X, y) in {"shapes": shapes, "arrows": arrows}.items():
+        fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
+        augments[name] = fitted.recipe_["augment"]
+    assert augments == {"shapes": "light", "arrows": "crop"}
+
+
+def test_numbers_that_change_when_images_are_mirrored_are_noticed(arrows, cache):
+    X, y = arrows
+    regressor = FineTunedRegressor(**QUICK, feature_cache=cache)
+    assert regressor.fit(X, np.where(y == "left", -7.0, 12.0)).recipe_["augment"] == "crop"
+
+
+def test_each_recipe_costs_the_forward_passes_that_the_page_says(shapes, tmp_path):
+    X, y = shapes
+    passes = {}
+    for recipe in ("fast", "default", "thorough"):
+        classifier = FineTunedClassifier(**QUICK, recipe=recipe, feature_cache=tmp_path / recipe)
+        with count_forward_passes() as counter:
+            classifier.fit(X, y)
+        passes[recipe] = counter.computed / len(X)
+    # two whole passes tell whether images may be mirrored; eight views pass the frozen stages
+    assert passes == {"fast": 1, "default": 2 + 8, "thorough": 2}
+
+
+def test_a_search_over_recipes_and_rates_computes_nothing_twice(shapes, cache):
+    X, y = shapes
+    grid = {"recipe": ["fast", "default", "thorough"], "lr": [1e-3, 3e-3]}
+    classifier = FineTunedClassifier(**QUICK, feature_cache=cache)
+    with count_forward_passes() as counter:
+        GridSearchCV(classifier, grid, cv=2).fit(X, y)
+    # fast: the cut; the others: rows of plain and mirrored images; default: eight views at its
+    # cut, and the images as they are to score them
+    assert counter.computed == len(X) * (1 + 2 + 8 + 1)
+
+
+def test_a_continued_fit_goes_on_with_what_the_first_found(arrows, cache):
+    X, y = arrows
+    classifier = FineTunedClassifier(**QUICK, feature_cache=cache, warm_start=True).fit(X, y)
+    assert classifier.recipe_["augment"] == "crop"
+    one = X[:4], y[:4]  # too few to tell anything
+    assert classifier.fit(*one).recipe_["augment"] == "crop"
+    assert classifier.set_params(augment=None).fit(*one).recipe_["augment"] is None
+    assert classifier.set_params(augment="auto").fit(*one).recipe_["augment"] == "crop"
+
+
+def test_the_recipe_is_saved_and_forgotten_by_a_fit_that_fails(shapes, cache):
+    X, y = shapes
+    fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
+    assert pickle.loads(pickle.dumps(fitted)).recipe_ == fitted.recipe_
+    with pytest.raises(ValueError, match="one class only"):
+        fitted.fit(X, ["disc"] * len(X))
+    assert not hasattr(fitted, "recipe_")
+
+
+def test_images_that_can_not_be_read_are_listed_once(shapes, tmp_path, cache):
+    X, y = shapes
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    X = np.append(X, str(bad))
+    y = np.append(y, "disc")
+    with pytest.raises(ImageReadError, match=r"bad\.png"):
+        FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
+    skipping = FineTunedClassifier(**QUICK, feature_cache=cache, on_error="skip")
+    with pytest.warns(UnreadableImageWarning, match=r"bad\.png") as caught:
+        skipping.fit(X, y)
+    assert len(caught) == 1
+    assert skipping.recipe_["augment"] == "light"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"), [("recipe", "slow"), ("freeze_depth", "half"), ("dropout", "much")]
+)
+def test_another_word_is_an_error_that_names_the_parameter(shapes, parameter, value):
+    X, y = shapes
+    with pytest.raises(ValueError, match=f"The '{parameter}' parameter"):
+        FineTunedClassifier(**QUICK).set_params(**{parameter: value}).fit(X, y)
+
+
+def test_views_of_a_head_alone_need_an_augmentation(shapes):
+    X, y = shapes
+    classifier = FineTunedClassifier(**QUICK, freeze_depth=None, augment_views=4)
+    with pytest.raises(ValueError, match=r"augment_views=4 needs random views"):
+        classifier.fit(X, y)
