@@ -1,11 +1,13 @@
 """The data sets of the benchmarks that train: images to fit and to test, and how to read them."""
 
+import io
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits
 
 from sktransfer import load_image_folder
@@ -53,6 +55,41 @@ def digits(image_size, seed, n_train, n_test):
     train, test = chosen[:, :n_train].ravel(), chosen[:, n_train:].ravel()
     reading = {"image_size": image_size, "image_shape": (8, 8), "pixel_range": (0, 16)}
     return DataSet(X[train], y[train], X[test], y[test], reading)
+
+
+def digits_shift(file, domain, image_size, seed, n_train, n_test):
+    """Return as many handwritten digits of each class of "mnist" or "usps", as arrays."""
+    arrays = np.load(file)
+    X, y = arrays[domain], arrays[f"{domain}_labels"]
+    chosen = _draw(y, n_train + n_test, np.random.default_rng(seed))
+    train, test = chosen[:, :n_train].ravel(), chosen[:, n_train:].ravel()
+    return DataSet(X[train], y[train], X[test], y[test], {"image_size": image_size})
+
+
+def rubbish(folder, image_size, seed, n_train):
+    """Return as many photographs of each class of ``train``, drawn, and all of ``val``."""
+    X, y = load_image_folder(Path(folder) / "train")
+    chosen = _draw(y, n_train, np.random.default_rng(seed)).ravel()
+    test = load_image_folder(Path(folder) / "val")
+    return DataSet(X[chosen], y[chosen], *test, {"image_size": image_size})
+
+
+def corrupted(X, kind, seed=0):
+    """Return images, given as bytes of files, with "noise", "blur" or less "contrast"."""
+    rng = np.random.default_rng(seed)
+    changed = np.empty(len(X), dtype=object)
+    for i, data in enumerate(X):
+        with Image.open(io.BytesIO(data)) as opened:
+            image = opened.convert("RGB")
+        if kind == "blur":
+            image = image.filter(ImageFilter.GaussianBlur(image.width / 32))
+        pixels = np.asarray(image, dtype=float)
+        if kind == "noise":
+            pixels = pixels + rng.normal(0, 20, pixels.shape)
+        elif kind == "contrast":
+            pixels = 0.4 * pixels + 0.6 * pixels.mean()
+        changed[i] = np.clip(pixels.round(), 0, 255).astype(np.uint8)
+    return changed
 
 
 def _draw(labels, n_per_class, rng):

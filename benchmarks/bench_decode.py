@@ -7,7 +7,7 @@ in memory, several times in turns: with the package, with Pillow alone, and with
 torchvision's decoder. Files with a colour profile, which torchvision ignores and
 the package applies, are left out.
 
-KeyLocks: torchvision's decoder is less than 2 times as fast as the package, which is
+Claims: torchvision's decoder is less than 2 times as fast as the package, which is
 not worth a second decoder to trust with hostile files; the package's pixels differ
 from torchvision's by at most 1 of 255 levels. A minute on one core.
 """

@@ -60,6 +60,9 @@ def run_sktransfer(folder, weights, freeze_depth, epochs):
         classifier = FineTunedClassifier(
             weights,
             freeze_depth=freeze_depth,
+            augment=None,
+            dropout=0,
+            label_smoothing=0,
             image_size=SIZE,
             max_epochs=epochs,
             batch_size=BATCH_SIZE,

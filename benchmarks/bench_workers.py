@@ -99,7 +99,7 @@ VARIANTS = {
 
 def run(variant, folder, backbone):
     surround, n_workers = VARIANTS[variant]
-    classifier = FineTunedClassifier(backbone, max_epochs=EPOCHS, random_state=0)
+    classifier = FineTunedClassifier(backbone, recipe="fast", max_epochs=EPOCHS, random_state=0)
     started = time.perf_counter()
     with surround(), tempfile.TemporaryDirectory() as own:
         X, y = load_image_folder(folder) if folder else draw_images(own)

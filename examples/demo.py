@@ -74,7 +74,9 @@ def candidates(backbone, how, cache, to_pixels):
             cv=3,
         ),
         "FineTunedClassifier": GridSearchCV(
-            FineTunedClassifier(random_state=0, **common), {"freeze_depth": DEPTHS}, cv=3
+            FineTunedClassifier(recipe="fast", random_state=0, **common),
+            {"freeze_depth": DEPTHS},
+            cv=3,
         ),
     }
 

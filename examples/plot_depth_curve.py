@@ -58,7 +58,7 @@ def main():
         StandardScaler(),
         LogisticRegression(max_iter=5000),
     )
-    trained = FineTunedClassifier(arguments.backbone, random_state=0, **how)
+    trained = FineTunedClassifier(arguments.backbone, recipe="fast", random_state=0, **how)
     searches = {
         "frozen features + logistic regression": GridSearchCV(
             frozen,

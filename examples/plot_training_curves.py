@@ -44,6 +44,7 @@ def main():
     X, y, how = load(arguments.data)
     classifier = FineTunedClassifier(
         arguments.backbone,
+        recipe="fast",
         freeze_depth=-2,
         early_stopping=True,
         validation_fraction=0.4,

@@ -44,7 +44,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.3 of
         the network's multiplications, on the images as they are; "default" up to 0.6 of
         them, on eight random views of each image; "thorough" the whole network, on a new
-        view in each epoch, with four times as many steps.
+        view in each epoch, with twice as many steps.
     freeze_depth : int, "auto" or None, default="auto"
         Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
         freezes all of them and trains the head alone, -1 trains the last stage as
@@ -75,9 +75,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Decay of the weights of layers. Biases and the scales of normalisation
         don't decay.
     max_epochs : int, default=None
-        Times that each image is seen. None is as many as make the recipe's number of
-        steps, 200 or with "thorough" 800, from 5 to 40; 30 where only a linear head
-        trains.
+        Times that each image is seen. None is as many as make 400 steps, from 5 to 40
+        ("fast": to 20; "thorough": 800 steps, to 80); 30 where only a linear head trains.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.
@@ -254,9 +253,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from sktransfer import FineTunedClassifier
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> classifier = FineTunedClassifier(
-    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None, random_state=0
-    ... )
+    >>> digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "feature_cache": None}
+    >>> classifier = FineTunedClassifier("mini", recipe="fast", random_state=0, **digits)
     >>> classifier.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.95
     True
     >>> classifier.predict_proba(X[:5]).shape

@@ -37,7 +37,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.3 of
         the network's multiplications, on the images as they are; "default" up to 0.6 of
         them, on eight random views of each image; "thorough" the whole network, on a new
-        view in each epoch, with four times as many steps.
+        view in each epoch, with twice as many steps.
     freeze_depth : int, "auto" or None, default="auto"
         Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
         freezes all of them and trains the head alone, -1 trains the last stage as
@@ -68,9 +68,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Decay of the weights of layers. Biases and the scales of normalisation
         don't decay.
     max_epochs : int, default=None
-        Times that each image is seen. None is as many as make the recipe's number of
-        steps, 200 or with "thorough" 800, from 5 to 40; 30 where only a linear head
-        trains.
+        Times that each image is seen. None is as many as make 400 steps, from 5 to 40
+        ("fast": to 20; "thorough": 800 steps, to 80); 30 where only a linear head trains.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.
@@ -234,9 +233,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     >>> from sktransfer import FineTunedRegressor
     >>> X, _ = load_digits(n_class=3, return_X_y=True)
     >>> y = (X > 8).mean(axis=1)
-    >>> regressor = FineTunedRegressor(
-    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None, random_state=0
-    ... )
+    >>> digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "feature_cache": None}
+    >>> regressor = FineTunedRegressor("mini", recipe="fast", random_state=0, **digits)
     >>> regressor.fit(X[:200], y[:200]).score(X[200:], y[200:]) > 0.5
     True
     """

@@ -64,9 +64,8 @@ class DepthCurveDisplay:
     >>> from sktransfer import FineTunedClassifier
     >>> from sktransfer.inspection import DepthCurveDisplay
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> classifier = FineTunedClassifier(
-    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=2, feature_cache=None
-    ... )
+    >>> digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "feature_cache": None}
+    >>> classifier = FineTunedClassifier("mini", recipe="fast", max_epochs=2, **digits)
     >>> search = GridSearchCV(classifier, {"freeze_depth": [-2, -1, None]}, cv=2)
     >>> display = DepthCurveDisplay.from_grid(search.fit(X[:60], y[:60]))
     >>> display.depths

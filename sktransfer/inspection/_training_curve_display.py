@@ -59,9 +59,8 @@ class TrainingCurveDisplay:
     >>> from sktransfer import FineTunedClassifier
     >>> from sktransfer.inspection import TrainingCurveDisplay
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> classifier = FineTunedClassifier(
-    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=5, feature_cache=None
-    ... )
+    >>> digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "feature_cache": None}
+    >>> classifier = FineTunedClassifier("mini", recipe="fast", max_epochs=5, **digits)
     >>> display = TrainingCurveDisplay.from_estimator(classifier.fit(X[:100], y[:100]))
     >>> display.epochs
     array([1, 2, 3, 4, 5])
