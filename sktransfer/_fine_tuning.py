@@ -18,11 +18,12 @@ from sklearn.utils.validation import (
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
+from ._fine_tuning_recipe import SEED_OF_KEPT_VIEWS, augmentation_of, recipe_of
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
-from .backbones._registry import load_backbone, rebuild_backbone
+from .backbones._registry import rebuild_backbone
 from .backbones._weights import arrays_of, write_backbone_file
-from .images._augment import MIRRORED, AugmentedView, make_augmentation
+from .images._augment import AugmentedView, make_augmentation
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
@@ -31,15 +32,11 @@ from .training._config import TrainingConfig
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
-from .training._mirroring import is_harmless
 from .training._net import records
 from .training._optim import OPTIMIZERS
-from .training._recipe import AUTO, RECIPES, auto_depth, filled_in, is_augmented, is_auto
+from .training._recipe import AUTO, RECIPES, auto_depth, is_auto
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
-
-# Stored views are the same in all fits, so that folds and candidates share them.
-_SEED_OF_KEPT_VIEWS = 0
 
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
@@ -284,7 +281,13 @@ class FineTunedEstimator(ImageEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if not is_continued:
             self._load_network()
-        self._resolve(images, y, weights, is_continued)
+        if is_continued:  # it goes on with what the first fit found
+            augment = self._augment_now()
+        else:
+            augment = augmentation_of(self, images, y, weights)
+            self._first_augment = augment
+        self.recipe_ = recipe_of(self, augment)
+        check_views(self, augment, self.recipe_["augment_views"])
         config = self._training_config()
 
         train, held_out = np.arange(len(y)), None
@@ -343,56 +346,6 @@ class FineTunedEstimator(ImageEstimator):
             self.__dict__.pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
         return self
-
-    def _resolve(self, images, y, weights, is_continued):
-        """Set `recipe_`: the values of the parameters that may be "auto".
-
-        A continued fit goes on with what the first fit found.
-        """
-        depth, n_stages = self.freeze_depth_, len(self._backbone.stages)
-        augment = self.augment
-        if is_auto(augment):
-            augment = self._augmentation(images, y, weights, is_continued)
-        names = ("augment_views", "dropout", "label_smoothing")
-        given = {name: getattr(self, name) for name in names if hasattr(self, name)}
-        if callable(self.head) and is_auto(self.dropout):
-            given["dropout"] = 0.0  # what a callable makes is the user's
-        values = filled_in(given, RECIPES[self.recipe], depth, n_stages, augment)
-        self.recipe_ = {"freeze_depth": depth, "augment": augment, **values}
-        check_views(self, augment, values["augment_views"])
-
-    def _augmentation(self, images, y, weights, is_continued):
-        """Return what augment="auto" is."""
-        if is_continued:
-            return self._first_augment
-        recipe, n_stages = RECIPES[self.recipe], len(self._backbone.stages)
-        self._first_augment = None
-        if is_augmented(recipe, self.freeze_depth_, n_stages):
-            is_symmetric = self._may_be_mirrored(images, y, weights)
-            self._first_augment = "light" if is_symmetric else "crop"
-        return self._first_augment
-
-    def _may_be_mirrored(self, images, y, weights):
-        """Return whether rows of mirrored images are those of the same targets."""
-        backbone = load_backbone(self.backbone, self.backbone_params, self.weights)
-        n_stages, pooling = len(backbone.stages), backbone.pooling("auto")
-        plan = self._fitted_plan(backbone, self._plan.input, [n_stages], pooling)
-        view = AugmentedView(MIRRORED, 0, _SEED_OF_KEPT_VIEWS)
-        plain, mirrored = (self._extract(images, backbone, plan, view=v) for v in (None, view))
-        failed = {failure.position for part in (plain, mirrored) for failure in part.failures}
-        if self.on_error == "raise" and failed:
-            return False  # `fit` will raise
-        good = np.setdiff1d(np.arange(len(images)), sorted(failed))
-        if not len(good):
-            return False
-        targets = self._fit_targets(y[good], weights[good])
-        return is_harmless(
-            plain.values[good],
-            mirrored.values[good],
-            targets.encode(y[good]),
-            weights[good],
-            targets,
-        )
 
     def _training_config(self):
         """Return the parameters that say how to train."""
@@ -505,12 +458,12 @@ class FineTunedEstimator(ImageEstimator):
         if augmentation is None:
             return None
         if self.recipe_["augment_views"] is not None:
-            seed = _SEED_OF_KEPT_VIEWS
+            seed = SEED_OF_KEPT_VIEWS
         return AugmentedView(augmentation, number, seed)
 
     def _augment_now(self):
         """Return what `augment` is now: `tta` may be set after the fit."""
-        return self.recipe_["augment"] if is_auto(self.augment) else self.augment
+        return self._first_augment if is_auto(self.augment) else self.augment
 
     def _views(self, images, first, seed):
         """Return the views of images that can be read; `first` is the first of them."""
@@ -551,7 +504,7 @@ class FineTunedEstimator(ImageEstimator):
         images = self._validate_images(X, reset=False)
         for number in range(self.tta):
             # the first is the image itself, without augmentation
-            view = self._view(number, _SEED_OF_KEPT_VIEWS) if number else None
+            view = self._view(number, SEED_OF_KEPT_VIEWS) if number else None
             extraction = self._extract_at_cut(images, view)
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)

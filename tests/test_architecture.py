@@ -20,7 +20,7 @@ LAYERS = [
     ["training"],
     ["_stage_table"],
     ["_base"],
-    ["_onnx_export", "_fine_tuning_checks"],
+    ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe"],
     ["_feature_transformer", "_fine_tuning"],
     ["_fine_tuned_classifier", "_fine_tuned_regressor"],
     # leaves: they use the estimators, and nothing uses them

@@ -92,6 +92,15 @@ def test_a_continued_fit_goes_on_with_what_the_first_found(arrows, cache):
     assert classifier.set_params(augment="auto").fit(*one).recipe_["augment"] == "crop"
 
 
+def test_a_continued_fit_whose_augmentation_is_left_to_the_recipe_later_has_the_first(
+    shapes, cache
+):
+    X, y = shapes
+    classifier = FineTunedClassifier(**QUICK, feature_cache=cache, warm_start=True, augment=None)
+    classifier.fit(X, y).set_params(augment="auto")
+    assert classifier.fit(X, y).recipe_["augment"] is None
+
+
 def test_the_recipe_is_saved_and_forgotten_by_a_fit_that_fails(shapes, cache):
     X, y = shapes
     fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)

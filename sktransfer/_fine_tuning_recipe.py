@@ -1,0 +1,55 @@
+"""What the parameters that are "auto" become in a fit."""
+
+import numpy as np
+
+from .backbones._registry import load_backbone
+from .images._augment import MIRRORED, AugmentedView
+from .training._mirroring import is_harmless
+from .training._recipe import RECIPES, filled_in, is_augmented, is_auto
+
+# Stored views are the same in all fits, so that folds and candidates share them.
+SEED_OF_KEPT_VIEWS = 0
+
+
+def recipe_of(estimator, augment):
+    """Return the values that a fit uses of the parameters that may be "auto".
+
+    `augment` is that of the fit, "auto" resolved.
+    """
+    depth, n_stages = estimator.freeze_depth_, len(estimator._backbone.stages)
+    names = ("augment_views", "dropout", "label_smoothing")
+    given = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
+    if callable(estimator.head) and is_auto(estimator.dropout):
+        given["dropout"] = 0.0  # what a callable makes is the user's
+    values = filled_in(given, RECIPES[estimator.recipe], depth, n_stages, augment)
+    return {"freeze_depth": depth, "augment": augment, **values}
+
+
+def augmentation_of(estimator, images, y, weights):
+    """Return how a first fit changes its images: `augment`, "auto" resolved."""
+    if not is_auto(estimator.augment):
+        return estimator.augment
+    n_stages = len(estimator._backbone.stages)
+    if not is_augmented(RECIPES[estimator.recipe], estimator.freeze_depth_, n_stages):
+        return None
+    return "light" if _may_be_mirrored(estimator, images, y, weights) else "crop"
+
+
+def _may_be_mirrored(estimator, images, y, weights):
+    """Return whether mirrored images have the targets of the images themselves.
+
+    Two forward passes of each image through the whole network; both are stored.
+    """
+    backbone = load_backbone(estimator.backbone, estimator.backbone_params, estimator.weights)
+    n_stages, pooling = len(backbone.stages), backbone.pooling("auto")
+    plan = estimator._fitted_plan(backbone, estimator._plan.input, [n_stages], pooling)
+    views = (None, AugmentedView(MIRRORED, 0, SEED_OF_KEPT_VIEWS))
+    plain, mirrored = (estimator._extract(images, backbone, plan, view=view) for view in views)
+    failed = {failure.position for part in (plain, mirrored) for failure in part.failures}
+    good = np.setdiff1d(np.arange(len(images)), sorted(failed))
+    if not len(good) or (failed and estimator.on_error == "raise"):
+        return False  # `fit` raises when it reads them
+    targets = estimator._fit_targets(y[good], weights[good])
+    return is_harmless(
+        plain.values[good], mirrored.values[good], targets.encode(y[good]), weights[good], targets
+    )
