@@ -132,15 +132,17 @@ def _fold(network: nn.Module, probe: torch.Tensor) -> nn.Module:
     the forward passes of other threads.
     """
     copied = _copy_sharing(network)
-    pairs = _pairs(copied, probe.clone())
+    pairs = convolutions_before_norms(copied, probe.clone())
     if not pairs:
         return network
     _fold_pairs(copied, pairs)
     # what can't be seen: a convolution whose output is used a second time
-    return copied if _agree(network(probe.clone()), copied(probe.clone())) else network
+    return copied if agree(network(probe.clone()), copied(probe.clone())) else network
 
 
-def _pairs(network: nn.Module, probe: torch.Tensor) -> list[tuple[nn.Conv2d, Any]]:
+def convolutions_before_norms(
+    network: nn.Module, probe: torch.Tensor
+) -> list[tuple[nn.Conv2d, Any]]:
     """Return the convolutions whose output goes to a batch norm as it is."""
     outputs: dict[int, _Output] = {}
     calls: Counter[nn.Module] = Counter()
@@ -198,6 +200,7 @@ def _fold_pairs(network: nn.Module, pairs: list[tuple[nn.Conv2d, Any]]) -> None:
     network.eval()
 
 
-def _agree(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+def agree(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    """Return whether two activations differ by rounding at most."""
     largest = float(expected.abs().max())
     return math.isfinite(largest) and bool((expected - actual).abs().max() <= _TOLERANCE * largest)
