@@ -41,7 +41,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         weights, the same ones each time.
     recipe : {"fast", "default", "thorough"}, default="default"
         Time against accuracy, in one word: the values of the parameters that are
-        ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.3 of
+        ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.5 of
         the network's multiplications, on the images as they are; "default" up to 0.6 of
         them, on eight random views of each image; "thorough" the whole network, on a new
         view in each epoch, with twice as many steps.
@@ -75,8 +75,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Decay of the weights of layers. Biases and the scales of normalisation
         don't decay.
     max_epochs : int, default=None
-        Times that each image is seen. None is as many as make 400 steps, from 5 to 40
-        ("fast": to 20; "thorough": 800 steps, to 80); 30 where only a linear head trains.
+        Times that each image is seen. None is as many as make 400 steps, from 5 to 200
+        ("fast": 200 steps, to 100; "thorough": 800 steps, to 200); 30 where only a linear
+        head trains.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.

@@ -538,7 +538,7 @@ def test_gradual_unfreezing_trains_one_stage_more_every_few_epochs(shapes):
 def test_the_number_of_epochs_follows_from_the_size_of_the_data(shapes):
     X, y = shapes
     by_size = {**FAST, "max_epochs": None, "batch_size": 1}
-    assert FineTunedClassifier(**by_size).fit(X, y).n_iter_ == round(400 / 24)
+    assert FineTunedClassifier(**by_size).fit(X, y).n_iter_ == round(200 / 24)
 
 
 @pytest.mark.parametrize("freeze_depth", [-1, None])

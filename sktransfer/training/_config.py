@@ -30,7 +30,7 @@ class TrainingConfig:
     weight_decay: float = 0.01
     max_epochs: int | None = None
     n_steps: int = 400
-    most_epochs: int = 40
+    most_epochs: int = 200
     batch_size: int | str = "auto"
     label_smoothing: float = 0.0
     max_grad_norm: float | None = None

@@ -41,9 +41,9 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "fast": Recipe(0.3, False, 0.3, 0.1, 400, 20),
-    "default": Recipe(0.6, True, 0.3, 0.1, 400, 40),
-    "thorough": Recipe(1.0, True, 0.3, 0.1, 800, 80),
+    "fast": Recipe(0.5, False, 0.3, 0.1, 200, 100),
+    "default": Recipe(0.6, True, 0.3, 0.1, 400, 200),
+    "thorough": Recipe(1.0, True, 0.3, 0.1, 800, 200),
 }
 
 
