@@ -29,6 +29,7 @@ from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
 from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
+from .training._continued import Continued, seen_in
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
@@ -103,6 +104,8 @@ class FineTunedEstimator(ImageEstimator):
         "_structure",
         "_targets",
         "_replay",
+        "_n_seen",
+        "_seen",
         "_is_multilabel",
         "_is_one_number",
         "_n_outputs",
@@ -305,6 +308,8 @@ class FineTunedEstimator(ImageEstimator):
             )
         if not is_continued:
             self._targets = self._fit_targets(y[train], weights[train])
+            # of all calls: the number of images, and what there was of each class
+            self._n_seen, self._seen = 0, np.zeros((2, self._targets.n_outputs), dtype=bool)
         class_weights = self._fit_class_weights(y[train], weights[train])
         training = LabelledActivations(
             self._views(images.take(train), activations, seed),
@@ -327,9 +332,12 @@ class FineTunedEstimator(ImageEstimator):
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
         columns = (activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
-        if is_continued and old is not None:
-            training = _with_old(training, old)
+        if is_continued:
+            start = Continued(start, self._seen, old is not None and len(old) == self._n_seen)
+            if old is not None:
+                training = _with_old(training, old)
         net = fit_net(start, config, self._targets, training, validation, self._run_options(seed))
+        self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
         self._replay = None
         if self.replay:
             self._replay = Replay.draw(self.replay, *columns, seed=seed, old=old)
