@@ -4,7 +4,7 @@
 
 The embedded backbone on scikit-learn's digits. The first call has 200 images of the digits
 0 to 2, the second one 200 of the digits 3 to 5. Accuracy of the old and the new digits on
-held-out images, for a linear head alone (``freeze_depth=None``) and with the last stage
+other images, for a linear head alone (``freeze_depth=None``) and with the last stage
 trained, 10 epochs (-1), without old images and with 50 and all 200 of them; means over seeds.
 
 Claim: new digits are learned in one call (0.95) in every case; with all old images, old ones

@@ -191,7 +191,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted; with multilabel targets, the columns' numbers.
+        Labels, sorted; with multilabel targets, the columns' numbers, of which
+        `target_names_` are the names.
     net_ : skorch.NeuralNet
         The fitted net of the trained stages and the head. Its input is the
         activations at the cut.
@@ -218,6 +219,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         fitted estimator reads the same activations on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
+    target_names_ : ndarray of shape (n_labels,)
+        Column names of multilabel targets; only when `y` is a DataFrame whose column
+        names are strings. `predict` returns the columns in this order. Later targets in
+        a DataFrame must have the same columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -200,6 +200,10 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         fitted estimator reads the same activations on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
+    target_names_ : ndarray of shape (n_outputs,)
+        Column names of the targets; only when `y` is a DataFrame whose column names are
+        strings. `predict` returns the columns in this order. Later targets in a DataFrame
+        must have the same columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -17,7 +17,14 @@ from sklearn.utils.validation import (
 )
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
-from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
+from ._fine_tuning_checks import (
+    check_column_names,
+    check_combinations,
+    check_views,
+    column_names,
+    hold_out,
+    nonzero_weights,
+)
 from ._fine_tuning_recipe import SEED_OF_KEPT_VIEWS, augmentation_of, recipe_of
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
@@ -162,8 +169,9 @@ class FineTunedEstimator(ImageEstimator):
         The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
         any height and width. It gives an array (n, n_outputs), float32: of a classifier
         ``probabilities``, in the order of the ``classes`` in the file's metadata, and of
-        a regressor ``numbers``. Before it is written it is run with onnxruntime on drawn
-        images, and compared with this estimator. Needs the extra ``sktransfer[onnx]``.
+        a regressor ``numbers``. `target_names_` are in the metadata as ``target_names``.
+        Before it is written it is run with onnxruntime on drawn images, and compared with
+        this estimator. Needs the extra ``sktransfer[onnx]``.
 
         Parameters
         ----------
@@ -192,14 +200,17 @@ class FineTunedEstimator(ImageEstimator):
         check_is_fitted(self)
         frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
         trained = self.net_.module_
-        classes = getattr(self, "classes_", None)
+        classes, names = getattr(self, "classes_", None), getattr(self, "target_names_", None)
+        metadata = {} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}
+        if names is not None:
+            metadata["target_names"] = json.dumps(names.tolist())
         write_onnx(
             path,
             [frozen, trained.stages, trained.head, prediction_of(self._targets)],
             "numbers" if classes is None else "probabilities",
             self.backbone_spec_,
             self.image_size_,
-            None if classes is None else {"classes": json.dumps(classes.tolist(), default=str)},
+            metadata,
         )
 
     def __sklearn_is_fitted__(self):
@@ -259,6 +270,16 @@ class FineTunedEstimator(ImageEstimator):
 
     # fit
 
+    def _check_named_targets(self, y, *, reset, title="y", classes=None):
+        """Return checked targets, and check or learn the names of their columns."""
+        names = column_names(y)
+        if not reset:
+            check_column_names(names, getattr(self, "target_names_", None), title)
+        y = self._check_targets(y, reset=reset, classes=classes)
+        if reset and names is not None and y.ndim == 2:
+            self.target_names_ = names
+        return y
+
     def _fit(
         self,
         X,
@@ -279,7 +300,7 @@ class FineTunedEstimator(ImageEstimator):
         if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
-        y = self._check_targets(y, reset=not is_continued, classes=classes)
+        y = self._check_named_targets(y, reset=not is_continued, classes=classes)
         check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if not is_continued:
@@ -424,7 +445,7 @@ class FineTunedEstimator(ImageEstimator):
 
     def _given_validation(self, X_val, y_val, class_weights):
         images = self._validate_images(X_val, reset=False)
-        y_val = self._check_targets(y_val, reset=False)
+        y_val = self._check_named_targets(y_val, reset=False, title="y_val")
         check_consistent_length(images, y_val)
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))

@@ -6,7 +6,14 @@ from PIL import Image, ImageDraw
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor
 
-FAST = {"backbone": "mini", "image_size": 32, "random_state": 0}
+FAST = {
+    "backbone": "mini",
+    "image_size": 32,
+    "augment": None,
+    "augment_views": None,
+    "dropout": 0.0,
+    "random_state": 0,
+}
 HEAD_ALONE = {**FAST, "freeze_depth": None}
 LAST_STAGE = {**FAST, "freeze_depth": -1, "max_epochs": 3}
 COLOURS = [(220, 60, 60), (60, 200, 60), (70, 70, 230)]
