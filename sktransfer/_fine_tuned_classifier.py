@@ -144,10 +144,11 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         trains on them and on the new images, so that the network does not forget the
         old ones. They are drawn from all images seen so far, each with the same
         chance, but all images of a rare class are taken before a common class gets
-        more. They are pickled with the estimator.
+        more. They are pickled with the estimator. Without them (0), old classes are
+        forgotten in part, and where stages train nearly as a whole.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the last fit; `history_` and
-        `n_iter_` are those of the new fit.
+        Whether `fit` continues from the weights of the last fit, as `partial_fit` does but
+        without `replay`; `history_` and `n_iter_` are those of the new fit.
     callbacks : list, default=None
         Callbacks of skorch, instances or pairs of name and instance.
     net_params : dict, default=None
@@ -190,7 +191,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Labels, sorted; with multilabel targets, the columns' numbers.
+        Labels, sorted; with multilabel targets, the columns' numbers, of which
+        `target_names_` are the names.
     net_ : skorch.NeuralNet
         The fitted net of the trained stages and the head. Its input is the
         activations at the cut.
@@ -217,6 +219,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         fitted estimator reads the same activations on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
+    target_names_ : ndarray of shape (n_labels,)
+        Column names of multilabel targets; only when `y` is a DataFrame whose column
+        names are strings. `predict` returns the columns in this order. Later targets in
+        a DataFrame must have the same columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -408,8 +414,15 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Continue training on new images and on `replay` old ones.
 
-        The first call trains a new network. Each call trains for `max_epochs`, with a
-        schedule of its own. One that fails leaves the network as it was.
+        The first call trains a new network. In later calls, a linear head is first solved
+        again for the new and the replayed images, with a penalty on the distance to the
+        coefficients that it has: it learns classes that come for the first time in one
+        call, and keeps what these images say nothing about. Where a linear head alone
+        trains and `replay` holds all images of the calls before, a call gives what `fit`
+        gives on all of them. Other heads are trained from the weights that they have.
+
+        Each call trains for `max_epochs`, with a schedule of its own. One that fails leaves
+        the network as it was.
 
         Parameters
         ----------

@@ -128,10 +128,11 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Number of training images whose activations the estimator holds. `partial_fit`
         trains on them and on the new images, so that the network does not forget the
         old ones. They are drawn from all images seen so far, each with the same
-        chance. They are pickled with the estimator.
+        chance. They are pickled with the estimator. Without them (0), targets are learned
+        as the new images have them, whatever the old ones had.
     warm_start : bool, default=False
-        Whether `fit` continues from the weights of the last fit; `history_` and
-        `n_iter_` are those of the new fit.
+        Whether `fit` continues from the weights of the last fit, as `partial_fit` does but
+        without `replay`; `history_` and `n_iter_` are those of the new fit.
     callbacks : list, default=None
         Callbacks of skorch, instances or pairs of name and instance.
     net_params : dict, default=None
@@ -199,6 +200,10 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         fitted estimator reads the same activations on other hardware.
     image_size_ : int
         Side of the square that the network sees, in pixels.
+    target_names_ : ndarray of shape (n_outputs,)
+        Column names of the targets; only when `y` is a DataFrame whose column names are
+        strings. `predict` returns the columns in this order. Later targets in a DataFrame
+        must have the same columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -374,8 +379,17 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     def partial_fit(self, X, y, sample_weight=None):
         """Continue training on new images and on `replay` old ones.
 
-        The first call trains a new network and learns the unit of the targets. Each
-        call trains for `max_epochs`, with a schedule of its own. One that fails leaves
+        The first call trains a new network. In later calls, a linear head is first solved
+        again for the new and the replayed images, with a penalty on the distance to the
+        coefficients that it has, and none on its intercept: it learns a shift of the
+        targets in one call, and keeps what these images say nothing about. Where old and
+        new images contradict each other, it learns what lies between them; without
+        `replay`, what the new ones say. Where a linear head alone trains and `replay`
+        holds all images of the calls before, a call gives what `fit` gives on all of
+        them. Other heads are trained from the weights that they have, and the first call
+        learns the unit of the targets for them: later targets must be of its size.
+
+        Each call trains for `max_epochs`, with a schedule of its own. One that fails leaves
         the network as it was.
 
         Parameters

@@ -17,7 +17,14 @@ from sklearn.utils.validation import (
 )
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
-from ._fine_tuning_checks import check_combinations, check_views, hold_out, nonzero_weights
+from ._fine_tuning_checks import (
+    check_column_names,
+    check_combinations,
+    check_views,
+    column_names,
+    hold_out,
+    nonzero_weights,
+)
 from ._fine_tuning_recipe import SEED_OF_KEPT_VIEWS, augmentation_of, recipe_of
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
@@ -29,6 +36,7 @@ from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
 from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
+from .training._continued import Continued, seen_in
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
@@ -103,6 +111,8 @@ class FineTunedEstimator(ImageEstimator):
         "_structure",
         "_targets",
         "_replay",
+        "_n_seen",
+        "_seen",
         "_is_multilabel",
         "_is_one_number",
         "_n_outputs",
@@ -159,8 +169,9 @@ class FineTunedEstimator(ImageEstimator):
         The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
         any height and width. It gives an array (n, n_outputs), float32: of a classifier
         ``probabilities``, in the order of the ``classes`` in the file's metadata, and of
-        a regressor ``numbers``. Before it is written it is run with onnxruntime on drawn
-        images, and compared with this estimator. Needs the extra ``sktransfer[onnx]``.
+        a regressor ``numbers``. `target_names_` are in the metadata as ``target_names``.
+        Before it is written it is run with onnxruntime on drawn images, and compared with
+        this estimator. Needs the extra ``sktransfer[onnx]``.
 
         Parameters
         ----------
@@ -189,14 +200,17 @@ class FineTunedEstimator(ImageEstimator):
         check_is_fitted(self)
         frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
         trained = self.net_.module_
-        classes = getattr(self, "classes_", None)
+        classes, names = getattr(self, "classes_", None), getattr(self, "target_names_", None)
+        metadata = {} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}
+        if names is not None:
+            metadata["target_names"] = json.dumps(names.tolist())
         write_onnx(
             path,
             [frozen, trained.stages, trained.head, prediction_of(self._targets)],
             "numbers" if classes is None else "probabilities",
             self.backbone_spec_,
             self.image_size_,
-            None if classes is None else {"classes": json.dumps(classes.tolist(), default=str)},
+            metadata,
         )
 
     def __sklearn_is_fitted__(self):
@@ -256,6 +270,16 @@ class FineTunedEstimator(ImageEstimator):
 
     # fit
 
+    def _check_named_targets(self, y, *, reset, title="y", classes=None):
+        """Return checked targets, and check or learn the names of their columns."""
+        names = column_names(y)
+        if not reset:
+            check_column_names(names, getattr(self, "target_names_", None), title)
+        y = self._check_targets(y, reset=reset, classes=classes)
+        if reset and names is not None and y.ndim == 2:
+            self.target_names_ = names
+        return y
+
     def _fit(
         self,
         X,
@@ -276,7 +300,7 @@ class FineTunedEstimator(ImageEstimator):
         if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
         images = self._validate_images(X, reset=not is_continued)
-        y = self._check_targets(y, reset=not is_continued, classes=classes)
+        y = self._check_named_targets(y, reset=not is_continued, classes=classes)
         check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if not is_continued:
@@ -305,6 +329,8 @@ class FineTunedEstimator(ImageEstimator):
             )
         if not is_continued:
             self._targets = self._fit_targets(y[train], weights[train])
+            # of all calls: the number of images, and what there was of each class
+            self._n_seen, self._seen = 0, np.zeros((2, self._targets.n_outputs), dtype=bool)
         class_weights = self._fit_class_weights(y[train], weights[train])
         training = LabelledActivations(
             self._views(images.take(train), activations, seed),
@@ -327,9 +353,12 @@ class FineTunedEstimator(ImageEstimator):
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
         columns = (activations, training.encoded, training.weights, training.counts)
         old = getattr(self, "_replay", None) if is_partial else None
-        if is_continued and old is not None:
-            training = _with_old(training, old)
+        if is_continued:
+            start = Continued(start, self._seen, old is not None and len(old) == self._n_seen)
+            if old is not None:
+                training = _with_old(training, old)
         net = fit_net(start, config, self._targets, training, validation, self._run_options(seed))
+        self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
         self._replay = None
         if self.replay:
             self._replay = Replay.draw(self.replay, *columns, seed=seed, old=old)
@@ -416,7 +445,7 @@ class FineTunedEstimator(ImageEstimator):
 
     def _given_validation(self, X_val, y_val, class_weights):
         images = self._validate_images(X_val, reset=False)
-        y_val = self._check_targets(y_val, reset=False)
+        y_val = self._check_named_targets(y_val, reset=False, title="y_val")
         check_consistent_length(images, y_val)
         extraction = self._extract_at_cut(images)
         raise_failures(extraction.failures, len(images))

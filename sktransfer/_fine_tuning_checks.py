@@ -66,6 +66,33 @@ def check_views(estimator, augment, augment_views):
             )
 
 
+def column_names(y):
+    """Return the column names of targets in a DataFrame; None where they are not all strings."""
+    names = list(getattr(y, "columns", ()))
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    return np.array(names, dtype=object)
+
+
+def check_column_names(names, fitted, title):
+    """Raise when targets have other column names than those of the fit, or in another order.
+
+    `names` and `fitted` are None where targets had none. `title` is the argument of `fit`.
+    """
+    if names is None or fitted is None or np.array_equal(names, fitted):
+        return
+    names, fitted = names.tolist(), fitted.tolist()
+    message = f"{title} has the columns {names}, and the first call of fit had {fitted}"
+    if sorted(names) == sorted(fitted):
+        raise ValueError(f"{message}, in this order; pass {title}[{fitted}]")
+    unknown = [name for name in names if name not in fitted]
+    missing = [name for name in fitted if name not in names]
+    raise ValueError(
+        f"{message}; unknown: {unknown}, missing: {missing}. Pass the same columns, or fit anew "
+        "with warm_start=False"
+    )
+
+
 def nonzero_weights(X, y, sample_weight):
     """Return the positions of the images whose weight is not zero, and their weights."""
     n = _num_samples(X)

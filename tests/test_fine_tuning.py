@@ -295,6 +295,23 @@ def test_an_interrupted_fit_raises_and_resumes_to_the_same_weights(
     assert list((tmp_path / "fits").iterdir()) == []
 
 
+@pytest.mark.parametrize("replay", [0, 24])
+def test_an_interrupted_partial_fit_resumes_to_the_same_weights(
+    shapes, tmp_path, replay, interrupt, monkeypatch
+):
+    X, y = shapes
+    options = {**FAST, "freeze_depth": None, "replay": replay}
+    whole = FineTunedClassifier(**options).partial_fit(X[:12], y[:12])
+    whole.partial_fit(X[12:], y[12:])
+    keeping = FineTunedClassifier(**options, checkpoint_dir=tmp_path).partial_fit(X[:12], y[:12])
+    with interrupt(3):
+        keeping.partial_fit(X[12:], y[12:])
+    n_saved, save = [], Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda *args: n_saved.append(save(*args)))
+    assert weights_of(keeping.partial_fit(X[12:], y[12:])).equal(weights_of(whole))
+    assert len(n_saved) == 1
+
+
 def head_with_dropout(p):
     """Return a head that a factory makes: one code, and a value in its closure."""
     return lambda n_in, n_out: nn.Sequential(nn.Dropout(p), nn.Linear(n_in, n_out))

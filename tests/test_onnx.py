@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -38,6 +39,10 @@ def run(path, images):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (rows,) = session.run(None, {"images": images})
     return rows
+
+
+def metadata_of(path):
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
 @pytest.mark.parametrize("depth", [None, 0])
@@ -112,7 +117,7 @@ def test_probabilities_equal_those_of_predict_proba_for_images_of_any_size(way, 
     for n, (height, width) in enumerate(SIZES, start=1):
         images = draw(n, height, width)
         np.testing.assert_allclose(run(path, images), fitted.predict_proba(images), atol=1e-4)
-    told = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    told = metadata_of(path)
     assert json.loads(told["classes"]) == fitted.classes_.tolist() == ["disc", "square"]
 
 
@@ -124,10 +129,13 @@ def test_labels_and_numbers_are_exported_too(shapes, tmp_path):
     classifier = FineTunedClassifier("mini", recipe="fast", **fast).fit(X, labels)
     classifier.to_onnx(path)
     np.testing.assert_allclose(run(path, images), classifier.predict_proba(images), atol=1e-4)
-    regressor = FineTunedRegressor("mini", recipe="fast", **fast).fit(X, np.arange(len(X)) * 100.0)
+    assert "target_names" not in metadata_of(path)
+    length = pd.DataFrame({"length": np.arange(len(X)) * 100.0})
+    regressor = FineTunedRegressor("mini", recipe="fast", **fast).fit(X, length)
     regressor.to_onnx(path)
     assert onnx.load(path).graph.output[0].name == "numbers"
-    np.testing.assert_allclose(run(path, images)[:, 0], regressor.predict(images), rtol=1e-4)
+    assert json.loads(metadata_of(path)["target_names"]) == ["length"]
+    np.testing.assert_allclose(run(path, images), regressor.predict(images), rtol=1e-4)
 
 
 def test_the_file_tells_where_it_comes_from_and_exporting_has_no_other_effect(tmp_path, capfd):

@@ -15,6 +15,7 @@ from ..runtime._threads import torch_threads_within_cores
 from ._augmented import AugmentedActivations
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
+from ._continued import Continued, solve_again
 from ._data import TrainingSet
 from ._folded_norms import folded_norms
 from ._head import TrainablePart, is_linear_probe, start_head
@@ -59,7 +60,7 @@ class RunOptions:
 
 
 def fit_net(
-    start: nn.Module,
+    start: nn.Module | Continued,
     config: TrainingConfig,
     targets: Targets,
     training: LabelledActivations,
@@ -68,9 +69,8 @@ def fit_net(
 ) -> TransferNet:
     """Return a trained net.
 
-    `start` is the stages after the cut, which get a new head, or a `TrainablePart`
-    that is trained further. It is trained in place. Torch's global random state is
-    left as it was.
+    `start` is the stages after the cut, which get a new head, or a fitted part that is
+    trained further. It is trained in place. Torch's global random state is left as it was.
     """
     # One training at a time in a process, with all of torch's threads, and on a GPU.
     with (
@@ -78,14 +78,8 @@ def fit_net(
         gpu_lock(options.device),
         torch_threads_within_cores(),
     ):
-        if isinstance(start, TrainablePart):
-            part = start
-        else:
-            views = training.views.for_the_head_start()
-            rows = np.concatenate([pooled_rows(start, view, options.device) for view in views])
-            encoded, weights, counts = _repeated(training, len(views))
-            head = start_head(config, rows, encoded, weights, counts, targets)
-            part = TrainablePart(start, head, config.batch_norm)
+        checkpoint = _checkpoint(config, start, targets, training, validation, options)
+        part = _with_head(start, config, targets, training, options.device)
         device, dtype = options.device, torch.float32
         is_probe = is_linear_probe(config, part.stages)
         if is_probe and config.batch_size == "auto":
@@ -107,7 +101,7 @@ def fit_net(
             n_epochs=n_epochs,
             batch_size=config.batch_size_of(n, is_probe),
             validation=None if validation is None else _set(validation, dtype),
-            checkpoint=_checkpoint(config, start, targets, training, validation, options),
+            checkpoint=checkpoint,
             seed=options.seed,
             device=device,
             callbacks=options.callbacks,
@@ -132,6 +126,27 @@ def _faster(part: TrainablePart, training: LabelledActivations) -> AbstractConte
     device = next(part.parameters()).device
     probe = torch.from_numpy(training.views.of_epoch(0)[:1]).to(device)
     return folded_norms(part.stages.eval(), probe)
+
+
+def _with_head(
+    start: nn.Module | Continued,
+    config: TrainingConfig,
+    targets: Targets,
+    training: LabelledActivations,
+    device: torch.device,
+) -> TrainablePart:
+    """Return the part to train: with a new head, or with its own, solved again if linear."""
+    stages = start.part.stages if isinstance(start, Continued) else start
+    if isinstance(start, Continued) and config.head != "linear":
+        return start.part
+    views = training.views.for_the_head_start()
+    rows = np.concatenate([pooled_rows(stages, view, device) for view in views])
+    encoded, weights, counts = _repeated(training, len(views))
+    if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
+        solve_again(start.part.head, rows, encoded, weights, targets, start.seen)
+        return start.part
+    head = start_head(config, rows, encoded, weights, counts, targets)
+    return TrainablePart(stages, head, config.batch_norm)
 
 
 def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
@@ -163,7 +178,7 @@ def _set(examples: LabelledActivations, dtype: torch.dtype) -> TrainingSet:
 
 def _checkpoint(
     config: TrainingConfig,
-    start: nn.Module,
+    start: nn.Module | Continued,
     targets: Targets,
     training: LabelledActivations,
     validation: LabelledActivations | None,
@@ -180,6 +195,7 @@ def _checkpoint(
         if examples is not None:
             arrays += [examples.views.of_epoch(0), examples.encoded]
             arrays += [examples.weights, examples.counts]
-    if isinstance(start, TrainablePart):  # a fit that continues another one
-        arrays += [tensor.numpy(force=True) for tensor in start.state_dict().values()]
+    if isinstance(start, Continued):
+        arrays += [start.seen, np.array(start.has_all_images)]
+        arrays += [tensor.numpy(force=True) for tensor in start.part.state_dict().values()]
     return Checkpoint(options.checkpoint_dir, f"{names} {targets.loss}", arrays)

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 from torch import nn
@@ -107,7 +107,7 @@ def _check_head(head: Callable[[int, int], nn.Module], n_in: int, n_out: int) ->
 
 # Inverse strength of the probe's ridge penalty, on standardised rows. It is a start,
 # not the result.
-_PROBE_C = 0.01
+PROBE_C = 0.01
 _PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 _PROBE_ALPHAS = np.logspace(-1, 4, 11)
@@ -156,7 +156,7 @@ def start_head(
             while len(_known_probes) >= _N_KNOWN_PROBES:
                 del _known_probes[next(iter(_known_probes))]
             scaled = scaler.transform(rows.astype(np.float64))
-            with _threads_of_blas(scaled.size):
+            with threads_of_blas(scaled.size):
                 _known_probes[key] = fit_probe(scaled, encoded, weights, targets)
         weight, bias = _known_probes[key]
         with torch.no_grad():
@@ -177,7 +177,7 @@ def _digest(arrays: Sequence[np.ndarray], targets: Targets) -> bytes:
     return digest.digest()
 
 
-def _threads_of_blas(n_values: int) -> AbstractContextManager:
+def threads_of_blas(n_values: int) -> AbstractContextManager:
     """Return a context in which a small problem uses one thread: more would slow it down."""
     return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
 
@@ -208,9 +208,18 @@ def fit_probe(
         ]
         weight, bias = (np.vstack(parts) for parts in zip(*columns, strict=True))
     else:
-        ridge = RidgeCV(_PROBE_ALPHAS).fit(rows, encoded, sample_weight=weights)
-        weight, bias = np.atleast_2d(ridge.coef_), ridge.intercept_
+        weight, bias = fit_ridge(rows, encoded, weights, _PROBE_ALPHAS)
     return weight, np.ravel(bias)
+
+
+def fit_ridge(
+    rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, alphas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return coefficients (n_outputs, width) and intercepts (n_outputs,)."""
+    # without one image, none is left
+    ridge = RidgeCV(alphas) if len(rows) > 1 else Ridge(alphas[0])
+    ridge.fit(rows, encoded, sample_weight=weights)
+    return np.atleast_2d(ridge.coef_), np.ravel(ridge.intercept_)
 
 
 def _classes(
@@ -244,7 +253,7 @@ def _logistic(
 
 
 def _fit_logistic(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LogisticRegression:
-    probe = LogisticRegression(C=_PROBE_C, max_iter=_PROBE_ITERATIONS)
+    probe = LogisticRegression(C=PROBE_C, max_iter=_PROBE_ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ConvergenceWarning

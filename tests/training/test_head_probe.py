@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._head import _PROBE_C, is_linear_probe, start_head
+from sktransfer.training._head import PROBE_C, is_linear_probe, start_head
 from sktransfer.training._inference import pooled_rows
 from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
 
@@ -30,7 +30,7 @@ def outputs_of(head, rows):
 def test_a_linear_head_starts_with_the_probabilities_of_a_logistic_regression(n_classes):
     rows, labels = make_blobs(60, n_features=4, centers=n_classes, random_state=0)
     rows = rows.astype(np.float32)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=_PROBE_C)).fit(rows, labels)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C)).fit(rows, labels)
     head = head_for_classes("linear", rows, labels, n_classes)
     probabilities = np.exp(ClassTargets(n_classes).log_probabilities(outputs_of(head, rows))[0])
     np.testing.assert_allclose(probabilities, probe.predict_proba(rows), atol=1e-3)

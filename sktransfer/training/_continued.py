@@ -1,0 +1,137 @@
+"""A linear head that is trained further: solved again, near the coefficients that it has.
+
+The few small steps of a fit do not bring a linear head from one optimum to another. Its loss
+is convex, so the other one is computed. The penalty is on the distance to the coefficients
+that the head has, where that of a probe is on the distance to zero: what the images of this
+fit say nothing about is kept, as in arXiv 1612.00796, with one strength for all coefficients.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit, log_softmax, softmax
+from torch import nn
+
+from ._head import PROBE_C, Standardise, TrainablePart, fit_ridge, threads_of_blas
+from ._targets import LabelTargets, NumberTargets, Targets
+
+# Strengths that a regression chooses from, by leaving one out. The former coefficients weigh
+# at least as much as those of a class do: with less, forty images of a continued fit spoil them.
+_ALPHAS = np.logspace(np.log10(1 / PROBE_C), 6, 9)
+_ITERATIONS = 500
+_TOLERANCE = 1e-4  # of the gradient of the mean loss; that of scikit-learn's logistic regression
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A fitted part that is trained further.
+
+    Parameters
+    ----------
+    part : TrainablePart
+    seen : ndarray of shape (2, n_outputs)
+        Whether an image without and one with each class or label was trained on so far.
+    has_all_images : bool
+        Whether the images of this fit are all those that the part was ever trained on, and
+        new ones.
+    """
+
+    part: TrainablePart
+    seen: np.ndarray
+    has_all_images: bool
+
+
+def seen_in(encoded: np.ndarray) -> np.ndarray:
+    """Return (2, n_outputs): whether a row is without, and one with, each class or label."""
+    return np.stack([(encoded <= 0.5).any(0), (encoded > 0.5).any(0)])
+
+
+def solve_again(
+    head: nn.Module,
+    rows: np.ndarray,
+    encoded: np.ndarray,
+    weights: np.ndarray,
+    targets: Targets,
+    seen: np.ndarray,
+) -> None:
+    """Solve a fitted linear head again, in place, for rows and their encoded targets."""
+    standardise, module = head.children()
+    *_, linear = module.children()
+    assert isinstance(standardise, Standardise)
+    assert isinstance(linear, nn.Linear)
+    mean, scale = _as_array(standardise.mean), _as_array(standardise.scale)
+    weight, bias = _as_array(linear.weight), _as_array(linear.bias)
+    rows = (rows - mean) / scale
+    with threads_of_blas(rows.size):
+        if isinstance(targets, NumberTargets):
+            # what the former coefficients leave over; a shift of all targets costs nothing
+            left_over = encoded - (rows @ weight.T + bias)
+            more_weight, more_bias = fit_ridge(rows, left_over, weights, _ALPHAS)
+            weight, bias = weight + more_weight, bias + more_bias
+        else:
+            known = np.all(seen, axis=0)
+            first_seen = np.all(seen | seen_in(encoded), axis=0) & ~known
+            _reset(weight, bias, targets, first_seen, known)
+            weight, bias = _solve(rows, encoded, weights, targets, weight, bias)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(weight))
+        linear.bias.copy_(torch.from_numpy(bias))
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.numpy(force=True).astype(np.float64)
+
+
+def _reset(
+    weight: np.ndarray, bias: np.ndarray, targets: Targets, reset: np.ndarray, known: np.ndarray
+) -> None:
+    """Set the coefficients of classes that come for the first time, in place.
+
+    Until then their intercepts were low, for no other reason than that no image had them.
+    """
+    weight[reset] = 0
+    are_exclusive = not isinstance(targets, LabelTargets)
+    bias[reset] = bias[known].mean() if are_exclusive and known.any() else 0
+
+
+def _solve(
+    rows: np.ndarray,
+    encoded: np.ndarray,
+    weights: np.ndarray,
+    targets: Targets,
+    weight: np.ndarray,
+    bias: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the coefficients of least loss and least distance to `weight` and `bias`."""
+    start = np.column_stack([weight, bias])
+    total = weights.sum()
+    weights = weights[:, None] / total
+    if isinstance(targets, LabelTargets):
+        absence, presence = targets.balance
+        weights = weights * np.where(encoded > 0.5, presence, absence)
+    penalty = 1 / (PROBE_C * total)
+
+    def loss_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
+        coefficients = values.reshape(start.shape)
+        logits = rows @ coefficients[:, :-1].T + coefficients[:, -1]
+        if isinstance(targets, LabelTargets):
+            losses = -(encoded * log_expit(logits) + (1 - encoded) * log_expit(-logits))
+            errors = weights * (expit(logits) - encoded)
+        else:
+            losses = -encoded * log_softmax(logits, axis=1)
+            errors = weights * (softmax(logits, axis=1) - encoded)
+        moved = coefficients - start
+        loss = np.sum(weights * losses) + penalty / 2 * np.sum(moved**2)
+        gradient = np.column_stack([errors.T @ rows, errors.sum(0)]) + penalty * moved
+        return float(loss), gradient.ravel()
+
+    solution = minimize(
+        loss_and_gradient,
+        start.ravel(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": _ITERATIONS, "gtol": _TOLERANCE},
+    ).x.reshape(start.shape)
+    return solution[:, :-1], solution[:, -1]
