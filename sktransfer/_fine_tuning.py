@@ -396,7 +396,7 @@ class FineTunedEstimator(ImageEstimator):
         pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
         if is_auto(self.freeze_depth):
             share = RECIPES[self.recipe].trained_share
-            self.freeze_depth_ = auto_depth(pristine.costs(input_spec), share)
+            self.freeze_depth_ = auto_depth(pristine.costs(pristine.spec.input), share)
         else:
             self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
         all_frozen = self.freeze_depth_ == len(pristine.stages)

@@ -13,9 +13,10 @@ from ._targets import ClassTargets, Targets
 
 _N_FOLDS = 5
 # Mirroring does harm where held-out images are predicted worse by this share, and by so many
-# standard errors: 1 in 20 harmless cases are taken for harmful.
+# standard errors. One in six harmless cases are taken for harmful, which costs little;
+# handwritten digits that are mirrored lose 0.07 of the accuracy.
 _LEAST_HARM = 0.01
-_STANDARD_ERRORS = 1.64
+_STANDARD_ERRORS = 1.0
 
 
 def is_harmless(

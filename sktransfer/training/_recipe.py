@@ -53,7 +53,8 @@ def auto_depth(costs: Sequence[int], trained_share: float) -> int:
     Parameters
     ----------
     costs : sequence of int
-        Multiplications of each stage in a forward pass.
+        Multiplications of each stage in a forward pass, at the network's own image size:
+        so the depth is the same for all sizes.
     trained_share : float
         Largest share of their sum in the stages that train.
     """
