@@ -9,6 +9,7 @@ from . import hygiene, inspection
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
+from ._fine_tuned_transformer import FineTunedTransformer
 from ._spec import InputSpec
 from .backbones._catalogue import backbone_info, list_backbones
 from .backbones._registration import register_backbone
@@ -23,6 +24,7 @@ __all__ = [
     "DepthCurveDisplay",
     "FineTunedClassifier",
     "FineTunedRegressor",
+    "FineTunedTransformer",
     "InputSpec",
     "PretrainedFeatureTransformer",
     "TrainingCurveDisplay",

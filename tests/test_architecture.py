@@ -23,6 +23,8 @@ LAYERS = [
     ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe"],
     ["_feature_transformer", "_fine_tuning"],
     ["_fine_tuned_classifier", "_fine_tuned_regressor"],
+    ["_cross_fitting"],
+    ["_fine_tuned_transformer"],
     # leaves: they use the estimators, and nothing uses them
     ["hygiene", "inspection"],
     ["__init__"],
