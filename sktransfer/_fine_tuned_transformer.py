@@ -126,7 +126,7 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     >>> X, y = load_digits(n_class=3, return_X_y=True)
     >>> tuned = FineTunedTransformer(
     ...     FineTunedClassifier(
-    ...         "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=2, freeze_depth=-1
+    ...         "mini", recipe="fast", max_epochs=5, image_shape=(8, 8), pixel_range=(0, 16)
     ...     ),
     ...     cv=3,
     ...     random_state=0,
