@@ -15,14 +15,12 @@ environment says nothing about OpenMP but what the variant is about:
 alone, beside two processes that count, and beside two that multiply matrices. The variants take
 turns, and none computes while another does; figures are medians of the rounds.
 
-The claim: beside two busy processes, training is at least twice as fast as with libgomp's own
-number, median over tasks, and on the machine alone not more than 5 % slower, fastest round
-against fastest round.
-Expected on 2 cores with PyTorch for Linux (AMD EPYC, Zen 5): 6 to 25 times as fast.
+The claim: beside two busy processes, training is at least one and a half times as fast as with
+libgomp's own number, median over tasks, and on the machine alone not more than 5 % slower, fastest
+round against fastest round.
 
-The table in results/ is of a machine that other people used as well (load 8 to 10), and its lines
-"alone" are not: it shows what happens beside other work only. It was made with ``--rounds 5
---epochs 1 --tasks "mini, -1" "mobilenet, -1"``.
+The table in results/ has the rounds of a run that set the package's number as a variant, and its
+number before (1,000) as another.
 """
 
 import argparse
@@ -73,7 +71,12 @@ def serve(folder, weights, n_epochs):
         reading = {} if backbone == "mini" else {"image_size": IMAGE_SIZE}
         backbone = weights if backbone == "weights" else backbone
         return FineTunedClassifier(
-            backbone, freeze_depth=depth, max_epochs=n_epochs, random_state=0, **reading
+            backbone,
+            recipe="fast",
+            freeze_depth=depth,
+            max_epochs=n_epochs,
+            random_state=0,
+            **reading,
         )
 
     fits = {task: estimator(*model) for task, model in MODELS.items()}
@@ -199,7 +202,7 @@ def main():
     assert alone > 1 / 1.05, f"alone, training takes {1 / alone:.2f} times as long"
     for work in list(OTHER_WORK)[1:]:
         times = statistics.median(ratio(statistics.median, work, task) for task in training)
-        assert times >= 2, f"{work}, training is only {times:.2f} times as fast"
+        assert times >= 1.5, f"{work}, training is only {times:.2f} times as fast"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 The folder has ``hymenoptera/``, ``trash/``, ``cifar10.zip`` and ``digits_shift.npz``. Tasks, at
 129, 97 or 65 pixels with ImageNet weights, and at 64 pixels with ``mini`` and with further
-backbone files (``--small``; ``pretrain_small.py`` makes two):
+backbone files (``--small``):
 
 - hymenoptera: 245 photographs of ants and bees, 153 to test on.
 - rubbish: 50 photographs of each of six kinds, drawn; 337 to test on.
