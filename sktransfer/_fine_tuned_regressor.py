@@ -35,9 +35,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     recipe : {"fast", "default", "thorough"}, default="default"
         Time against accuracy, in one word: the values of the parameters that are
         ``"auto"``, and the number of steps. "fast" trains the last stages, up to 0.5 of
-        the network's multiplications, on the images as they are; "default" up to 0.6 of
-        them, on eight random views of each image; "thorough" the whole network, on a new
-        view in each epoch, with twice as many steps.
+        the network's multiplications; "default" up to 0.6 of them, in twice as many steps;
+        "thorough" the whole network, in four times as many.
     freeze_depth : int, "auto" or None, default="auto"
         Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
         freezes all of them and trains the head alone, -1 trains the last stage as
@@ -50,8 +49,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         ``(n_in, n_out) -> nn.Module``.
     dropout : float or "auto", default="auto"
         Share of the values that are dropped before each linear layer of the head.
-        ``"auto"`` is 0.3 where stages train, and 0 where only the head does, or where
-        `head` is a callable.
+        ``"auto"`` is 0.
     optimizer : {"adamw", "adam", "sgd"} or class, default="adamw"
         The optimizer; "sgd" has Nesterov's momentum of 0.9. A class of
         ``torch.optim`` that takes groups of parameters.
@@ -92,14 +90,13 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Random changes of the training images: crops; flips as well; colours as well;
         TrivialAugmentWide; or a transform, such as those of
         ``torchvision.transforms.v2``, that takes a uint8 tensor (3, H, W). Images to
-        predict are not changed. ``"auto"`` is "light" where mirrored images are predicted
-        as well as others by linear models on frozen rows, which takes two forward passes
-        an image, and else "crop"; with the recipe "fast" and where only the head trains
-        it is None.
+        predict are not changed. ``"auto"`` is None: a crop at another scale changes what many
+        numbers measure, such as sizes, counts and distances.
     augment_views : int, "auto" or None, default="auto"
         Number of random views of each image whose activations are stored: frozen stages
         cost that many forward passes an image. None draws a new view in each epoch, and
-        stores none of them. ``"auto"`` is 8, and None where no stage is frozen.
+        stores none of them. ``"auto"`` is 8 where images are augmented, and None where no
+        stage is frozen.
     mix : {"mixup", "cutmix"}, default=None
         Mix images of a batch, and their targets: weighted means, or a rectangle of
         one in the other. At the cut, so activations are mixed where stages are frozen;

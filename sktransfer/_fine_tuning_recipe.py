@@ -1,6 +1,7 @@
 """What the parameters that are "auto" become in a fit."""
 
 import numpy as np
+from sklearn.base import is_classifier
 
 from .backbones._registry import load_backbone
 from .images._augment import MIRRORED, AugmentedView
@@ -19,8 +20,8 @@ def recipe_of(estimator, augment):
     depth, n_stages = estimator.freeze_depth_, len(estimator._backbone.stages)
     names = ("augment_views", "dropout", "label_smoothing")
     given = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
-    if callable(estimator.head) and is_auto(estimator.dropout):
-        given["dropout"] = 0.0  # what a callable makes is the user's
+    if is_auto(estimator.dropout) and (callable(estimator.head) or not is_classifier(estimator)):
+        given["dropout"] = 0.0  # what a callable makes is the user's; numbers gain nothing
     values = filled_in(given, RECIPES[estimator.recipe], depth, n_stages, augment)
     return {"freeze_depth": depth, "augment": augment, **values}
 
@@ -30,7 +31,10 @@ def augmentation_of(estimator, images, y, weights):
     if not is_auto(estimator.augment):
         return estimator.augment
     n_stages = len(estimator._backbone.stages)
-    if not is_augmented(RECIPES[estimator.recipe], estimator.freeze_depth_, n_stages):
+    # a crop at another scale changes what many numbers measure: sizes, counts, distances
+    if not is_classifier(estimator) or not is_augmented(
+        RECIPES[estimator.recipe], estimator.freeze_depth_, n_stages
+    ):
         return None
     return "light" if _may_be_mirrored(estimator, images, y, weights) else "crop"
 

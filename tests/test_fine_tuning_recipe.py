@@ -53,10 +53,18 @@ def test_images_are_mirrored_only_where_their_class_stays_the_same(shapes, arrow
     assert augments == {"shapes": "light", "arrows": "crop"}
 
 
-def test_numbers_that_change_when_images_are_mirrored_are_noticed(arrows, cache):
+def test_numbers_are_learned_from_images_as_they_are(arrows, cache):
     X, y = arrows
     regressor = FineTunedRegressor(**QUICK, feature_cache=cache)
-    assert regressor.fit(X, np.where(y == "left", -7.0, 12.0)).recipe_["augment"] == "crop"
+    with count_forward_passes() as counter:
+        fitted = regressor.fit(X, np.where(y == "left", -7.0, 12.0))
+    assert fitted.recipe_ == {
+        "freeze_depth": 3,
+        "augment": None,
+        "augment_views": None,
+        "dropout": 0.0,
+    }
+    assert counter.computed == len(X)
 
 
 def test_each_recipe_costs_the_forward_passes_that_the_page_says(shapes, tmp_path):
