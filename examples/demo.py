@@ -35,6 +35,7 @@ N_DRAWS = 3
 MOST_TEST_IMAGES = 1000
 C_GRID = [0.001, 0.01, 0.1, 1.0]
 DEPTHS = [None, -1, -2]
+N_EPOCHS = 20  # fewer than the recipe has, to keep the demo short
 THUMBNAIL = 32  # pixels a side, for the classifier on raw pixels of photographs
 
 
@@ -74,7 +75,7 @@ def candidates(backbone, how, cache, to_pixels):
             cv=3,
         ),
         "FineTunedClassifier": GridSearchCV(
-            FineTunedClassifier(recipe="fast", random_state=0, **common),
+            FineTunedClassifier(recipe="fast", max_epochs=N_EPOCHS, random_state=0, **common),
             {"freeze_depth": DEPTHS},
             cv=3,
         ),
