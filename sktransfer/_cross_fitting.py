@@ -12,9 +12,9 @@ from sklearn.utils import _safe_indexing
 from ._base import warn_of_failures
 from .exceptions import ImageReadError
 
-# Share of a uniform guess in the probabilities whose logarithms are taken. A network that is
-# surer than that of an image it has not seen would make an outlier of it, which a linear model
-# behind it pays for (benchmarks/bench_fine_tuned_transformer.py).
+# Share of a uniform guess in the probabilities whose log-odds are taken. A network that is surer
+# than that of an image it has not seen would make an outlier of it, which a linear model behind
+# it pays for (benchmarks/bench_fine_tuned_transformer.py).
 _UNIFORM_SHARE = 0.03
 
 
@@ -63,7 +63,7 @@ def _check_classes(cv, y, weights, folds):
 def for_a_fold(network, of_all):
     """Return the estimator to clone for each fold, given the one fitted on all images."""
     network = clone(network)
-    if isinstance(network.pixel_range, str):  # "fit", on all images: a row is stored by it
+    if isinstance(network.pixel_range, str):  # "fit": one range for all networks and their rows
         low, high = of_all._pixel_range.low, of_all._pixel_range.high
         if low < high:
             network.set_params(pixel_range=(low, high))
@@ -93,19 +93,17 @@ def _of_readable(network, X, output):
     if output == "rows":
         values = np.mean(list(_without_head(network)._outputs_of_views(X)), axis=0)
     elif is_classifier(network):
-        values = _logarithms(network.predict_proba(X), network._is_multilabel)
+        values = _log_odds(network.predict_proba(X), network._is_multilabel)
     else:
         values = network.predict(X)
     return values.reshape(len(values), -1).astype(np.float32)
 
 
-def _logarithms(probabilities, is_multilabel):
-    """Return log-odds of labels or of the second of two classes, or logarithms of all classes."""
+def _log_odds(probabilities, is_multilabel):
+    """Return the log-odds of each label or class; of two classes those of the second."""
     n_alternatives = 2 if is_multilabel else probabilities.shape[1]
-    mixed = (1 - _UNIFORM_SHARE) * probabilities + _UNIFORM_SHARE / n_alternatives
-    if is_multilabel:
-        return logit(mixed)
-    return logit(mixed[:, 1]) if n_alternatives == 2 else np.log(mixed)
+    odds = logit((1 - _UNIFORM_SHARE) * probabilities + _UNIFORM_SHARE / n_alternatives)
+    return odds if is_multilabel or n_alternatives > 2 else odds[:, 1]
 
 
 def _without_head(network):

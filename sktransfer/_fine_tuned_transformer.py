@@ -58,9 +58,9 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         classes, and a :class:`FineTunedRegressor` where it holds numbers. Whole numbers
         are classes: for counts and ages, give a regressor.
     output : {"predictions", "rows"}, default="predictions"
-        What becomes of an image. "predictions": for each class the logarithm of its
-        probability, for two classes or for labels log-odds, for numbers the predicted
-        numbers. "rows": the row of features that the head of the network reads.
+        What becomes of an image. "predictions": the log-odds of each class or label, of the
+        second class alone where there are two; or the predicted numbers. "rows": the row of
+        features that the head of the network reads.
     cv : int, cross-validation generator or iterable, default=5
         Folds of `fit_transform`; each image must be in one test fold. A number is that
         of shuffled folds, stratified where `y` holds classes. More folds take longer, and
@@ -95,8 +95,8 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     `estimator` it passes them for each network.
 
     Predictions are few columns, which mean the same in every network; a model behind
-    them finds what it needs with few images. Probabilities are mixed with 3 % of a
-    uniform guess before their logarithms are taken, so that none is an outlier.
+    them needs few images to weigh them. Probabilities are mixed with 3 percent of a
+    uniform guess before their log-odds are taken, so that none is an outlier.
 
     Rows are hundreds of columns. Those of two folds come from two networks, which start
     from the same weights but drift apart as they are trained, and beside that many
@@ -124,22 +124,19 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     >>> from sklearn.pipeline import make_pipeline
     >>> from sktransfer import FineTunedClassifier, FineTunedTransformer
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> tuned = FineTunedTransformer(
-    ...     FineTunedClassifier(
-    ...         "mini", recipe="fast", max_epochs=5, image_shape=(8, 8), pixel_range=(0, 16)
-    ...     ),
-    ...     cv=3,
-    ...     random_state=0,
+    >>> classifier = FineTunedClassifier(
+    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=5, feature_cache=None
     ... )
-    >>> table = np.column_stack([X, y + np.random.default_rng(0).normal(size=len(y))])
-    >>> columns = make_column_transformer((tuned, slice(0, 64)), ("passthrough", [64]))
+    >>> tuned = FineTunedTransformer(classifier, cv=2, random_state=0)
+    >>> table = np.column_stack([X, np.arange(len(y)) % 7])  # pixels, and a number
+    >>> columns = make_column_transformer(
+    ...     (tuned, slice(0, 64)), ("passthrough", [64]), verbose_feature_names_out=False
+    ... )
     >>> model = make_pipeline(columns, LogisticRegression())
     >>> model.fit(table[:200], y[:200]).score(table[200:], y[200:]) > 0.9
     True
-    >>> columns.get_feature_names_out().tolist()[:3]
-    ['finetunedtransformer__finetunedtransformer_0', \
-'finetunedtransformer__finetunedtransformer_1', \
-'finetunedtransformer__finetunedtransformer_2']
+    >>> columns.get_feature_names_out().tolist()
+    ['finetunedtransformer_0', 'finetunedtransformer_1', 'finetunedtransformer_2', 'x64']
     """
 
     _parameter_constraints: dict = {
@@ -364,10 +361,10 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             groups = params.pop("groups", None)
             split = Bunch(split={"groups": groups})
             routed = Bunch(estimator=Bunch(fit=params), splitter=split)
-        for name in {"X_val", "y_val"} & routed.estimator.fit.keys():
+        if {"X_val", "y_val"} & routed.estimator.fit.keys():
             raise ValueError(
-                f"{name} can't be given to FineTunedTransformer, whose folds each validate on "
-                "images of their own; leave it out, and set validation_fraction= of the estimator"
+                "X_val can't be given to FineTunedTransformer: the network of each fold holds out "
+                "images of its own; leave it out, and set validation_fraction= of the estimator"
             )
         return routed
 

@@ -25,7 +25,12 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimators_pickle
 
 import sktransfer
-from sktransfer import FineTunedClassifier, FineTunedRegressor, PretrainedFeatureTransformer
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    FineTunedTransformer,
+    PretrainedFeatureTransformer,
+)
 from sktransfer.exceptions import UnreadableImageWarning
 
 # Without a store each output is computed, not looked up; on the CPU and in float32 the same
@@ -44,6 +49,9 @@ ESTIMATORS = {
     "FineTunedClassifier, only the head trains": FineTunedClassifier(**SHORT, freeze_depth=None),
     "FineTunedClassifier, a stage trains": FineTunedClassifier(**SHORT, freeze_depth=-1),
     "FineTunedRegressor": FineTunedRegressor(**SHORT, freeze_depth=-1),
+    "FineTunedTransformer": FineTunedTransformer(
+        FineTunedClassifier(**SHORT, freeze_depth=-1), cv=2, random_state=0
+    ),
 }
 TRAINED = [name for name in ESTIMATORS if name.startswith("FineTuned")]
 CLASSIFIERS = [name for name in ESTIMATORS if name.startswith("FineTunedClassifier")]
@@ -88,6 +96,27 @@ def fitted_on(images):
 def fitted(name, fitted_on):
     """Return an own copy of an estimator that was fitted on paths."""
     return copy.deepcopy(fitted_on(name))
+
+
+def inner(estimator):
+    """Return the estimator that has the parameters of images and training."""
+    return getattr(estimator, "estimator", estimator)
+
+
+def set_inner(estimator, **parameters):
+    """Set parameters of images and training; return the estimator."""
+    inner(estimator).set_params(**parameters)
+    return estimator
+
+
+def values_of_parameters(estimator):
+    """Return a copy of the parameters that are not estimators, those of these included."""
+    parameters = estimator.get_params().items()
+    return {
+        name: copy.deepcopy(value)
+        for name, value in parameters
+        if not isinstance(value, BaseEstimator)
+    }
 
 
 def targets(estimator, labels):
@@ -242,7 +271,7 @@ def test_an_output_does_not_depend_on_the_other_images(fitted, images):
 def test_an_output_does_not_depend_on_the_size_of_batches(fitted, images, batch_size):
     X, _ = images
     expected = outputs(fitted, X)
-    assert_same_outputs(outputs(fitted.set_params(batch_size=batch_size), X), expected, 1e-5)
+    assert_same_outputs(outputs(set_inner(fitted, batch_size=batch_size), X), expected, 1e-5)
 
 
 # fit
@@ -258,8 +287,8 @@ def test_fitting_again_is_fitting_once(estimator, images):
 
 def test_fit_and_predict_leave_the_global_random_states_as_they_were(estimator, images):
     X, y = images[0], targets(estimator, images[1])
-    if hasattr(estimator, "head"):
-        estimator.set_params(head=(8,), dropout=0.5)  # what draws most numbers
+    if hasattr(inner(estimator), "head"):
+        set_inner(estimator, head=(8,), dropout=0.5)  # what draws most numbers
     before = torch.get_rng_state(), np.random.get_state(), random.getstate()
     outputs(estimator.fit(X, y), X)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -276,11 +305,11 @@ def assert_not_fitted(estimator, images, folder):
 @pytest.mark.parametrize("cause", ["backbone", "depth", "X"])
 def test_a_fit_that_fails_leaves_it_not_fitted(fitted, cause, images, tmp_path):
     X, y = images[0], targets(fitted, images[1])
-    depth = "depth" if hasattr(fitted, "depth") else "freeze_depth"
+    depth = "depth" if hasattr(inner(fitted), "depth") else "freeze_depth"
     if cause == "X":
         X = np.zeros((len(X), 7))
     else:
-        fitted.set_params(**{"backbone": {"backbone": "resnet17"}, "depth": {depth: 9}}[cause])
+        set_inner(fitted, **{"backbone": {"backbone": "resnet17"}, "depth": {depth: 9}}[cause])
     with pytest.raises(ValueError, match=r"resnet17|depth=9|image_shape"):
         fitted.fit(X, y)
     assert_not_fitted(fitted, images, tmp_path)
@@ -297,7 +326,7 @@ def test_training_that_fails_leaves_it_not_fitted(fitted, cause, images, tmp_pat
     elif cause == "sample_weight":
         weights[3] = -1
     else:
-        fitted.set_params(tta=2)
+        set_inner(fitted, tta=2)
     with pytest.raises(ValueError, match=r"missing\.png|inconsistent|negative|tta=2"):
         fitted.fit(X, y, sample_weight=weights)
     assert_not_fitted(fitted, images, tmp_path)
@@ -331,6 +360,7 @@ def test_labels_of_any_type_go_in_and_come_out(estimator, fitted_on, name, image
 def mutable_parameters(estimator):
     """Return parameters that hold dicts and lists, for images of 48 pixels."""
     given = {"backbone_params": {}, "image_shape": [48, 48, 3], "pixel_range": [0, 255]}
+    estimator = inner(estimator)
     if hasattr(estimator, "head"):
         given |= {"head": [8], "optimizer_params": {"betas": (0.8, 0.9)}, "callbacks": []}
         given |= {"net_params": {}}
@@ -342,25 +372,26 @@ def mutable_parameters(estimator):
 def test_fit_and_predict_leave_parameters_as_they_were(estimator, images):
     X, y = pixels(images[0]), targets(estimator, images[1])
     given = mutable_parameters(estimator)
-    estimator.set_params(**given)
-    before = copy.deepcopy(estimator.get_params())
+    set_inner(estimator, **given)
+    before = values_of_parameters(estimator)
     outputs(estimator.fit(X, y), X)
-    assert estimator.get_params() == before
+    assert values_of_parameters(estimator) == before
     for parameter, value in given.items():
-        assert getattr(estimator, parameter) is value
+        assert getattr(inner(estimator), parameter) is value
 
 
 def test_a_clone_has_the_parameters_and_nothing_that_was_learned(fitted, images):
     X, y = images[0], targets(fitted, images[1])
     again = clone(fitted)
-    assert again.get_params() == fitted.get_params()
-    assert vars(again).keys() == again.get_params().keys()
+    assert values_of_parameters(again) == values_of_parameters(fitted)
+    assert vars(again).keys() == again.get_params(deep=False).keys()
     assert_same_outputs(outputs(again.fit(X, y), X), outputs(fitted, X))
 
 
 def test_parameters_make_the_round_trip(estimator):
     parameters = estimator.get_params()
-    assert list(parameters) == sorted(inspect.signature(type(estimator)).parameters)
+    own = estimator.get_params(deep=False)
+    assert list(own) == sorted(inspect.signature(type(estimator)).parameters)
     fresh = type(estimator)().set_params(**parameters)
     assert fresh.get_params() == parameters
     assert repr(fresh) == repr(estimator)
@@ -369,11 +400,11 @@ def test_parameters_make_the_round_trip(estimator):
 def test_what_was_fitted_stays_until_the_next_fit(fitted, images):
     X, y = images[0], targets(fitted, images[1])
     expected = outputs(fitted, X)
-    depth = "depth" if hasattr(fitted, "depth") else "freeze_depth"
-    fitted.set_params(**{depth: 1}, backbone="resnet17", weights=None, image_size=64)
-    fitted.set_params(pixel_range=(0, 7), image_shape=(48, -1))
-    if hasattr(fitted, "head"):
-        fitted.set_params(head=(4,))
+    depth = "depth" if hasattr(inner(fitted), "depth") else "freeze_depth"
+    set_inner(fitted, **{depth: 1}, backbone="resnet17", weights=None, image_size=64)
+    set_inner(fitted, pixel_range=(0, 7), image_shape=(48, -1))
+    if hasattr(inner(fitted), "head"):
+        set_inner(fitted, head=(4,))
     assert_same_outputs(outputs(fitted, X), expected)
     with pytest.raises(ValueError, match="backbone='resnet17' is unknown"):
         fitted.fit(X, y)
@@ -433,9 +464,10 @@ def test_a_column_of_another_name_or_one_more_is_scikit_learns_error(estimator, 
 def test_another_number_of_pixels_in_rows_is_scikit_learns_error(estimator, images):
     y = targets(estimator, images[1])
     rows = pixels(images[0])[:, :8, :8].reshape(len(y), -1)
-    estimator.set_params(image_shape=(8, -1, 3)).fit(rows, y)
+    set_inner(estimator, image_shape=(8, -1, 3)).fit(rows, y)
     assert estimator.n_features_in_ == 192
-    message = f"X has 168 features, but {type(estimator).__name__} is expecting 192 features"
+    reader = type(inner(estimator)).__name__
+    message = f"X has 168 features, but {reader} is expecting 192 features"
     for method in outputs(estimator, rows):
         with pytest.raises(ValueError, match=message):
             getattr(estimator, method)(rows[:, :168])
@@ -527,7 +559,7 @@ def test_what_is_saved_predicts_the_same_elsewhere(name, fitted, way, images, ou
 def test_tags_say_what_x_can_be(estimator):
     paths = get_tags(estimator).input_tags
     assert (paths.one_d_array, paths.two_d_array) == (True, False)
-    rows = get_tags(estimator.set_params(image_shape=(8, 8))).input_tags
+    rows = get_tags(set_inner(estimator, image_shape=(8, 8))).input_tags
     assert (rows.one_d_array, rows.two_d_array) == (False, True)
     for tags in (paths, rows):
         assert tags.three_d_array
@@ -546,7 +578,7 @@ def test_tags_say_what_y_and_the_output_can_be(estimator):
     assert not tags.non_deterministic
     assert not tags.no_validation
     assert not tags.array_api_support
-    assert tags.target_tags.required == hasattr(estimator, "predict")
+    assert tags.target_tags.required == (not isinstance(estimator, PretrainedFeatureTransformer))
     assert tags.target_tags.multi_output == is_regressor(estimator)
     assert tags.target_tags.single_output
     if is_classifier(estimator):
