@@ -31,6 +31,7 @@ from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 FAST = {
     "backbone": "mini",
     "recipe": "fast",
+    "dropout": 0.0,
     "image_size": 32,
     "freeze_depth": -1,
     "max_epochs": 2,
@@ -45,7 +46,7 @@ OUTPUTS = ["predictions", "rows"]
 
 @pytest.fixture
 def classifier(cache):
-    return FineTunedClassifier(**FAST, feature_cache=str(cache))
+    return FineTunedClassifier(**FAST, label_smoothing=0.0, feature_cache=str(cache))
 
 
 @pytest.fixture
