@@ -15,7 +15,7 @@ from sktransfer import (
 # How scikit-learn's rows of numbers are read as images: one pixel high.
 ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
 # The checks fit dozens of times; they ask for the contract, not for accuracy.
-SHORT = {"recipe": "fast", "max_epochs": 5, "random_state": 0}
+SHORT = {"recipe": "fast", "freeze_depth": -1, "max_epochs": 5, "random_state": 0}
 
 ESTIMATORS = [
     PretrainedFeatureTransformer(**ROWS),

@@ -140,8 +140,9 @@ def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
 
 @needs_fork
 def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
-    monkeypatch.setattr(_compute, "_BETWEEN_PUTS", 0.05)  # s; one batch takes 0.02
-    process, store = Process(cache, 200, 0.02), open_store(cache)
+    monkeypatch.setattr(_compute, "_BETWEEN_PUTS", 0.05)  # s; one batch takes 0.2
+    # ten seconds if it were not interrupted: this process may have to wait for a core
+    process, store = Process(cache, 200, 0.2), open_store(cache)
     wait_for(lambda: len(store) >= 12)
     os.kill(process.pid, signal.SIGINT)
     how, passed, _ = process.join()
