@@ -1,4 +1,4 @@
-"""Cross-fitting: the folds, the networks of the folds, and what these say of images."""
+"""Cross-fitting: the folds, their networks, and the output of these for images."""
 
 import numbers
 from types import SimpleNamespace
@@ -12,9 +12,9 @@ from sklearn.utils import _safe_indexing
 from ._base import warn_of_failures
 from .exceptions import ImageReadError
 
-# Share of a uniform guess in the probabilities whose log-odds are taken. A network that is surer
-# than that of an image it has not seen would make an outlier of it, which a linear model behind
-# it pays for (benchmarks/bench_fine_tuned_transformer.py).
+# Share of a uniform distribution in the probabilities whose log-odds are taken. It bounds these:
+# networks are overconfident, and a linear model that is fitted on unbounded log-odds is less
+# accurate (benchmarks/bench_fine_tuned_transformer.py).
 _UNIFORM_SHARE = 0.03
 
 
@@ -70,7 +70,7 @@ def for_a_fold(network, of_all):
     return network
 
 
-# what a fitted estimator says of images
+# output of a fitted estimator
 
 
 def values_of(network, X, output):

@@ -1,4 +1,4 @@
-"""A network fine-tuned on ``y`` as a transformer, cross-fitted for the model behind it."""
+"""A network fine-tuned on ``y`` as a transformer, cross-fitted for the next model."""
 
 import warnings
 
@@ -33,22 +33,21 @@ _NUMBERS = ("continuous", "continuous-multioutput")
 
 
 class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Turn images into what a network that is fine-tuned on `y` says of them.
+    """Transform images to predictions or rows of a network that is fine-tuned on `y`.
 
-    It brings fine-tuning into tables: behind it stands any scikit-learn model, which
-    weighs what the network says against other columns, such as numbers and categories
-    in a ``ColumnTransformer``.
+    Any scikit-learn model can be fitted on the output, also beside other columns, such as
+    numbers and categories in a ``ColumnTransformer``.
 
-    A network knows the labels that it was trained on by heart. A model that is fitted on
-    what it says of its own training images would trust it too much, and other columns
-    too little. So `fit_transform` is cross-fitted, as in scikit-learn's
-    ``TargetEncoder``: the images are split into `cv` folds, and each gets the values of a
-    network that was trained on the other folds. `transform` uses a network that was
-    trained on all images.
+    A network predicts the images that it was trained on far better than others. A model
+    that is fitted on such predictions gives them too much weight, and other columns too
+    little. So `fit_transform` is cross-fitted, as in scikit-learn's ``TargetEncoder``: the
+    images are split into `cv` folds, and the output of each image is that of a network
+    that was trained on the other folds. `transform` uses a network that was trained on
+    all images.
 
     .. note::
-        ``fit(X, y).transform(X)`` does not equal ``fit_transform(X, y)``. The model
-        behind must be fitted on the latter, as ``Pipeline`` does.
+        ``fit(X, y).transform(X)`` does not equal ``fit_transform(X, y)``. The next model
+        must be fitted on the latter, as ``Pipeline`` does.
 
     Parameters
     ----------
@@ -58,14 +57,14 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         classes, and a :class:`FineTunedRegressor` where it holds numbers. Whole numbers
         are classes: for counts and ages, give a regressor.
     output : {"predictions", "rows"}, default="predictions"
-        What becomes of an image. "predictions": the log-odds of each class or label, of the
+        The output for an image. "predictions": the log-odds of each class or label, of the
         second class alone where there are two; or the predicted numbers. "rows": the row of
         features that the head of the network reads.
     cv : int, cross-validation generator or iterable, default=5
         Folds of `fit_transform`; each image must be in one test fold. A number is that
         of shuffled folds, stratified where `y` holds classes. More folds take longer, and
         their networks are nearer to the one of all images. Images that are not
-        independent, such as several of one patient or duplicates, belong into one fold:
+        independent, such as several of one patient or duplicates, belong in one fold:
         ``GroupKFold()`` with `groups`, or ``DuplicateGroups(X)``.
     random_state : int, RandomState instance or None, default=None
         Seed of the folds, and of training where that of `estimator` is None.
@@ -94,18 +93,17 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     stored, so that each image passes these once; with ``feature_cache=None`` in the
     `estimator` it passes them for each network.
 
-    Predictions are few columns, which mean the same in every network; a model behind
-    them needs few images to weigh them. Probabilities are mixed with 3 percent of a
-    uniform guess before their log-odds are taken, so that none is an outlier.
+    Predictions are few columns with the same meaning in every network. Probabilities are
+    mixed with 3 percent of a uniform distribution before their log-odds are taken, which
+    bounds them: a network is often surer of an image than it is right.
 
-    Rows are hundreds of columns. Those of two folds come from two networks, which start
-    from the same weights but drift apart as they are trained, and beside that many
-    columns a linear model hardly sees those of a table. They are for models that find
-    more in an image than its label when they know the rest of the table, such as gradient
-    boosting with many images.
+    Rows are hundreds of columns. Those of two folds come from two networks, which differ
+    after training although they start from the same weights; and beside so many columns a
+    linear model gives little weight to the few of a table. Gradient boosting, which can
+    combine single columns of both, may do better with them.
 
-    Scores of a cross-validation within the result of `fit_transform` are biased, as in
-    all stacking: labels of its test images have trained the networks of other folds.
+    A cross-validation of a model on the output of `fit_transform` is biased, as with all
+    stacking: the labels of its test images have trained networks of other folds.
     Cross-validate the pipeline as a whole.
 
     Where ``on_error="skip"`` in the `estimator`, images that can't be read are left out
@@ -124,9 +122,8 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     >>> from sklearn.pipeline import make_pipeline
     >>> from sktransfer import FineTunedClassifier, FineTunedTransformer
     >>> X, y = load_digits(n_class=3, return_X_y=True)
-    >>> classifier = FineTunedClassifier(
-    ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), max_epochs=5, feature_cache=None
-    ... )
+    >>> digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "feature_cache": None}
+    >>> classifier = FineTunedClassifier("mini", recipe="fast", max_epochs=5, **digits)
     >>> tuned = FineTunedTransformer(classifier, cv=2, random_state=0)
     >>> table = np.column_stack([X, np.arange(len(y)) % 7])  # pixels, and a number
     >>> columns = make_column_transformer(
@@ -190,7 +187,7 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit_transform(self, X, y, **params):
-        """Train a network on all images, and one for each fold; return what the latter say.
+        """Train a network on all images and one for each fold; return output of the latter.
 
         Parameters
         ----------
@@ -204,7 +201,7 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Returns
         -------
         values : ndarray of shape (n_images, n_features_out_), float32
-            Of each image, by a network that was trained without it.
+            For each image, the output of a network that was trained without it.
 
         Raises
         ------
@@ -245,7 +242,7 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return values
 
     def transform(self, X):
-        """Return what the network that was trained on all images says of `X`.
+        """Return the output of the network that was trained on all images.
 
         Parameters
         ----------

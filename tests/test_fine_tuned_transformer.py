@@ -1,4 +1,4 @@
-"""The fine-tuned network as a transformer: cross-fitting, and what stands behind and beside it."""
+"""The fine-tuned network as a transformer: cross-fitting, tables, and the tools of scikit-learn."""
 
 import pickle
 import warnings
@@ -113,9 +113,10 @@ def test_each_fold_is_what_a_classifier_trained_on_the_others_predicts(shapes, c
     np.testing.assert_allclose(transformer.transform(X)[:, 0], logit(second), rtol=1e-5)
 
 
-def test_rows_are_those_of_the_tuned_backbone(shapes, transformer, tmp_path):
+@pytest.mark.parametrize("freeze_depth", [None, -1])
+def test_rows_are_those_of_the_tuned_backbone(freeze_depth, shapes, transformer, tmp_path):
     X, y = shapes
-    transformer.set_params(output="rows").fit(X, y)
+    transformer.set_params(output="rows", estimator__freeze_depth=freeze_depth).fit(X, y)
     transformer.estimator_.save_backbone(tmp_path / "tuned.safetensors")
     tuned = PretrainedFeatureTransformer(
         str(tmp_path / "tuned.safetensors"), precision="float32", feature_cache=None
@@ -129,37 +130,37 @@ def noise(n):
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
-def test_with_random_labels_the_model_behind_is_at_chance(output, classifier):
+def test_with_random_labels_the_next_model_is_at_chance(output, classifier):
     X, y = noise(96), np.arange(96) % 2
     transformer = FineTunedTransformer(
         classifier.set_params(max_epochs=8), output=output, random_state=0
     )
-    behind = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
-    cross_fitted = cross_val_score(behind, transformer.fit_transform(X, y), y).mean()
-    by_heart = cross_val_score(behind, transformer.transform(X), y).mean()
-    assert by_heart > 0.9  # of the labels that its network was trained on
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    cross_fitted = cross_val_score(model, transformer.fit_transform(X, y), y).mean()
+    of_training_images = cross_val_score(model, transformer.transform(X), y).mean()
+    assert of_training_images > 0.9
     assert 0.3 < cross_fitted < 0.65
 
 
-def score_beside(column, transformer, X, y, n, behind, *, cross_fitted=True):
+def score_beside(column, transformer, X, y, n, model, *, cross_fitted=True):
     """Return the score of a model of images and a column on those after the first `n`."""
     rows = transformer.fit_transform(X[:n], y[:n])
     if not cross_fitted:
         rows = transformer.transform(X[:n])
-    behind.fit(np.column_stack([rows, column[:n]]), y[:n])
-    return behind.score(np.column_stack([transformer.transform(X[n:]), column[n:]]), y[n:])
+    model.fit(np.column_stack([rows, column[:n]]), y[:n])
+    return model.score(np.column_stack([transformer.transform(X[n:]), column[n:]]), y[n:])
 
 
 def test_images_that_tell_nothing_do_not_hide_a_column_that_does(classifier):
     X, y = noise(160), np.arange(160) % 2
     column = 2 * y - 1 + np.random.default_rng(1).normal(0, 0.8, len(y))
     transformer = FineTunedTransformer(classifier.set_params(max_epochs=8), random_state=0)
-    behind = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
-    alone = clone(behind).fit(column[:96, None], y[:96]).score(column[96:, None], y[96:])
-    beside = score_beside(column, transformer, X, y, 96, behind)
-    by_heart = score_beside(column, transformer, X, y, 96, behind, cross_fitted=False)
-    assert beside > alone - 0.03
-    assert by_heart < alone - 0.05
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    alone = clone(model).fit(column[:96, None], y[:96]).score(column[96:, None], y[96:])
+    with_images = score_beside(column, transformer, X, y, 96, model)
+    not_cross_fitted = score_beside(column, transformer, X, y, 96, model, cross_fitted=False)
+    assert with_images > alone - 0.03
+    assert not_cross_fitted < alone - 0.05
 
 
 def test_with_a_table_it_beats_frozen_rows_with_the_table(classifier):
@@ -286,7 +287,7 @@ def test_it_stands_beside_numbers_and_categories(shapes, table, transformer):
     assert model.score(table[16:], y[16:]) > 0.8
 
 
-def test_a_pipeline_fits_the_model_behind_on_what_is_cross_fitted(shapes, transformer):
+def test_a_pipeline_fits_the_next_model_on_cross_fitted_output(shapes, transformer):
     X, y = shapes
     model = make_pipeline(transformer, LogisticRegression()).fit(X, y)
     by_hand = LogisticRegression().fit(clone(transformer).fit_transform(X, y), y)
