@@ -70,6 +70,8 @@ class Process:
 
     def _work(self, writing, cache, n, seconds, n_jobs):
         how, values = "interrupted", []
+        # a shell lets processes in the background ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with count_forward_passes() as counter:
             try:
                 store = open_store(cache)
