@@ -12,9 +12,9 @@ from sklearn.utils import _safe_indexing
 from ._base import warn_of_failures
 from .exceptions import ImageReadError
 
-# Share of a uniform distribution in the probabilities whose log-odds are taken. It bounds these:
-# networks are overconfident, and a linear model that is fitted on unbounded log-odds is less
-# accurate (benchmarks/bench_fine_tuned_transformer.py).
+# Share of a uniform distribution in the probabilities whose log-odds are taken. It bounds these,
+# so that an overconfident network makes no outliers for the next model. The number was not
+# chosen by a benchmark; bench_fine_tuned_transformer.py compares it with unbounded log-odds.
 _UNIFORM_SHARE = 0.03
 
 
