@@ -15,12 +15,13 @@ environment says nothing about OpenMP but what the variant is about:
 alone, beside two processes that count, and beside two that multiply matrices. The variants take
 turns, and none computes while another does; figures are medians of the rounds.
 
-The claim: beside two busy processes, training is at least one and a half times as fast as with
-libgomp's own number, median over tasks, and on the machine alone not more than 5 % slower, fastest
-round against fastest round.
+The claim: beside two busy processes, training is at least twice as fast as with libgomp's own
+number, median over tasks, and on the machine alone not more than 5 % slower, fastest round
+against fastest round.
 
 The table in results/ has the rounds of a run that set the package's number as a variant, and its
-number before (1,000) as another.
+number before (1,000) as another. There the first half of the claim does not hold: beside work it is
+1.9 and 1.7 times as fast in the median.
 """
 
 import argparse
@@ -206,7 +207,7 @@ def main():
     assert alone > 1 / 1.05, f"alone, training takes {1 / alone:.2f} times as long"
     for work in list(OTHER_WORK)[1:]:
         times = statistics.median(ratio(statistics.median, work, task) for task in training)
-        assert times >= 1.5, f"{work}, training is only {times:.2f} times as fast"
+        assert times >= 2, f"{work}, training is only {times:.2f} times as fast"
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ Methods:
   here the last epoch counts.
 
 Each run is in a process of its own, with nothing kept from the others. Seconds are those
-from the paths or bytes to the fitted model. Claims: the mean accuracy of the defaults is at
-least 0.89 on hymenoptera; on rubbish and cifar10 it is above that of the linear probe by at
-least 0.03.
+from the paths or bytes to the fitted model. Claims: on hymenoptera the mean accuracy of the
+defaults is at least 0.91, and not below that of the linear probe; it is above it by at least
+0.03 on rubbish and 0.05 on cifar10.
 
 The tutorial takes a minute and a half a run on 2 cores, all else twelve minutes;
 ``--tutorial-seeds 0`` leaves it out.
@@ -56,8 +56,8 @@ from sktransfer.backbones._weights import read_tensors
 TASKS = ("hymenoptera", "rubbish", "cifar10")
 PROBE_C = 0.01
 TUTORIAL_EPOCHS, TUTORIAL_SIZE, TUTORIAL_RESIZE = 25, 225, 257
-LEAST_ON_HYMENOPTERA = 0.89
-LEAST_GAIN = 0.03  # on the other two
+LEAST_ON_HYMENOPTERA = 0.91
+LEAST_GAIN = {"rubbish": 0.03, "cifar10": 0.05}
 
 
 def load(arguments):
@@ -248,9 +248,12 @@ def main():
     if "hymenoptera" in gains:
         mean = statistics.mean(accuracies["hymenoptera", "fine-tuned"])
         assert mean >= LEAST_ON_HYMENOPTERA, f"hymenoptera: {mean:.3f}"
-    for task in ("rubbish", "cifar10"):
-        gain = gains.get(task, LEAST_GAIN)
-        assert gain >= LEAST_GAIN, f"{task}: {gain:+.3f} to the probe"
+        assert gains["hymenoptera"] > -1e-9, (
+            f"hymenoptera: {gains['hymenoptera']:+.3f} to the probe"
+        )
+    for task, least in LEAST_GAIN.items():
+        if task in gains:
+            assert gains[task] >= least, f"{task}: {gains[task]:+.3f} to the probe"
 
 
 if __name__ == "__main__":

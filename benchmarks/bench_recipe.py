@@ -45,7 +45,11 @@ from threadpoolctl import threadpool_limits
 from _data import cifar10, corrupted, digits, digits_shift, hymenoptera, rubbish
 from _report import write_csv
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
+from sktransfer.backbones._registry import load_backbone
+from sktransfer.training._recipe import RECIPES as TRAINING_RECIPES
+from sktransfer.training._recipe import auto_depth
 
+DEFAULT = TRAINING_RECIPES["default"]
 LEAST_GAIN, MOST_LOSS = 0.03, 0.005
 C_OF_THE_PROBE = [1e-3, 1e-2, 1e-1, 1, 10]
 # name: loader of (files, size, seed), and the size for the ImageNet weights
@@ -108,9 +112,9 @@ def fine_tuned(backbone, data, cache, parameters, seed):
         backbone, feature_cache=cache, random_state=seed, **data.reading
     )
     if "freeze_depth" in parameters:
-        default = FineTunedClassifier(backbone, max_epochs=1, augment=None, **data.reading)
-        n_fit = default.fit(data.X[:: len(data.X) // 40], data.y[:: len(data.X) // 40])
-        parameters["freeze_depth"] += n_fit.freeze_depth_
+        network = load_backbone(backbone)
+        share = DEFAULT.trained_share
+        parameters["freeze_depth"] += auto_depth(network.costs(network.spec.input), share)
     return classifier.set_params(**parameters).fit(data.X, data.y)
 
 
