@@ -303,15 +303,15 @@ class FineTunedEstimator(ImageEstimator):
         y = self._check_named_targets(y, reset=not is_continued, classes=classes)
         check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        if not is_continued:
-            self._load_network()
         if is_continued:  # it goes on with what the first fit found
             augment = self._augment_now()
         else:
+            self._load_network()
             augment = augmentation_of(self, images, y, weights)
             self._first_augment = augment
-        self.recipe_ = recipe_of(self, augment)
-        check_views(self, augment, self.recipe_["augment_views"])
+        recipe = recipe_of(self, augment)
+        check_views(self, augment, recipe["augment_views"])
+        self.recipe_ = recipe
         config = self._training_config()
 
         train, held_out = np.arange(len(y)), None
