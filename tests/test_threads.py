@@ -42,9 +42,7 @@ def extract():
     return float(np.abs(rows).sum(dtype=np.float64))
 
 def fit():
-    classifier = FineTunedClassifier(
-        **options, recipe="fast", freeze_depth=-1, max_epochs=1, random_state=0
-    )
+    classifier = FineTunedClassifier(**options, max_epochs=1, random_state=0)
     return classifier.fit(X, y)
 
 def work(with_fits):
