@@ -2,7 +2,7 @@
 
 A batch norm in evaluation mode multiplies and adds a number per channel. Multiplying the
 weights of the convolution before it gives the same activations and gradients, without reading
-and writing the activation twice more: a quarter of a step of a MobileNet on a CPU.
+and writing the activation twice more.
 """
 
 from collections.abc import Iterator

@@ -13,8 +13,8 @@ from ._targets import ClassTargets, Targets
 
 _N_FOLDS = 5
 # Mirroring does harm where held-out images are predicted worse by this share, and by so many
-# standard errors. One in six harmless cases are taken for harmful, which costs little;
-# handwritten digits that are mirrored lose 0.07 of the accuracy.
+# standard errors. One in six harmless cases are taken for harmful, and have
+# crops alone; mirrored digits cost more than that.
 _LEAST_HARM = 0.01
 _STANDARD_ERRORS = 1.0
 
