@@ -46,6 +46,8 @@ class Rows:
         if self._store is None:
             return [None] * len(digests)
         columns = [self._get_at(self._store, depth, digests) for depth in self._wanted]
+        if len(columns) == 1:  # nearly always; the loop below takes a tenth of a warm pass
+            return columns[0]
         return [
             None if any(part is None for part in parts) else self._side_by_side(parts)
             for parts in zip(*columns, strict=True)

@@ -115,10 +115,12 @@ class Block:
     own: memoryview  # the second halves
     rows: memoryview
 
-    def holds(self, key: bytes, position: int) -> bool:
-        """Whether the row at `position` belongs to `key`."""
-        own = self.own[position * _OWN_SIZE : (position + 1) * _OWN_SIZE]
-        return own == key[COMMON_SIZE:] and self.common == key[:COMMON_SIZE]
+    def holds(self, keys: Sequence[bytes], positions: Sequence[int]) -> bool:
+        """Whether the rows at `positions` belong to `keys`."""
+        own = np.frombuffer(self.own, dtype=f"V{_OWN_SIZE}")[positions].tobytes()
+        return own == b"".join([key[COMMON_SIZE:] for key in keys]) and all(
+            key.startswith(self.common) for key in keys
+        )
 
     def take(self, positions: Sequence[int]) -> np.ndarray:
         """Return a copy of the rows at `positions`, shape (n, *shape)."""

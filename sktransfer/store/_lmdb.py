@@ -209,10 +209,7 @@ class LmdbFile:
                 positions.append(position)
         for block_id, (indices, positions) in wanted.items():
             block = self._read_block(txn, block_id)
-            if block is None or not all(
-                block.holds(keys[i], position)
-                for i, position in zip(indices, positions, strict=True)
-            ):
+            if block is None or not block.holds([keys[i] for i in indices], positions):
                 unreadable += [keys[i] for i in indices]
                 continue
             rows = block.take(positions)
