@@ -62,6 +62,10 @@ class FeatureCacheWarning(UserWarning):
     """The feature cache can't do all it should: it is full, damaged, too small, or read-only."""
 
 
+class SlowFitWarning(UserWarning):
+    """A fit takes minutes, as its first steps tell; a search takes that for each candidate."""
+
+
 class InconsistentVersionWarning(_InconsistentVersionWarning):
     """An estimator is loaded by another version of sktransfer than saved it.
 

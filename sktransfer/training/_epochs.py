@@ -1,16 +1,25 @@
 """The state of a training between its epochs: random numbers, validation, early stopping."""
 
 import copy
+import statistics
+import time
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from ..exceptions import SlowFitWarning
 from ._config import TrainingConfig
 from ._data import TrainingSet, seed_of
 from ._head import TrainablePart
 from ._targets import score_outputs
+
+# A fit that takes longer warns, as told by the median time of its first steps. The first
+# one of all is longer than the others.
+_SLOW_FIT = 300.0  # s
+_STEPS_TO_TELL = 10
 
 
 def start_epoch(
@@ -115,3 +124,42 @@ class EarlyStop:
     def load_state_dict(self, values: dict[str, Any]) -> None:
         """Set the state that `state_dict` returned."""
         self.epoch, self.loss, self.state = values["epoch"], values["loss"], values["state"]
+
+
+class FitDuration:
+    """Estimates the time of a fit from its first steps, and warns once if it takes minutes.
+
+    Parameters
+    ----------
+    n_steps : int
+        Steps of the fit, over all epochs.
+    n_stages : int
+        Stages of the backbone that train.
+    """
+
+    def __init__(self, n_steps: int, n_stages: int):
+        self._n_steps = n_steps
+        self._n_stages = n_stages
+        self._ends: list[float] = []  # of the first steps
+
+    def end_step(self) -> None:
+        """Note that a step has ended."""
+        if len(self._ends) > _STEPS_TO_TELL:
+            return
+        self._ends.append(time.monotonic())
+        if len(self._ends) > _STEPS_TO_TELL:
+            seconds = [b - a for a, b in zip(self._ends, self._ends[1:], strict=False)]
+            self._warn(statistics.median(seconds))
+
+    def _warn(self, seconds_a_step: float) -> None:
+        seconds = seconds_a_step * self._n_steps
+        if seconds < _SLOW_FIT:
+            return
+        warnings.warn(
+            f"this fit trains a head and {self._n_stages} stages of the backbone for about "
+            f"{max(1, round(seconds / 60))} minutes ({self._n_steps} steps of "
+            f"{seconds_a_step:.2f} s); a search takes that for each candidate and fold. "
+            "recipe='fast', a freeze_depth nearer to the end, and a smaller image_size take less",
+            SlowFitWarning,
+            stacklevel=2,
+        )

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
 from ._data import Batches, TrainingSet, mix_batch, n_batches
-from ._epochs import EarlyStop, ValidationOutputs, check_loss, start_epoch
+from ._epochs import EarlyStop, FitDuration, ValidationOutputs, check_loss, start_epoch
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
 
@@ -160,7 +160,10 @@ class TransferNet(NeuralNet):
         n_left = self.n_epochs - len(self.history)
         if self.best_ is not None and self.best_.is_over(len(self.history)):
             n_left = 0  # it was interrupted after it had stopped
-        with self._progress() as self.bar_:
+        self.duration_ = FitDuration(
+            n_left * n_batches(len(X), self.batch_size), len(self.module_.trained_stages())
+        )
+        with self._progress(len(X)) as self.bar_:
             try:
                 self.fit_loop(X, y, epochs=n_left, **fit_params)
             except _EndOfTraining:
@@ -168,19 +171,21 @@ class TransferNet(NeuralNet):
             except KeyboardInterrupt:
                 if not self._was_stopped_by_skorch():
                     raise
-        del self.bar_
+        del self.bar_, self.duration_
         self.notify("on_train_end", X=X, y=y)
         super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
             self.checkpoint.delete()
         return self
 
-    def _progress(self) -> tqdm:
+    def _progress(self, n_samples: int) -> tqdm:
+        """Return a bar of steps, which tells the time that is left after the first of them."""
+        n_steps = n_batches(n_samples, self.batch_size)
         return tqdm(
-            total=self.n_epochs,
-            initial=len(self.history),
+            total=self.n_epochs * n_steps,
+            initial=len(self.history) * n_steps,
             desc="training",
-            unit="epoch",
+            unit="step",
             delay=0 if self.verbose == 1 else _SECONDS_BEFORE_PROGRESS,
             leave=self.verbose == 1,
             disable=self.verbose > 1,  # skorch prints a line for each epoch
@@ -226,7 +231,7 @@ class TransferNet(NeuralNet):
         state = self.__dict__
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
-        for name in ("optimizer_", "callbacks_", "best_", "bar_"):
+        for name in ("optimizer_", "callbacks_", "best_", "bar_", "duration_"):
             bare.__dict__.pop(name, None)
         module = copy.deepcopy(self.module_).cpu()
         bare.__dict__.update(module=TrainablePart, module_=module, device="cpu")
@@ -252,6 +257,9 @@ class _Epochs(Callback):
     ) -> None:
         if not training:
             self.validated_.append(y_pred)
+            return
+        net.duration_.end_step()
+        net.bar_.update()
 
     def on_epoch_end(self, net: TransferNet, **kwargs: Any) -> None:
         epoch, loss = len(net.history), net.history[-1, "train_loss"]
@@ -264,8 +272,9 @@ class _Epochs(Callback):
             epoch, net.history[-1, "valid_loss"], net.module_
         )
         net.save_checkpoint()
-        net.bar_.set_postfix_str(f"train loss {loss:.4f}", refresh=False)
-        net.bar_.update()
+        net.bar_.set_postfix_str(
+            f"epoch {epoch} of {net.n_epochs}, train loss {loss:.4f}", refresh=False
+        )
         if stop:
             raise _EndOfTraining
 

@@ -1,9 +1,12 @@
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+from sktransfer.exceptions import SlowFitWarning
 from sktransfer.training import _epochs
-from sktransfer.training._epochs import EarlyStop, seed_generators
+from sktransfer.training._epochs import EarlyStop, FitDuration, seed_generators
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +72,35 @@ def test_training_stops_after_so_many_epochs_without_a_lower_loss():
     nn.init.constant_(module.weight, 0)
     resumed.restore(module)
     assert module.weight.item() == 5
+
+
+class Clock:
+    """A clock on which the first step takes a minute, and each other one `seconds`."""
+
+    def __init__(self, seconds):
+        self.now, self.seconds, self.n_reads = 0.0, seconds, 0
+
+    def monotonic(self):
+        self.n_reads += 1
+        self.now += 60.0 if self.n_reads == 2 else self.seconds
+        return self.now
+
+
+def test_a_fit_of_minutes_is_told_after_its_first_steps_and_once(monkeypatch):
+    monkeypatch.setattr(_epochs, "time", Clock(0.8))
+    duration = FitDuration(900, n_stages=4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(100):
+            duration.end_step()
+    (warning,) = caught
+    assert warning.category is SlowFitWarning
+    assert "4 stages of the backbone for about 12 minutes" in str(warning.message)
+    assert "900 steps of 0.80 s" in str(warning.message)
+
+
+def test_a_short_fit_with_a_slow_first_step_does_not_warn(monkeypatch):
+    monkeypatch.setattr(_epochs, "time", Clock(0.3))
+    duration = FitDuration(900, n_stages=4)
+    for _ in range(100):
+        duration.end_step()

@@ -6,6 +6,8 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
+from sktransfer.exceptions import SlowFitWarning
+from sktransfer.training import _epochs
 from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._checkpoint import Checkpoint
 from sktransfer.training._config import TrainingConfig
@@ -24,10 +26,10 @@ def training_set(n=40, seed=0):
     return TrainingSet(AugmentedActivations.fixed(X), targets, *np.ones((2, n)))
 
 
-def net(head=None, config=None, **changes):
+def net(head=None, config=None, stages=None, **changes):
     torch.manual_seed(0)
     config = config or TrainingConfig(lr=0.05, weight_decay=0.0)
-    part = TrainablePart(nn.Identity(), head or nn.Linear(6, 2))
+    part = TrainablePart(stages or nn.Identity(), head or nn.Linear(6, 2))
     options = {"n_epochs": 20, "batch_size": 8, "seed": 0, "device": CPU, **changes}
     return make_net(part, WeightedLoss("softmax"), config, **options)
 
@@ -45,6 +47,14 @@ def accuracy(fitted, data):
 def _own_random_state():
     with torch.random.fork_rng():
         yield
+
+
+def test_a_net_tells_that_its_fit_takes_long(monkeypatch):
+    monkeypatch.setattr(_epochs, "_SLOW_FIT", 0.0)
+    with pytest.warns(SlowFitWarning, match=r"a head and 0 stages .*\(100 steps"):
+        net().fit(training_set())  # 20 epochs of 5 steps
+    with pytest.warns(SlowFitWarning, match="a head and 1 stages"):
+        net(stages=nn.Sequential(nn.Linear(6, 6))).fit(training_set())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", torch.optim.RAdam])
