@@ -41,6 +41,7 @@ class ImageCollection(Sequence):
         pixel_range: PixelRange | None = None,
     ):
         self._items = items
+        self._is_stack = isinstance(items, np.ndarray)  # of one shape, which was checked
         self._image_shape = image_shape
         self._pixel_range = pixel_range
 
@@ -50,6 +51,8 @@ class ImageCollection(Sequence):
     def __getitem__(  # type: ignore[override]  # nothing asks for slices
         self, index: int
     ) -> ImageReference:
+        if self._is_stack:
+            return ArrayImage(self._items[index], self._pixel_range)
         return _make_ref(self._items[index], self._image_shape, self._pixel_range)
 
     def take(self, positions: Sequence[int]) -> "ChosenImages":
