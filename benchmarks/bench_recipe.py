@@ -30,6 +30,7 @@ on 2 cores; ``--tasks``, ``--methods`` and ``--seeds`` choose parts.
 """
 
 import argparse
+import csv
 import statistics
 import tempfile
 import time
@@ -46,7 +47,7 @@ from threadpoolctl import threadpool_limits
 
 from _data import cifar10, corrupted, digits, digits_shift, hymenoptera, rubbish
 from _peers import PEERS
-from _report import write_csv
+from _report import RESULTS, write_csv
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.training._recipe import RECIPES as TRAINING_RECIPES
@@ -209,11 +210,63 @@ def report(lines):
             )
 
 
+def draw(lines, path):
+    """Draw the accuracy of each method less that of the probe, a row for each task."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    tasks = list(dict.fromkeys((line["backbone"], line["task"]) for line in lines))
+    methods = [m for m in dict.fromkeys(line["method"] for line in lines) if m != "probe"]
+    figure, axes = plt.subplots(figsize=(7, 0.6 + 0.32 * len(tasks)), layout="constrained")
+    axes.axvline(0, color="0.6", linewidth=1)
+    for i, method in enumerate(methods):
+        offset = 0.5 * (i + 0.5) / len(methods) - 0.25
+        points = []
+        for row, (backbone, task) in enumerate(tasks):
+            of = [line for line in lines if (line["backbone"], line["task"]) == (backbone, task)]
+            gains = differences(of, method, "accuracy")
+            if gains:
+                error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0
+                points.append((statistics.mean(gains), row + offset, error))
+        if points:
+            x, y, errors = zip(*points, strict=True)
+            axes.errorbar(x, y, xerr=errors, fmt="o", markersize=4, linewidth=1, label=method)
+    axes.set_yticks(range(len(tasks)), [f"{task} ({backbone})" for backbone, task in tasks])
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy less that of the cross-validated linear probe")
+    axes.legend(loc="best", frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    print(f"wrote {path}")
+
+
+def earlier_lines(name):
+    """Return the lines of a table that was written before, numbers as numbers."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("accuracy", "log_loss", "ece", "seconds", "passes")
+    return [
+        {
+            **{key: row[key] for key in ("backbone", "method")},
+            "seed": int(row["seed"]),
+            "task": row["task"],
+            **{key: float(row[key]) for key in numbers if row[key]},
+        }
+        for row in rows
+    ]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", type=Path, help="folder of the data sets")
     parser.add_argument("weights", help="self-describing file with ImageNet weights")
     parser.add_argument("--small", nargs="*", default=["mini"], help="networks for 64 pixels")
+    parser.add_argument("--only-small", action="store_true", help="not with ImageNet weights")
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument(
         "--methods",
@@ -223,11 +276,15 @@ def main():
     )
     parser.add_argument("--variants", action="store_true", help="all single changes as well")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(5)))
+    parser.add_argument("--resume", action="store_true", help="keep the runs of the table")
+    parser.add_argument("--figure", type=Path, help="where the figure goes (.png)")
     parser.add_argument("--name", default="bench_recipe", help="of the table in results/")
     arguments = parser.parse_args()
     methods = [*arguments.methods, *(VARIANTS if arguments.variants else ())]
-    lines = []
-    for backbone in (arguments.weights, *arguments.small):
+    lines = earlier_lines(arguments.name) if arguments.resume else []
+    is_done = {tuple(line[key] for key in ("backbone", "method", "seed", "task")) for line in lines}
+    backbones = [*(() if arguments.only_small else (arguments.weights,)), *arguments.small]
+    for backbone in backbones:
         title = "mobilenet" if backbone == arguments.weights else Path(backbone).stem
         for task in arguments.tasks:
             load, size = TASKS[task]
@@ -237,11 +294,16 @@ def main():
                     # scikit-learn's digits are rows of 64 numbers, not pictures
                     if method in PEERS and (title != "mobilenet" or task == "digits"):
                         continue
+                    if (title, method, seed, task) in is_done:
+                        continue
                     for line in run(backbone, data, task, method, seed):
                         lines.append({"backbone": title, "method": method, "seed": seed, **line})
                         print(*lines[-1].values(), flush=True)
-                write_csv(arguments.name, lines)
+                if lines:
+                    write_csv(arguments.name, lines)
     report(lines)
+    if arguments.figure:
+        draw(lines, arguments.figure)
     if "probe" in methods and "default" in methods:
         gain = statistics.mean(differences(lines, "default", "accuracy"))
         assert gain >= LEAST_GAIN, f"default: {gain:+.3f} to the probe"

@@ -27,11 +27,11 @@ from train_mini import BATCH_SIZE, MEAN, SIZE, STD, accuracy, augment, normalise
 
 # name of the file -> (timm's name, what create_model is given, epochs, peak learning rate)
 NETWORKS = {
-    "resnet18_half": ("resnet18", {"channels": [32, 64, 128, 256]}, 8, 2e-3),
+    "resnet18_half": ("resnet18", {"channels": [32, 64, 128, 256]}, 6, 2e-3),
     "vit_small": (
         "vit_tiny_patch16_224",
         {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
-        14,
+        10,
         1.5e-3,
     ),
 }
