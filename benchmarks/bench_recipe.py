@@ -11,6 +11,8 @@ backbone files (``--small``):
 - cifar-3, -20, -100: so many images of each class of CIFAR-10, drawn; 1,000 to test on.
 - corrupted: the network of cifar-100 on the same test images with noise, blur or less contrast.
 - digits, mnist, usps: 20 handwritten digits of each class, drawn; 600 to 1,000 to test on.
+- hymenoptera-225, rubbish-225 (100 of each kind), cifar-100-129: at so many pixels, where
+  ``--tasks`` names them.
 
 Methods: the probe is a logistic regression on frozen rows, with C of five values chosen by
 five-fold cross-validation; the others are FineTunedClassifier's recipes, and the default with one
@@ -82,6 +84,15 @@ TASKS = {
         )
         for name in ("mnist", "usps")
     },
+}
+# more pixels and images, for the ImageNet weights; only where --tasks names them
+LARGE_TASKS = {
+    "hymenoptera-225": (TASKS["hymenoptera"][0], 225),
+    "rubbish-225": (
+        lambda files, size, seed: rubbish(files / "trash", size, seed, 100),
+        225,
+    ),
+    "cifar-100-129": (TASKS["cifar-100"][0], 129),
 }
 RECIPES = {"fast": {"recipe": "fast"}, "default": {}, "thorough": {"recipe": "thorough"}}
 VARIANTS = {
@@ -267,7 +278,7 @@ def main():
     parser.add_argument("weights", help="self-describing file with ImageNet weights")
     parser.add_argument("--small", nargs="*", default=["mini"], help="networks for 64 pixels")
     parser.add_argument("--only-small", action="store_true", help="not with ImageNet weights")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=[*TASKS, *LARGE_TASKS], default=list(TASKS))
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -287,7 +298,7 @@ def main():
     for backbone in backbones:
         title = "mobilenet" if backbone == arguments.weights else Path(backbone).stem
         for task in arguments.tasks:
-            load, size = TASKS[task]
+            load, size = {**TASKS, **LARGE_TASKS}[task]
             for seed in arguments.seeds:
                 data = load(arguments.files, size if backbone == arguments.weights else 64, seed)
                 for method in methods:
