@@ -101,12 +101,20 @@ VARIANTS = {
     "augment=None": {"augment": None},
     "augment_views=4": {"augment_views": 4},
     "augment_views=16": {"augment_views": 16},
+    "augment_views=None": {"augment_views": None},  # a new view in each epoch
     "augment='light'": {"augment": "light"},
     "augment='medium'": {"augment": "medium"},
     "dropout=0": {"dropout": 0.0},
     "label_smoothing=0": {"label_smoothing": 0.0},
     "lr=0.002": {"lr": 2e-3},
+    "lr=0.0005": {"lr": 5e-4},
     "backbone_lr_scale=1": {"backbone_lr_scale": 1.0},
+    "backbone_lr_scale=0.2": {"backbone_lr_scale": 0.2},
+    "layer_decay=0.7": {"layer_decay": 0.7},
+    "batch_norm='train'": {"batch_norm": "train"},
+    "mix='mixup'": {"mix": "mixup"},
+    "early_stopping=True": {"early_stopping": True},
+    "tta=4": {"tta": 4},
 }
 
 
