@@ -106,6 +106,7 @@ VARIANTS = {
     "augment='medium'": {"augment": "medium"},
     "dropout=0": {"dropout": 0.0},
     "label_smoothing=0": {"label_smoothing": 0.0},
+    "label_smoothing=0.05": {"label_smoothing": 0.05},
     "lr=0.002": {"lr": 2e-3},
     "lr=0.0005": {"lr": 5e-4},
     "backbone_lr_scale=1": {"backbone_lr_scale": 1.0},

@@ -4,7 +4,7 @@
 
 So that no default is tuned to one architecture: a ResNet-18 with half of its channels, and a
 vision transformer of the shape of ViT-tiny with two thirds of its width, half of its blocks and
-patches of 8 pixels. Both are timm's, with random weights at the start, and see the 50,000
+its patches of 16 pixels. Both are timm's, with random weights at the start, and see the 50,000
 images of ``train/`` at 64 pixels with the augmentation of ``train_mini.py``. Writes
 ``resnet18_half.safetensors`` and ``vit_small.safetensors`` into the folder, as files that
 sktransfer reads as backbones, and prints the accuracy on the 10,000 images of ``test/``. The
@@ -30,8 +30,8 @@ NETWORKS = {
     "resnet18_half": ("resnet18", {"channels": [32, 64, 128, 256]}, 6, 2e-3),
     "vit_small": (
         "vit_tiny_patch16_224",
-        {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4},
-        10,
+        {"img_size": SIZE, "patch_size": 16, "embed_dim": 128, "depth": 6, "num_heads": 4},
+        12,
         1.5e-3,
     ),
 }
