@@ -33,19 +33,28 @@ def hymenoptera(folder, image_size):
     )
 
 
-def cifar10(archive, image_size, seed, n_train, n_test):
-    """Return as many images of each class as JPEG bytes, drawn from the zip's train and test."""
+def cifar10(archive, image_size, seed, n_train, n_test, fit_on="train"):
+    """Return as many images of each class as JPEG bytes, drawn from the zip.
+
+    Those to test on are from ``test/``. So are those to fit with ``fit_on="test"``, for
+    networks that were trained on ``train/``; no image is in both.
+    """
     rng = np.random.default_rng(seed)
-    parts = []
     with zipfile.ZipFile(archive) as members:
         names = np.array(sorted(n for n in members.namelist() if n.endswith(".jpg")))
         splits, labels, _ = np.array([name.split("/") for name in names]).T
-        for split, n_per_class in (("train", n_train), ("test", n_test)):
-            here = np.flatnonzero(splits == split)
-            chosen = here[_draw(labels[here], n_per_class, rng).ravel()]
-            images = [members.read(name) for name in names[chosen]]
-            parts += [np.array(images, dtype=object), labels[chosen]]
-    return DataSet(*parts, {"image_size": image_size})
+        in_test = np.flatnonzero(splits == "test")
+        if fit_on == "test":
+            chosen = in_test[_draw(labels[in_test], n_train + n_test, rng)]
+            parts = chosen[:, :n_train].ravel(), chosen[:, n_train:].ravel()
+        else:
+            in_train = np.flatnonzero(splits == "train")
+            train = in_train[_draw(labels[in_train], n_train, rng).ravel()]
+            parts = train, in_test[_draw(labels[in_test], n_test, rng).ravel()]
+        X, X_test = (
+            np.array([members.read(name) for name in names[part]], dtype=object) for part in parts
+        )
+    return DataSet(X, labels[parts[0]], X_test, labels[parts[1]], {"image_size": image_size})
 
 
 def digits(image_size, seed, n_train, n_test):

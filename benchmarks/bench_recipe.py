@@ -9,6 +9,7 @@ backbone files (``--small``):
 - hymenoptera: 245 photographs of ants and bees, 153 to test on.
 - rubbish: 50 photographs of each of six kinds, drawn; 337 to test on.
 - cifar-3, -20, -100: so many images of each class of CIFAR-10, drawn; 1,000 to test on.
+  For the small networks, which were trained on the others, all from the images for testing.
 - corrupted: the network of cifar-100 on the same test images with noise, blur or less contrast.
 - digits, mnist, usps: 20 handwritten digits of each class, drawn; 600 to 1,000 to test on.
 - hymenoptera-225, rubbish-225 (100 of each kind), cifar-100-129: at so many pixels, where
@@ -58,19 +59,17 @@ from sktransfer.training._recipe import auto_depth
 DEFAULT = TRAINING_RECIPES["default"]
 LEAST_GAIN, MOST_LOSS = 0.03, 0.005
 C_OF_THE_PROBE = [1e-3, 1e-2, 1e-1, 1, 10]
+
+
+def cifar_task(n, fit_on, files, size, seed):
+    return cifar10(files / "cifar10.zip", size, seed, n, 100, fit_on)
+
+
 # name: loader of (files, size, seed), and the size for the ImageNet weights
 TASKS = {
     "hymenoptera": (lambda files, size, seed: hymenoptera(files / "hymenoptera", size), 129),
     "rubbish": (lambda files, size, seed: rubbish(files / "trash", size, seed, 50), 129),
-    **{
-        f"cifar-{n}": (
-            partial(
-                lambda n, files, size, seed: cifar10(files / "cifar10.zip", size, seed, n, 100), n
-            ),
-            97,
-        )
-        for n in (3, 20, 100)
-    },
+    **{f"cifar-{n}": (partial(cifar_task, n, "train"), 97) for n in (3, 20, 100)},
     "digits": (lambda files, size, seed: digits(size, seed, 20, 100), 65),
     **{
         name: (
@@ -94,6 +93,8 @@ LARGE_TASKS = {
     ),
     "cifar-100-129": (TASKS["cifar-100"][0], 129),
 }
+# The small networks were trained on CIFAR-10's images for training, which are none to fit them on.
+TASKS_OF_SMALL = {f"cifar-{n}": (partial(cifar_task, n, "test"), 64) for n in (3, 20, 100)}
 RECIPES = {"fast": {"recipe": "fast"}, "default": {}, "thorough": {"recipe": "thorough"}}
 VARIANTS = {
     "one stage less trains": {"freeze_depth": 1},  # added to the default depth
@@ -308,8 +309,10 @@ def main():
         title = "mobilenet" if backbone == arguments.weights else Path(backbone).stem
         for task in arguments.tasks:
             load, size = {**TASKS, **LARGE_TASKS}[task]
+            if backbone != arguments.weights:
+                load, size = TASKS_OF_SMALL.get(task, (load, 64))
             for seed in arguments.seeds:
-                data = load(arguments.files, size if backbone == arguments.weights else 64, seed)
+                data = load(arguments.files, size, seed)
                 for method in methods:
                     # scikit-learn's digits are rows of 64 numbers, not pictures
                     if method in PEERS and (title != "mobilenet" or task == "digits"):
