@@ -255,12 +255,10 @@ class MissingRows:
 
     def _decode(self, position: int, content: LoadedImage | None, prepared: _Prepared) -> None:
         try:
-            image = self._images[position]
-            if content is None and self._store is None and not image.is_file:
-                # nothing is stored under the digest, so it is not computed again
-                content = LoadedImage(self._ids.known_digest(position), lambda _: image.read())
-            elif content is None:
-                content = image.load()
+            if content is None:
+                # nothing is stored without a store, so the digest is not computed again
+                known = self._ids.digest(position) if self._store is None else None
+                content = self._images[position].load(known)
                 # it may have changed since its digest was taken
                 self._ids.set_digest(position, content.digest)
             with self._pixel_budget.reservation() as reserve:

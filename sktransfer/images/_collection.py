@@ -41,7 +41,7 @@ class ImageCollection(Sequence):
         pixel_range: PixelRange | None = None,
     ):
         self._items = items
-        self._is_stack = isinstance(items, np.ndarray)  # of one shape, which was checked
+        self._is_stack = isinstance(items, np.ndarray)  # of numbers and of a shape that are checked
         self._image_shape = image_shape
         self._pixel_range = pixel_range
 
@@ -185,6 +185,8 @@ def _column(X: Any, image_shape: tuple[int, ...] | None) -> Sequence | np.ndarra
 
 def _tensor_items(X: torch.Tensor, image_shape: tuple[int, ...] | None) -> np.ndarray:
     values = _as_numpy(X)
+    if values.dtype.kind not in _NUMERIC:
+        raise TypeError(f"X is a torch tensor of dtype {X.dtype}; allowed are {_ALLOWED}")
     if X.ndim == 2:
         return values.reshape(len(X), *row_shape(X.shape[1], image_shape))
     check_tensor(tuple(X.shape), image_shape)

@@ -67,8 +67,6 @@ DIGEST_SIZE = 16  # bytes; 2**64 images before a collision is likely
 # elsewhere. A file that changed less than this ago may change again with the same times.
 _SETTLED_AFTER = 3 * 10**9  # ns
 
-_STATE = struct.Struct("<QQqq")
-
 
 def digest_bytes(data: bytes, pixel_range: PixelRange | None = None) -> bytes:
     """Return the digest of an encoded image, the same as that of a file that holds it."""
@@ -92,7 +90,8 @@ def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | No
         return None
     # Without the device, whose number may change at a reboot.
     where = os.path.abspath(path).encode(errors="surrogateescape")
-    data = _STATE.pack(*_state(status)) + _range_bytes(pixel_range) + b"|" + where
+    # decimal, because numbers of files have up to 128 bits and times may lie far in the past
+    data = b"%d|%d|%d|%d|" % _state(status) + _range_bytes(pixel_range) + b"|" + where
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"file version").digest()
 
 

@@ -44,8 +44,12 @@ class ImageReference(Protocol):
     def version(self) -> bytes | None:
         """Return the name under which the digest is stored; None if it must be computed."""
 
-    def load(self) -> LoadedImage:
-        """Read the content, once; raise DecodeError when it can't be read."""
+    def load(self, digest: bytes | None = None) -> LoadedImage:
+        """Read the content, once; raise DecodeError when it can't be read.
+
+        An image in memory whose `digest` is given, because nothing is stored under it, is
+        neither digested again nor copied.
+        """
 
     def read(self) -> np.ndarray:
         """Return uint8 pixels (H, W, 3), not to be written to; or raise DecodeError."""
@@ -66,7 +70,7 @@ class FileImage:
     def version(self) -> bytes | None:
         return file_version(self.path, self.pixel_range)
 
-    def load(self) -> LoadedImage:
+    def load(self, digest: bytes | None = None) -> LoadedImage:
         return _loaded(read_file(self.path), self.pixel_range)
 
     def read(self) -> np.ndarray:
@@ -89,8 +93,8 @@ class EncodedImage:
     def version(self) -> None:
         return None
 
-    def load(self) -> LoadedImage:
-        return _loaded(self.data, self.pixel_range)
+    def load(self, digest: bytes | None = None) -> LoadedImage:
+        return _loaded(self.data, self.pixel_range, digest)
 
     def read(self) -> np.ndarray:
         return decode_bytes(self.data, self.pixel_range)
@@ -113,9 +117,9 @@ class PillowImage:
     def version(self) -> None:
         return None
 
-    def load(self) -> LoadedImage:
+    def load(self, digest: bytes | None = None) -> LoadedImage:
         pixels = self.read()
-        return LoadedImage(digest_pixels(pixels, "pil"), lambda reserve: pixels)
+        return LoadedImage(digest or digest_pixels(pixels, "pil"), lambda reserve: pixels)
 
     def read(self) -> np.ndarray:
         return decode_pil(self.image, self.pixel_range)
@@ -136,7 +140,9 @@ class ArrayImage:
     def version(self) -> None:
         return None
 
-    def load(self) -> LoadedImage:
+    def load(self, digest: bytes | None = None) -> LoadedImage:
+        if digest is not None:
+            return LoadedImage(digest, lambda reserve: self.read())
         # what another thread writes meanwhile is in neither the digest nor the pixels
         copied = ArrayImage(self.pixels.copy(), self.pixel_range)
         return LoadedImage(copied.digest(), lambda reserve: copied.read())
@@ -162,14 +168,17 @@ class NoImage:
     def version(self) -> None:
         return None
 
-    def load(self) -> LoadedImage:
+    def load(self, digest: bytes | None = None) -> LoadedImage:
         raise DecodeError(self.reason)
 
     def read(self) -> np.ndarray:
         raise DecodeError(self.reason)
 
 
-def _loaded(data: bytes, pixel_range: PixelRange | None) -> LoadedImage:
+def _loaded(
+    data: bytes, pixel_range: PixelRange | None, digest: bytes | None = None
+) -> LoadedImage:
     return LoadedImage(
-        digest_bytes(data, pixel_range), lambda reserve: decode_bytes(data, pixel_range, reserve)
+        digest or digest_bytes(data, pixel_range),
+        lambda reserve: decode_bytes(data, pixel_range, reserve),
     )

@@ -116,7 +116,9 @@ class Block:
     rows: memoryview
 
     def holds(self, keys: Sequence[bytes], positions: Sequence[int]) -> bool:
-        """Whether the rows at `positions` belong to `keys`."""
+        """Whether the rows at `positions` belong to `keys`; not where there are no such rows."""
+        if len(self.own) % _OWN_SIZE or max(positions) >= len(self.own) // _OWN_SIZE:
+            return False  # places have no checksum of their own
         own = np.frombuffer(self.own, dtype=f"V{_OWN_SIZE}")[positions].tobytes()
         return own == b"".join([key[COMMON_SIZE:] for key in keys]) and all(
             key.startswith(self.common) for key in keys

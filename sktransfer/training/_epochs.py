@@ -16,8 +16,8 @@ from ._data import TrainingSet, seed_of
 from ._head import TrainablePart
 from ._targets import score_outputs
 
-# A fit that takes longer warns, as told by the median time of its first steps. The first
-# one of all is longer than the others.
+# A fit that takes longer warns, as told by the median time between the ends of its first
+# steps, and by its second epoch. The first of all take longer than others.
 _SLOW_FIT = 300.0  # s
 _STEPS_TO_TELL = 10
 
@@ -127,39 +127,58 @@ class EarlyStop:
 
 
 class FitDuration:
-    """Estimates the time of a fit from its first steps, and warns once if it takes minutes.
+    """Estimates the time of a fit from its first steps and epochs; warns once if it takes minutes.
+
+    The steps tell soonest. The second epoch tells what is done once an epoch as well: new
+    views of all images, and validation.
 
     Parameters
     ----------
+    n_epochs : int
     n_steps : int
-        Steps of the fit, over all epochs.
+        Steps of an epoch.
     n_stages : int
         Stages of the backbone that train.
     """
 
-    def __init__(self, n_steps: int, n_stages: int):
+    def __init__(self, n_epochs: int, n_steps: int, n_stages: int):
+        self._n_epochs = n_epochs
         self._n_steps = n_steps
         self._n_stages = n_stages
-        self._ends: list[float] = []  # of the first steps
+        self._step_ends: list[float] = []  # of the first ones
+        self._epoch_ends: list[float] = []
+        self._has_warned = False
 
     def end_step(self) -> None:
         """Note that a step has ended."""
-        if len(self._ends) > _STEPS_TO_TELL:
+        if len(self._step_ends) > _STEPS_TO_TELL:
             return
-        self._ends.append(time.monotonic())
-        if len(self._ends) > _STEPS_TO_TELL:
-            seconds = [b - a for a, b in zip(self._ends, self._ends[1:], strict=False)]
-            self._warn(statistics.median(seconds))
+        self._step_ends.append(time.monotonic())
+        if len(self._step_ends) > _STEPS_TO_TELL:
+            pairs = zip(self._step_ends, self._step_ends[1:], strict=False)
+            median = statistics.median(end - start for start, end in pairs)
+            self._check(median * self._n_epochs * self._n_steps)
 
-    def _warn(self, seconds_a_step: float) -> None:
-        seconds = seconds_a_step * self._n_steps
-        if seconds < _SLOW_FIT:
+    def end_epoch(self) -> None:
+        """Note that an epoch has ended."""
+        if len(self._epoch_ends) < 2:
+            self._epoch_ends.append(time.monotonic())
+            if len(self._epoch_ends) == 2:
+                start, end = self._epoch_ends
+                self._check((end - start) * self._n_epochs)
+
+    def _check(self, seconds: float) -> None:
+        if seconds < _SLOW_FIT or self._has_warned:
             return
+        self._has_warned = True
+        trained = "a head"
+        if self._n_stages:
+            trained += f" and {self._n_stages} stage{'s' * (self._n_stages > 1)} of the backbone"
         warnings.warn(
-            f"this fit trains a head and {self._n_stages} stages of the backbone for about "
-            f"{max(1, round(seconds / 60))} minutes ({self._n_steps} steps of "
-            f"{seconds_a_step:.2f} s); a search takes that for each candidate and fold. "
-            "recipe='fast', a freeze_depth nearer to the end, and a smaller image_size take less",
+            f"this fit, which trains {trained}, takes up to about {max(1, round(seconds / 60))} "
+            f"minutes ({self._n_epochs} epochs of {self._n_steps} steps), and a search takes "
+            "that for each candidate and fold. A lower max_epochs, a freeze_depth nearer to the "
+            "end, a smaller image_size, and recipe='fast' take less",
             SlowFitWarning,
             stacklevel=2,
         )

@@ -161,7 +161,7 @@ class TransferNet(NeuralNet):
         if self.best_ is not None and self.best_.is_over(len(self.history)):
             n_left = 0  # it was interrupted after it had stopped
         self.duration_ = FitDuration(
-            n_left * n_batches(len(X), self.batch_size), len(self.module_.trained_stages())
+            n_left, n_batches(len(X), self.batch_size), len(self.module_.trained_stages())
         )
         with self._progress(len(X)) as self.bar_:
             try:
@@ -272,6 +272,7 @@ class _Epochs(Callback):
             epoch, net.history[-1, "valid_loss"], net.module_
         )
         net.save_checkpoint()
+        net.duration_.end_epoch()
         net.bar_.set_postfix_str(
             f"epoch {epoch} of {net.n_epochs}, train loss {loss:.4f}", refresh=False
         )

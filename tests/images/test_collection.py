@@ -303,3 +303,9 @@ def test_the_range_is_taken_over_all_arrays(picture, tmp_path):
 def test_the_range_of_encoded_images_can_not_be_fitted(picture, tmp_path):
     with pytest.raises(ValueError, match="pixel_range"):
         value_range(as_images([_path(picture, tmp_path)]))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 6), (2, 144)])
+def test_a_tensor_of_complex_numbers_is_refused(shape):
+    with pytest.raises(TypeError, match=r"torch\.complex64; allowed are"):
+        as_images(torch.ones(shape, dtype=torch.complex64), image_shape=(8, 6, 3))

@@ -1,5 +1,6 @@
 import os
 import time
+import types
 
 import numpy as np
 import pytest
@@ -137,3 +138,29 @@ def test_a_file_changed_a_moment_ago_or_in_the_future_has_no_version(path):
 def test_only_files_have_a_version(picture, path):
     images = [picture, path.read_bytes(), Image.fromarray(picture), None]
     assert _versions(images) == [None] * 4
+
+
+def test_any_number_of_a_file_and_any_time_has_a_version(path, later, monkeypatch):
+    status = os.stat(path)
+    versions = _versions([path])
+    for name, value in (("st_ino", 2**100), ("st_mtime_ns", -(10**20)), ("st_size", 7)):
+        values = {
+            field: getattr(status, field)
+            for field in ("st_mode", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
+        }
+        changed = types.SimpleNamespace(**{**values, name: value})
+        monkeypatch.setattr(_fingerprint.os, "stat", lambda path, changed=changed: changed)
+        versions += _versions([path])
+        monkeypatch.undo()
+        monkeypatch.setattr(_fingerprint.time, "time_ns", lambda: 2 * 10**18)
+    assert len(set(versions)) == 4
+
+
+def test_a_known_digest_is_not_computed_again_and_memory_is_still_reserved(path, picture):
+    for cell, reserves in ((path.read_bytes(), True), (picture, False)):
+        (image,) = as_images([cell])
+        reserved = []
+        content = image.load(b"a known digest..")
+        np.testing.assert_array_equal(content.decode(reserved.append), picture)
+        assert content.digest == b"a known digest.."
+        assert (reserved != []) == reserves

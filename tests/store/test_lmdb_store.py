@@ -283,6 +283,18 @@ def test_a_row_is_never_given_for_another_key(store):
     assert [n_found(store, [key]) for key in items] == [0, 0, 0, 0, 1]
 
 
+@pytest.mark.parametrize("position", [5, 500, 2**16 - 1])
+def test_a_place_where_no_row_is_is_a_miss(store, position):
+    items = make_rows(5)
+    store.put_many(items)
+    change_record(
+        store, b"rows", lambda place: _lmdb._PLACE.pack(_lmdb._PLACE.unpack(place)[0], position)
+    )
+    assert n_found(store, items) == 0
+    store.put_many(items)
+    assert_found(store, items)
+
+
 def test_an_entry_of_an_unknown_format_is_a_miss(store, monkeypatch):
     items = make_rows(5)
     store.put_many(items)

@@ -1,5 +1,3 @@
-import warnings
-
 import pytest
 import torch
 from torch import nn
@@ -75,32 +73,54 @@ def test_training_stops_after_so_many_epochs_without_a_lower_loss():
 
 
 class Clock:
-    """A clock on which the first step takes a minute, and each other one `seconds`."""
+    """A clock that another one sets: `monotonic` tells the time, `pass_time` changes it."""
 
-    def __init__(self, seconds):
-        self.now, self.seconds, self.n_reads = 0.0, seconds, 0
+    def __init__(self):
+        self.now = 0.0
 
     def monotonic(self):
-        self.n_reads += 1
-        self.now += 60.0 if self.n_reads == 2 else self.seconds
         return self.now
 
+    def pass_time(self, seconds):
+        self.now += seconds
 
-def test_a_fit_of_minutes_is_told_after_its_first_steps_and_once(monkeypatch):
-    monkeypatch.setattr(_epochs, "time", Clock(0.8))
-    duration = FitDuration(900, n_stages=4)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(100):
+
+def train(duration, clock, n_epochs, n_steps, seconds_a_step, seconds_an_epoch=0.0):
+    """Let the time of a fit pass; its first step takes a minute longer."""
+    clock.pass_time(60.0)
+    for _ in range(n_epochs):
+        clock.pass_time(seconds_an_epoch)
+        for _ in range(n_steps):
+            clock.pass_time(seconds_a_step)
             duration.end_step()
+        duration.end_epoch()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(_epochs, "time", clock)
+    return clock
+
+
+def test_a_fit_of_minutes_is_told_after_its_first_steps_and_once(clock):
+    duration = FitDuration(30, 30, n_stages=4)
+    with pytest.warns(SlowFitWarning) as caught:
+        train(duration, clock, 1, 11, 0.8)
+    train(duration, clock, 5, 30, 0.8)  # a second warning would be an error
     (warning,) = caught
-    assert warning.category is SlowFitWarning
-    assert "4 stages of the backbone for about 12 minutes" in str(warning.message)
-    assert "900 steps of 0.80 s" in str(warning.message)
+    assert "a head and 4 stages of the backbone, takes up to about 12 minutes" in str(
+        warning.message
+    )
+    assert "30 epochs of 30 steps" in str(warning.message)
 
 
-def test_a_short_fit_with_a_slow_first_step_does_not_warn(monkeypatch):
-    monkeypatch.setattr(_epochs, "time", Clock(0.3))
-    duration = FitDuration(900, n_stages=4)
-    for _ in range(100):
-        duration.end_step()
+def test_what_is_done_once_an_epoch_counts_as_well(clock):
+    duration = FitDuration(30, 30, n_stages=1)
+    with pytest.warns(SlowFitWarning, match="a head and 1 stage of .* about 17 minutes"):
+        train(duration, clock, 2, 30, 0.1, seconds_an_epoch=31.0)
+
+
+def test_a_short_fit_with_a_slow_first_step_does_not_warn(clock):
+    train(FitDuration(30, 30, n_stages=4), clock, 30, 30, 0.3)
+    train(FitDuration(200, 1, n_stages=0), clock, 200, 1, 0.3)

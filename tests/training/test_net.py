@@ -51,9 +51,9 @@ def _own_random_state():
 
 def test_a_net_tells_that_its_fit_takes_long(monkeypatch):
     monkeypatch.setattr(_epochs, "_SLOW_FIT", 0.0)
-    with pytest.warns(SlowFitWarning, match=r"a head and 0 stages .*\(100 steps"):
+    with pytest.warns(SlowFitWarning, match=r"trains a head, .* \(20 epochs of 5 steps"):
         net().fit(training_set())  # 20 epochs of 5 steps
-    with pytest.warns(SlowFitWarning, match="a head and 1 stages"):
+    with pytest.warns(SlowFitWarning, match="a head and 1 stage of"):
         net(stages=nn.Sequential(nn.Linear(6, 6))).fit(training_set())
 
 
