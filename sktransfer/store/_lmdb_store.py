@@ -80,8 +80,7 @@ class LmdbStore:
     @property
     def has_rows(self) -> bool:
         """Whether this process can see a file that may hold rows."""
-        data = data_file(self._folder)
-        return os.path.exists(data) and os.path.getsize(data) > 0
+        return self._taken() > 0
 
     @property
     def has_former_rows(self) -> bool:
@@ -105,7 +104,10 @@ class LmdbStore:
         return min(DEFAULT_LIMIT, max(self._tenth_of_disk(), int(_KEPT * self._taken() / FILL)))
 
     def _taken(self) -> int:
-        return os.path.getsize(data_file(self._folder)) if self.has_rows else 0
+        try:
+            return os.path.getsize(data_file(self._folder))
+        except OSError:  # there is none, or this process may not look
+            return 0
 
     def _tenth_of_disk(self) -> int:
         """Return a tenth of the disk that would be free without the store."""
@@ -250,7 +252,8 @@ class LmdbStore:
                 store._drop_if_removed()
             try:
                 self._file = LmdbFile(self._folder)
-            except _folder.Replaced:  # cleared by another process: look again
+            # cleared by another process: look again
+            except (_folder.Replaced, FileNotFoundError):
                 if attempt == _ATTEMPTS - 1:
                     raise
         return self._file

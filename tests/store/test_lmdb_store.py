@@ -295,6 +295,41 @@ def test_a_place_where_no_row_is_is_a_miss(store, position):
     assert_found(store, items)
 
 
+@pytest.mark.parametrize("work", ["get", "put", "measure"])
+def test_a_store_that_is_cleared_while_it_is_opened_is_an_empty_one(store, monkeypatch, work):
+    items = make_rows(5)
+    store.put_many(items)
+    store._file = None
+    file_bytes = _lmdb.LmdbFile.file_bytes
+
+    def clear_once(file):
+        size = file_bytes.fget(file)
+        monkeypatch.setattr(_lmdb.LmdbFile, "file_bytes", file_bytes)
+        shutil.rmtree(store._folder)  # as another process does
+        return size
+
+    monkeypatch.setattr(_lmdb.LmdbFile, "file_bytes", property(clear_once))
+    if work == "get":
+        assert n_found(store, items) == 0
+    elif work == "measure":
+        assert len(store) == 0
+    store.put_many(items)
+    assert_found(store, items)
+
+
+def test_a_store_that_is_cleared_between_two_looks_is_an_empty_one(store, monkeypatch):
+    store.put_many(make_rows(5))
+    getsize = os.path.getsize
+
+    def clear_and_look(path):
+        shutil.rmtree(store._folder, ignore_errors=True)
+        return getsize(path)
+
+    monkeypatch.setattr(_lmdb_store.os.path, "getsize", clear_and_look)
+    assert not store.has_rows
+    assert store._taken() == 0
+
+
 def test_an_entry_of_an_unknown_format_is_a_miss(store, monkeypatch):
     items = make_rows(5)
     store.put_many(items)
