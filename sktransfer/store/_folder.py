@@ -78,11 +78,21 @@ def is_read_only(folder: str, files: tuple[str, ...]) -> bool:
             return True
     except FileNotFoundError:
         return False
-    paths = [folder, *(os.path.join(folder, name) for name in files)]
+    return not all(map(_is_writable, [folder, *(os.path.join(folder, name) for name in files)]))
+
+
+def _is_writable(path: str) -> bool:
+    """Return whether this process may write to the path, or nothing is there.
+
+    Another process may remove it, and make it anew, between the looks: what is there only
+    after a refusal is asked again.
+    """
     effective = os.access in os.supports_effective_ids
-    return not all(
-        os.access(path, os.W_OK, effective_ids=effective) for path in paths if os.path.exists(path)
-    )
+
+    def may_write() -> bool:
+        return os.access(path, os.W_OK, effective_ids=effective)
+
+    return may_write() or not os.path.exists(path) or may_write()
 
 
 def remove_folder(folder: str) -> None:

@@ -106,6 +106,31 @@ def test_users_with_a_folder_each_do_not_meet(open_folder, as_another_user, rows
 # removal
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_file_that_is_cleared_between_two_looks_does_not_make_the_store_read_only(
+    tmp_path, monkeypatch, comes_back
+):
+    path = tmp_path / "data"
+    path.touch()
+    access, exists = os.access, os.path.exists
+
+    def clear_and_access(asked, *how, **more):
+        if asked == str(path):
+            path.unlink(missing_ok=True)
+            monkeypatch.setattr(_folder.os, "access", access)
+        return access(asked, *how, **more)
+
+    def make_and_look(asked):
+        if comes_back:
+            path.touch()
+        return exists(asked)
+
+    monkeypatch.setattr(_folder.os, "access", clear_and_access)
+    monkeypatch.setattr(_folder.os, "supports_effective_ids", {clear_and_access, access})
+    monkeypatch.setattr(_folder.os.path, "exists", make_and_look)
+    assert not is_read_only(str(tmp_path), ("data",))
+
+
 def test_what_nobody_may_write_to_is_read_only_for_all(tmp_path):
     assert not is_read_only(str(tmp_path / "missing"), ())
     assert not is_read_only(str(tmp_path), ())
