@@ -89,13 +89,15 @@ def main():
             write(folder, writer)
         end = time.monotonic() + chance.uniform(0.005, 0.2)
         i = 0
-        while time.monotonic() < end:
-            began = time.perf_counter()
-            store.put_many(make_batch(0, 1000 * writer + i))
-            checked += check(store, 0, 1000 * writer + i)
-            longest = max(longest, time.perf_counter() - began)
-            i += 1
-        os.kill(pid, signal.SIGKILL)
+        try:
+            while time.monotonic() < end:
+                began = time.perf_counter()
+                store.put_many(make_batch(0, 1000 * writer + i))
+                checked += check(store, 0, 1000 * writer + i)
+                longest = max(longest, time.perf_counter() - began)
+                i += 1
+        finally:  # a writer does not outlive a run that fails
+            os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
         checked += sum(check(store, writer, i) for i in range(20))
         data = os.path.join(folder, SUBFOLDER, "data.mdb")
