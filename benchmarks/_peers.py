@@ -14,7 +14,8 @@ Each function fits MobileNetV2 with ImageNet weights from a file and returns an 
   alone. `epochs` has no default; here it is what makes 400 steps, as sktransfer's default
   does, and 25 at most, as in the tutorials. With fastai installed only.
 
-Each mirrors images at random, digits too, as it does by default. They use the CPU.
+Each mirrors images at random, digits too, as it does by default. The tutorials run on the CPU,
+so that seconds are compared on a machine without a GPU; those of fastai include its import.
 """
 
 import io

@@ -19,9 +19,9 @@ Methods: the probe is a logistic regression on frozen rows, with C of five value
 five-fold cross-validation; the others are FineTunedClassifier's recipes, and the default with one
 change (``--variants``); the peers (``--methods``) are those of ``_peers.py``, with the ImageNet
 weights and on all tasks but digits. Each run starts with an empty store, and seconds are those
-of the fit, with all cores. A seed is the draw of the images and that of training; differences are
-paired by task and seed. ECE is the expected calibration error over ten bins of the largest
-probability.
+of the fit, with the cores that the process may use. A seed is the draw of the images and that of
+training; differences are paired by task and seed. ECE is the expected calibration error over ten
+bins of the largest probability.
 
 The defaults were chosen with seeds 0 and 1 of hymenoptera, rubbish, cifar-3, cifar-20,
 cifar-100, mnist and usps with ImageNet weights; digits, the corrupted images, other seeds and

@@ -90,8 +90,8 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     Notes
     -----
     `fit_transform` trains ``cv + 1`` networks. The activations of the frozen stages are
-    stored, so that each image passes these once; with ``feature_cache=None`` in the
-    `estimator` it passes them for each network.
+    stored, so that an image, and each of its views that are stored, passes these once; with
+    ``feature_cache=None`` in the `estimator` it passes them for each network.
 
     Predictions are few columns with the same meaning in every network. Probabilities are
     mixed with 3 percent of a uniform distribution before their log-odds are taken, which

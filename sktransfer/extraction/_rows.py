@@ -46,7 +46,7 @@ class Rows:
         if self._store is None:
             return [None] * len(digests)
         columns = [self._get_at(self._store, depth, digests) for depth in self._wanted]
-        if len(columns) == 1:  # nearly always; the loop below takes a tenth of a warm pass
+        if len(columns) == 1:  # nearly always, so that a warm pass has no loop over images here
             return columns[0]
         return [
             None if any(part is None for part in parts) else self._side_by_side(parts)

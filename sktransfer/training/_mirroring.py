@@ -13,8 +13,8 @@ from ._targets import ClassTargets, Targets
 
 _N_FOLDS = 5
 # Mirroring does harm where held-out images are predicted worse by this share, and by so many
-# standard errors. One in six harmless cases are taken for harmful, and have
-# crops alone; mirrored digits cost more than that.
+# standard errors: one in six harmless cases is taken for harmful, and has crops alone. Digits
+# that are mirrored lose more than photographs that are not.
 _LEAST_HARM = 0.01
 _STANDARD_ERRORS = 1.0
 
