@@ -84,9 +84,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     label_smoothing : float or "auto", default="auto"
         Share of each target that is spread over all classes. ``"auto"`` is 0.1, which
         makes probabilities mean what they say, and 0 where only a linear head trains.
-    max_grad_norm : float, default=None
+    max_grad_norm : float, "auto" or None, default="auto"
         Gradients are scaled down to this norm over all parameters. None leaves
-        them as they are.
+        them as they are. ``"auto"`` is 2, and None where only the head trains.
     batch_norm : {"frozen", "train"}, default="frozen"
         Whether batch normalisation in trained stages uses the statistics of the
         pretrained network, or those of each batch, whose running means it learns. Scale
@@ -295,7 +295,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         max_epochs=None,
         batch_size="auto",
         label_smoothing="auto",
-        max_grad_norm=None,
+        max_grad_norm="auto",
         batch_norm="frozen",
         unfreeze_every=None,
         training_precision="float32",

@@ -72,9 +72,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.
-    max_grad_norm : float, default=None
+    max_grad_norm : float, "auto" or None, default="auto"
         Gradients are scaled down to this norm over all parameters. None leaves
-        them as they are.
+        them as they are. ``"auto"`` is 2, and None where only the head trains.
     batch_norm : {"frozen", "train"}, default="frozen"
         Whether batch normalisation in trained stages uses the statistics of the
         pretrained network, or those of each batch, whose running means it learns. Scale
@@ -260,7 +260,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         weight_decay=0.01,
         max_epochs=None,
         batch_size="auto",
-        max_grad_norm=None,
+        max_grad_norm="auto",
         batch_norm="frozen",
         unfreeze_every=None,
         training_precision="float32",

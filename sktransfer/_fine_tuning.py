@@ -83,7 +83,7 @@ class FineTunedEstimator(ImageEstimator):
         "weight_decay": [_NOT_NEGATIVE],
         "max_epochs": [_COUNT, None],
         "batch_size": [_COUNT, StrOptions({"auto"})],
-        "max_grad_norm": [_POSITIVE, None],
+        "max_grad_norm": [_POSITIVE, StrOptions({AUTO}), None],
         "batch_norm": [StrOptions({"frozen", "train"})],
         "unfreeze_every": [_COUNT, None],
         "training_precision": [StrOptions({"float32", "bfloat16"})],

@@ -18,7 +18,7 @@ def recipe_of(estimator, augment):
     `augment` is that of the fit, "auto" resolved.
     """
     depth, n_stages = estimator.freeze_depth_, len(estimator._backbone.stages)
-    names = ("augment_views", "dropout", "label_smoothing")
+    names = ("augment_views", "dropout", "label_smoothing", "max_grad_norm")
     given = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
     if is_auto(estimator.dropout) and (callable(estimator.head) or not is_classifier(estimator)):
         given["dropout"] = 0.0  # what a callable makes is the user's; numbers gain nothing

@@ -5,7 +5,10 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
@@ -95,6 +98,17 @@ def test_both_estimators_share_the_rows_of_a_frozen_network(shapes, cache):
     with count_forward_passes() as counter:
         FineTunedClassifier(**FAST, freeze_depth=None, feature_cache=cache).fit(X, y)
     assert counter.computed == 0
+
+
+def test_a_head_alone_predicts_what_a_logistic_regression_on_standardised_rows_does(shapes):
+    X, y = shapes
+    head_alone = FineTunedClassifier(
+        "mini", freeze_depth=None, image_size=32, device="cpu", random_state=0
+    )
+    rows = PretrainedFeatureTransformer("mini", image_size=32, device="cpu")
+    pipeline = make_pipeline(rows, StandardScaler(), LogisticRegression(C=0.03))
+    expected = pipeline.fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(head_alone.fit(X, y).predict_proba(X), expected, atol=0.01)
 
 
 def test_with_nothing_frozen_no_image_passes_a_frozen_network(shapes, cache):

@@ -38,9 +38,16 @@ def test_the_recipe_is_an_attribute_and_what_is_given_stays(shapes, cache):
         "augment_views": 8,
         "dropout": 0.3,
         "label_smoothing": 0.1,
+        "max_grad_norm": 2.0,
     }
     assert fitted.freeze_depth_ == 3
-    given = {"freeze_depth": -1, "augment": None, "dropout": 0.5, "label_smoothing": 0.2}
+    given = {
+        "freeze_depth": -1,
+        "augment": None,
+        "dropout": 0.5,
+        "label_smoothing": 0.2,
+        "max_grad_norm": None,
+    }
     fitted = FineTunedClassifier(**QUICK, **given, feature_cache=cache).fit(X, y)
     assert fitted.recipe_ == {**given, "freeze_depth": 4, "augment_views": None}
 
@@ -63,6 +70,7 @@ def test_numbers_are_learned_from_images_as_they_are(arrows, cache):
         "augment": None,
         "augment_views": None,
         "dropout": 0.0,
+        "max_grad_norm": 2.0,
     }
     assert counter.computed == len(X)
 

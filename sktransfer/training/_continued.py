@@ -14,7 +14,15 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import nn
 
-from ._head import PROBE_C, Standardise, TrainablePart, fit_ridge, threads_of_blas
+from ._head import (
+    PROBE_C,
+    Penalty,
+    Standardise,
+    TrainablePart,
+    fit_ridge,
+    linear_of,
+    threads_of_blas,
+)
 from ._targets import LabelTargets, NumberTargets, Targets
 
 # Strengths that a regression chooses from, by leaving one out. The former coefficients weigh
@@ -55,12 +63,14 @@ def solve_again(
     weights: np.ndarray,
     targets: Targets,
     seen: np.ndarray,
-) -> None:
-    """Solve a fitted linear head again, in place, for rows and their encoded targets."""
-    standardise, module = head.children()
-    *_, linear = module.children()
+) -> Penalty:
+    """Solve a fitted linear head again, in place, for rows and their encoded targets.
+
+    Returns the penalty that it has been solved with, on the distance to what it was.
+    """
+    standardise, _ = head.children()
     assert isinstance(standardise, Standardise)
-    assert isinstance(linear, nn.Linear)
+    linear = linear_of(head)
     mean, scale = _as_array(standardise.mean), _as_array(standardise.scale)
     weight, bias = _as_array(linear.weight), _as_array(linear.bias)
     rows = (rows - mean) / scale
@@ -68,16 +78,21 @@ def solve_again(
         if isinstance(targets, NumberTargets):
             # what the former coefficients leave over; a shift of all targets costs nothing
             left_over = encoded - (rows @ weight.T + bias)
-            more_weight, more_bias = fit_ridge(rows, left_over, weights, _ALPHAS)
+            more_weight, more_bias, strength = fit_ridge(rows, left_over, weights, _ALPHAS)
+            penalty = Penalty(strength, weight)
             weight, bias = weight + more_weight, bias + more_bias
         else:
             known = np.all(seen, axis=0)
             first_seen = np.all(seen | seen_in(encoded), axis=0) & ~known
             _reset(weight, bias, targets, first_seen, known)
-            weight, bias = _solve(rows, encoded, weights, targets, weight, bias)
+            strength = 1 / (PROBE_C * weights.sum())
+            n_losses = len(weight) if isinstance(targets, LabelTargets) else 1
+            penalty = Penalty(strength / n_losses, weight, bias)  # the loss of labels is a mean
+            weight, bias = _solve(rows, encoded, weights, targets, penalty)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
+    return penalty
 
 
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
@@ -101,17 +116,15 @@ def _solve(
     encoded: np.ndarray,
     weights: np.ndarray,
     targets: Targets,
-    weight: np.ndarray,
-    bias: np.ndarray,
+    penalty: Penalty,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coefficients of least loss and least distance to `weight` and `bias`."""
-    start = np.column_stack([weight, bias])
-    total = weights.sum()
-    weights = weights[:, None] / total
+    """Return the coefficients of least mean loss and penalty."""
+    start = np.column_stack([penalty.weight, penalty.bias])
+    n_losses = len(start) if isinstance(targets, LabelTargets) else 1
+    weights = weights[:, None] / (weights.sum() * n_losses)
     if isinstance(targets, LabelTargets):
         absence, presence = targets.balance
         weights = weights * np.where(encoded > 0.5, presence, absence)
-    penalty = 1 / (PROBE_C * total)
 
     def loss_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
         coefficients = values.reshape(start.shape)
@@ -123,8 +136,8 @@ def _solve(
             losses = -encoded * log_softmax(logits, axis=1)
             errors = weights * (softmax(logits, axis=1) - encoded)
         moved = coefficients - start
-        loss = np.sum(weights * losses) + penalty / 2 * np.sum(moved**2)
-        gradient = np.column_stack([errors.T @ rows, errors.sum(0)]) + penalty * moved
+        loss = np.sum(weights * losses) + penalty.strength / 2 * np.sum(moved**2)
+        gradient = np.column_stack([errors.T @ rows, errors.sum(0)]) + penalty.strength * moved
         return float(loss), gradient.ravel()
 
     solution = minimize(

@@ -112,6 +112,7 @@ def fit_net(
             net.fit(_set(training, dtype))
         net.train_split = None  # it holds the images that were validated on
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
+        net.module_.penalty = None  # it belongs to this fit
         # The memory of a GPU is released for others. From here on the module is not changed
         # in place: several threads may predict with it at once.
         net.module_.cpu()
@@ -143,10 +144,14 @@ def _with_head(
     rows = np.concatenate([pooled_rows(stages, view, device) for view in views])
     encoded, weights, counts = _repeated(training, len(views))
     if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
-        solve_again(start.part.head, rows, encoded, weights, targets, start.seen)
-        return start.part
-    head = start_head(config, rows, encoded, weights, counts, targets)
-    return TrainablePart(stages, head, config.batch_norm)
+        part = start.part
+        penalty = solve_again(part.head, rows, encoded, weights, targets, start.seen)
+    else:
+        head, penalty = start_head(config, rows, encoded, weights, counts, targets)
+        part = TrainablePart(stages, head, config.batch_norm)
+    if is_linear_probe(config, stages):  # what else trains has no one solution
+        part.penalty = penalty
+    return part
 
 
 def _threads_of(part: TrainablePart, batch_size: int) -> int | None:

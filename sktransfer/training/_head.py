@@ -10,6 +10,8 @@ import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +24,37 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._config import HeadParameter, TrainingConfig
 from ._targets import ClassTargets, LabelTargets, Targets
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What the objective of a linear head that trains alone has beside the mean loss.
+
+    It is half of `strength` times the squared distance of the coefficients from these.
+
+    Parameters
+    ----------
+    strength : float
+    weight : ndarray of shape (n_outputs, width)
+    bias : ndarray of shape (n_outputs,) or None
+        None: intercepts are free.
+    """
+
+    strength: float
+    weight: np.ndarray
+    bias: np.ndarray | None = None
+
+    def add_gradient(self, linear: nn.Linear) -> None:
+        """Add its gradient to that of a layer."""
+        pairs = [(linear.weight, self.weight)]
+        if self.bias is not None:
+            pairs.append((linear.bias, self.bias))
+        for parameter, centre in pairs:
+            assert parameter.grad is not None
+            distance = parameter.detach() - torch.as_tensor(
+                centre, dtype=parameter.dtype, device=parameter.device
+            )
+            parameter.grad.add_(distance, alpha=self.strength)
 
 
 class TrainablePart(nn.Module):
@@ -38,13 +71,22 @@ class TrainablePart(nn.Module):
         "frozen" keeps the statistics that the backbone was trained with: those of a
         batch of a few dozen images from one task are worse. Scale and shift train
         either way.
+    penalty : Penalty, default=None
+        That of a linear head that trains alone.
     """
 
-    def __init__(self, stages: nn.Module, head: nn.Module, batch_norm: str = "frozen"):
+    def __init__(
+        self,
+        stages: nn.Module,
+        head: nn.Module,
+        batch_norm: str = "frozen",
+        penalty: Penalty | None = None,
+    ):
         super().__init__()
         self.stages = stages
         self.head = head
         self.batch_norm = batch_norm
+        self.penalty = penalty
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
         return self.head(self.stages(activations))
@@ -56,6 +98,11 @@ class TrainablePart(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def add_penalty_to_gradients(self) -> None:
+        """Add the gradient of the penalty, if there is one, to that of the linear head."""
+        if self.penalty is not None:
+            self.penalty.add_gradient(linear_of(self.head))
 
     def trained_stages(self) -> list[nn.Module]:
         """Return the stages that have parameters, from the cut to the head."""
@@ -105,17 +152,56 @@ def _check_head(head: Callable[[int, int], nn.Module], n_in: int, n_out: int) ->
     return module
 
 
-# Inverse strength of the probe's ridge penalty, on standardised rows. It is a start,
-# not the result.
-PROBE_C = 0.01
+def linear_of(head: nn.Module) -> nn.Linear:
+    """Return the last layer of a standardisation followed by a linear head."""
+    _, module = head.children()
+    *_, linear = module.children()
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+# Inverse strength of the probe's ridge penalty, on standardised rows.
+PROBE_C = 0.03
 _PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 _PROBE_ALPHAS = np.logspace(-1, 4, 11)
 _MANY_VALUES = 2**22
 
+
+class Probe(NamedTuple):
+    """A linear model of rows.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n_outputs, width)
+    bias : ndarray of shape (n_outputs,)
+    strength : float
+        That of the penalty on the distance of `weight` from 0, which it has been fitted
+        with.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+
 # Candidates of a search that differ only in how they train share one probe for each fold.
-_known_probes: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+_known_probes: dict[bytes, Probe] = {}
 _N_KNOWN_PROBES = 16
+
+
+# Least deviation that a column of rows is divided by, as a share of the root mean square of
+# all deviations. What hardly varies in the images of a fit varies more in others, and would
+# be the largest of all values there.
+_LEAST_SCALE = 0.3
+
+
+def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what to subtract from the columns of rows, and what to divide them by."""
+    scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
+    variances = scaler.var_
+    scale = np.sqrt(np.maximum(variances, _LEAST_SCALE**2 * variances.mean()))
+    return scaler.mean_, np.where(scale > 0, scale, 1.0)
 
 
 class Standardise(nn.Module):
@@ -143,28 +229,31 @@ def start_head(
     weights: np.ndarray,
     counts: np.ndarray,
     targets: Targets,
-) -> nn.Sequential:
+) -> tuple[nn.Sequential, Penalty | None]:
     """Return a head for `rows`: their standardisation by `counts`, then the configured module.
 
-    A linear head starts from a probe that is fitted here; others start as they are made.
+    A linear head starts from a probe that is fitted here, whose penalty is returned as
+    well; others start as they are made.
     """
     module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
-    scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
+    mean, scale = mean_and_scale(rows, counts)
+    head = nn.Sequential(Standardise(mean, scale), module)
+    penalty = None
     if config.head == "linear":
         key = _digest((rows, encoded, weights, counts), targets)
         if key not in _known_probes:
             while len(_known_probes) >= _N_KNOWN_PROBES:
                 del _known_probes[next(iter(_known_probes))]
-            scaled = scaler.transform(rows.astype(np.float64))
+            scaled = (rows - mean) / scale
             with threads_of_blas(scaled.size):
                 _known_probes[key] = fit_probe(scaled, encoded, weights, targets)
-        weight, bias = _known_probes[key]
+        weight, bias, strength = _known_probes[key]
+        penalty = Penalty(strength, np.zeros_like(weight))
+        linear = linear_of(head)
         with torch.no_grad():
-            *_, linear = module.children()
-            assert isinstance(linear, nn.Linear)
             linear.weight.copy_(torch.from_numpy(weight))
             linear.bias.copy_(torch.from_numpy(bias))
-    return nn.Sequential(Standardise(scaler.mean_, scaler.scale_), module)
+    return head, penalty
 
 
 def _digest(arrays: Sequence[np.ndarray], targets: Targets) -> bytes:
@@ -197,35 +286,37 @@ def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
 
 def fit_probe(
     rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return weight (n_outputs, width) and bias (n_outputs,)."""
+) -> Probe:
+    """Return the linear model of rows (n, width) and encoded targets (n, n_outputs)."""
+    strength = 1 / (PROBE_C * weights.sum())  # of scikit-learn's penalty, for the mean loss
     if isinstance(targets, ClassTargets):
-        weight, bias = _classes(rows, encoded.argmax(1), weights, encoded.shape[1])
+        return _classes(rows, encoded.argmax(1), weights, encoded.shape[1], strength)
     elif isinstance(targets, LabelTargets):
         columns = [
             _logistic(rows, column > 0.5, weights * np.where(column > 0.5, presence, absence))
             for column, absence, presence in zip(encoded.T, *targets.balance, strict=True)
         ]
         weight, bias = (np.vstack(parts) for parts in zip(*columns, strict=True))
-    else:
-        weight, bias = fit_ridge(rows, encoded, weights, _PROBE_ALPHAS)
-    return weight, np.ravel(bias)
+        return Probe(weight, np.ravel(bias), strength / len(weight))
+    return fit_ridge(rows, encoded, weights, _PROBE_ALPHAS)
 
 
 def fit_ridge(
     rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, alphas: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients (n_outputs, width) and intercepts (n_outputs,)."""
+) -> Probe:
+    """Return the linear regression of least squared error, its penalty one of `alphas`."""
     # without one image, none is left
     ridge = RidgeCV(alphas) if len(rows) > 1 else Ridge(alphas[0])
     ridge.fit(rows, encoded, sample_weight=weights)
-    return np.atleast_2d(ridge.coef_), np.ravel(ridge.intercept_)
+    alpha = getattr(ridge, "alpha_", alphas[0])
+    strength = 2 * alpha / (encoded.shape[1] * weights.sum())  # the loss is a mean
+    return Probe(np.atleast_2d(ridge.coef_), np.ravel(ridge.intercept_), strength)
 
 
 def _classes(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients of all classes; a class without an image gets a low intercept."""
+    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int, strength: float
+) -> Probe:
+    """Return the coefficients of all classes; a class without an image gets a low intercept."""
     present = np.unique(labels)
     weight, bias = np.zeros((n_classes, rows.shape[1])), np.full(n_classes, -np.log(len(rows)))
     if len(present) == 1:
@@ -235,10 +326,11 @@ def _classes(
         coefficients, intercept = _logistic(rows, labels == present[1], weights)
         weight[present] = np.vstack([-coefficients, coefficients]) / 2
         bias[present] = np.ravel([-intercept, intercept]) / 2
+        strength *= 2  # the squares of two halves are half of the square
     else:
         probe = _fit_logistic(rows, labels, weights)
         weight[present], bias[present] = probe.coef_, probe.intercept_
-    return weight, bias
+    return Probe(weight, bias, strength)
 
 
 def _logistic(

@@ -6,9 +6,8 @@ mirrored images tell, for the price of one forward pass an image.
 
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
-from sklearn.preprocessing import StandardScaler
 
-from ._head import fit_probe
+from ._head import fit_probe, mean_and_scale
 from ._targets import ClassTargets, Targets
 
 _N_FOLDS = 5
@@ -52,12 +51,11 @@ def is_harmless(
     harm = np.zeros(len(rows))
     splits = folds(n_folds, shuffle=True, random_state=0).split(rows, labels)
     for train, held_out in splits:
-        scaler = StandardScaler().fit(rows[train], sample_weight=weights[train])
-        weight, bias = fit_probe(
-            scaler.transform(rows[train]), encoded[train], weights[train], targets
-        )
+        mean, scale = mean_and_scale(rows[train], weights[train])
+        scaled = (rows[train] - mean) / scale
+        weight, bias, _ = fit_probe(scaled, encoded[train], weights[train], targets)
         errors = [
-            _errors(scaler.transform(part[held_out]) @ weight.T + bias, encoded[held_out], targets)
+            _errors((part[held_out] - mean) / scale @ weight.T + bias, encoded[held_out], targets)
             for part in (rows, mirrored)
         ]
         harm[held_out] = errors[1] - errors[0]

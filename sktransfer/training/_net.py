@@ -109,6 +109,7 @@ class TransferNet(NeuralNet):
             group["lr"] = group["initial_lr"] * factor
         self.optimizer_.zero_grad(set_to_none=True)
         step = self.train_step_single(self._mixed(batch), **fit_params)
+        self.module_.add_penalty_to_gradients()
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.module_.parameters(), self.config.max_grad_norm)
         self.notify(

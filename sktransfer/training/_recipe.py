@@ -25,7 +25,7 @@ class Recipe:
         multiplications of a forward pass; at least the last stage trains.
     is_augmented : bool
         Whether training images are changed at random where stages train.
-    dropout, label_smoothing : float
+    dropout, label_smoothing, max_grad_norm : float
         Values of the parameters of these names.
     n_steps : int
         Steps of a fit where `max_epochs` is None; few images are seen `most_epochs` times.
@@ -36,14 +36,15 @@ class Recipe:
     is_augmented: bool
     dropout: float
     label_smoothing: float
+    max_grad_norm: float
     n_steps: int
     most_epochs: int
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "fast": Recipe(0.5, False, 0.3, 0.1, 200, 100),
-    "default": Recipe(0.6, True, 0.3, 0.1, 400, 200),
-    "thorough": Recipe(1.0, True, 0.3, 0.1, 800, 200),
+    "fast": Recipe(0.5, False, 0.3, 0.1, 2.0, 200, 100),
+    "default": Recipe(0.6, True, 0.3, 0.1, 2.0, 400, 200),
+    "thorough": Recipe(1.0, True, 0.3, 0.1, 2.0, 800, 200),
 }
 
 
@@ -74,13 +75,14 @@ def filled_in(
 ) -> dict[str, Any]:
     """Return the parameters `given`, with a value in the place of each "auto".
 
-    A linear head alone is fitted without dropout and label smoothing: its optimum is that
-    of scikit-learn's own models.
+    A linear head alone is fitted without dropout and label smoothing, and its gradients are
+    not scaled down: its optimum is that of scikit-learn's own models.
 
     Parameters
     ----------
     given : mapping
-        Of "augment_views", "dropout", and "label_smoothing" where there is one.
+        Of "augment_views", "dropout", "max_grad_norm", and "label_smoothing" where there
+        is one.
     recipe : Recipe
     depth, n_stages : int
         The number of frozen stages, and of all.
@@ -91,6 +93,7 @@ def filled_in(
     values = {
         "dropout": recipe.dropout if trains_stages else 0.0,
         "label_smoothing": recipe.label_smoothing if trains_stages else 0.0,
+        "max_grad_norm": recipe.max_grad_norm if trains_stages else None,
         # where nothing is frozen, a new view in each epoch costs no further pass
         "augment_views": _N_VIEWS if augment is not None and depth > 0 else None,
     }

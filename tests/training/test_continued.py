@@ -11,7 +11,8 @@ from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTarge
 
 def started(rows, encoded, targets):
     ones = np.ones(len(rows))
-    return start_head(TrainingConfig(), rows, encoded, ones, ones, targets)
+    head, _ = start_head(TrainingConfig(), rows, encoded, ones, ones, targets)
+    return head
 
 
 def again(head, rows, encoded, targets, seen, weights=None):

@@ -8,17 +8,19 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._head import PROBE_C, is_linear_probe, start_head
+from sktransfer.training._head import PROBE_C, TrainablePart, is_linear_probe, start_head
 from sktransfer.training._inference import pooled_rows
+from sktransfer.training._optim import make_loss
 from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
 
 
 def head_for_classes(head, rows, labels, n_classes, weights=None):
     targets = ClassTargets(n_classes)
     weights = np.ones(len(rows)) if weights is None else weights
-    return start_head(
+    start, _ = start_head(
         TrainingConfig(head=head), rows, targets.encode(labels), weights, weights, targets
     )
+    return start
 
 
 @torch.no_grad()
@@ -39,11 +41,28 @@ def test_a_linear_head_starts_with_the_probabilities_of_a_logistic_regression(n_
 @pytest.mark.parametrize("head", ["linear", (8,), nn.Linear])
 def test_every_head_reads_standardised_rows(head):
     rng = np.random.default_rng(0)
-    rows = rng.normal(loc=100, scale=[1, 50, 1e-4], size=(40, 3)).astype(np.float32)
+    rows = rng.normal(loc=100, scale=[1, 2, 0.5], size=(40, 3)).astype(np.float32)
     standardise = head_for_classes(head, rows, np.arange(40) % 2, 2)[0]
     seen = standardise(torch.from_numpy(rows)).numpy()
     np.testing.assert_allclose(seen.mean(0), 0, atol=2e-2)
     np.testing.assert_allclose(seen.std(0), 1, atol=2e-2)
+
+
+def test_a_column_that_hardly_varies_stays_small():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(loc=100, scale=[1, 1, 1e-4], size=(40, 3)).astype(np.float32)
+    standardise = head_for_classes("linear", rows, np.arange(40) % 2, 2)[0]
+    other = standardise(torch.tensor([[100.0, 100.0, 100.1]])).numpy()
+    assert np.abs(other).max() < 0.5
+
+
+def test_a_head_does_not_depend_on_the_unit_of_the_rows():
+    rows, labels = make_blobs(60, n_features=4, random_state=0)
+    expected = outputs_of(head_for_classes("linear", rows, labels, 3), rows)
+    scaled = 1e-6 * rows
+    np.testing.assert_allclose(
+        outputs_of(head_for_classes("linear", scaled, labels, 3), scaled), expected, atol=1e-3
+    )
 
 
 def test_a_value_that_never_changes_stays_finite():
@@ -83,7 +102,7 @@ def test_each_label_has_a_probe_of_its_own():
     rows, positions = make_blobs(60, n_features=4, centers=4, random_state=0)
     labels = np.stack([positions % 2, positions > 1, np.ones(60), np.zeros(60)], axis=1)
     targets = LabelTargets.of(labels, np.ones(60), balanced=True)
-    head = start_head(
+    head, _ = start_head(
         TrainingConfig(), rows, targets.encode(labels), np.ones(60), np.ones(60), targets
     )
     assert ((outputs_of(head, rows) > 0) == labels).mean() > 0.95
@@ -95,7 +114,7 @@ def test_numbers_start_from_a_ridge_regression(n_outputs):
     rows = rng.normal(size=(80, 5))
     numbers = rows @ rng.normal(size=(5, n_outputs)) * 100 + 7
     targets = NumberTargets.of(numbers, np.ones(80))
-    head = start_head(
+    head, _ = start_head(
         TrainingConfig(), rows, targets.encode(numbers), np.ones(80), np.ones(80), targets
     )
     predicted = targets.decode(outputs_of(head, rows))
@@ -143,3 +162,35 @@ def test_stages_are_moved_outside_of_inference_mode():
 
     pooled_rows(Watched(), np.ones((2, 3), dtype=np.float32), torch.device("cpu"))
     assert moved_in == [False]
+
+
+@pytest.mark.parametrize(
+    ("targets", "columns"),
+    [
+        (ClassTargets(2), 1),
+        (ClassTargets(3), 1),
+        (LabelTargets(np.array([[1.0, 0.5], [1.0, 3.0]])), 2),
+        (NumberTargets(np.array([3.0]), np.array([2.0])), 1),
+        (NumberTargets(np.array([3.0, -1.0]), np.array([2.0, 1.0])), 2),
+    ],
+    ids=["two classes", "three classes", "labels", "number", "numbers"],
+)
+def test_the_start_of_a_head_alone_has_the_least_penalised_loss(targets, columns):
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 4)).astype(np.float32)
+    signal = rows @ rng.normal(size=(4, columns)) + rng.normal(size=(60, columns))
+    if isinstance(targets, ClassTargets):
+        y = np.digitize(signal.ravel(), np.linspace(-1, 1, targets.n_outputs - 1))
+    else:
+        y = signal > 0 if isinstance(targets, LabelTargets) else signal
+    encoded, weights = targets.encode(y), rng.uniform(0.5, 2, 60)
+    head, penalty = start_head(TrainingConfig(), rows, encoded, weights, np.ones(60), targets)
+    part = TrainablePart(nn.Identity(), head.double(), penalty=penalty)
+    loss = make_loss(targets, TrainingConfig(), torch.float64)
+    given = torch.from_numpy(encoded), torch.from_numpy(weights / weights.mean())
+    loss(part(torch.from_numpy(rows)), given).backward()
+    before = [parameter.grad.abs().max().item() for parameter in part.head.parameters()]
+    part.add_penalty_to_gradients()
+    after = [parameter.grad.abs().max().item() for parameter in part.head.parameters()]
+    assert before[0] > 1e-3
+    assert max(after) < 1e-2 * before[0]

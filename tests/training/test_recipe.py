@@ -4,7 +4,7 @@ import pytest
 
 from sktransfer.training._recipe import RECIPES, auto_depth, filled_in, is_augmented
 
-AUTO = {"augment_views": "auto", "dropout": "auto", "label_smoothing": "auto"}
+AUTO = dict.fromkeys(("augment_views", "dropout", "label_smoothing", "max_grad_norm"), "auto")
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,12 @@ def test_a_head_alone_is_fitted_as_it_is():
     recipe = RECIPES["default"]
     assert not is_augmented(recipe, 4, 4)
     filled = filled_in(AUTO, recipe, 4, 4, None)
-    assert filled == {"augment_views": None, "dropout": 0.0, "label_smoothing": 0.0}
+    assert filled == {
+        "augment_views": None,
+        "dropout": 0.0,
+        "label_smoothing": 0.0,
+        "max_grad_norm": None,
+    }
 
 
 def test_views_are_stored_only_where_stages_are_frozen():
@@ -43,5 +48,5 @@ def test_views_are_stored_only_where_stages_are_frozen():
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_what_is_given_stays_as_it_is(recipe):
-    given = {"augment_views": 3, "dropout": 0.7, "label_smoothing": 0.0}
+    given = {"augment_views": 3, "dropout": 0.7, "label_smoothing": 0.0, "max_grad_norm": None}
     assert filled_in(given, recipe, 2, 4, "light") == given
