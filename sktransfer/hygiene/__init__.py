@@ -3,6 +3,7 @@
 from ._checks import ImageCheck, ImageChecks, check_images
 from ._duplicates import Duplicates, DuplicateSet, near_duplicates
 from ._groups import DuplicateGroups
+from ._label_issues import LabelIssue, LabelIssues, label_issues
 from ._leakage import FoldLeakage, LeakageReport, leakage_report
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "FoldLeakage",
     "ImageCheck",
     "ImageChecks",
+    "LabelIssue",
+    "LabelIssues",
     "LeakageReport",
     "check_images",
+    "label_issues",
     "leakage_report",
     "near_duplicates",
 ]

@@ -119,6 +119,7 @@ def _solve(
     penalty: Penalty,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the coefficients of least mean loss and penalty."""
+    assert penalty.bias is not None
     start = np.column_stack([penalty.weight, penalty.bias])
     n_losses = len(start) if isinstance(targets, LabelTargets) else 1
     weights = weights[:, None] / (weights.sum() * n_losses)

@@ -18,7 +18,7 @@ from ._config import TrainingConfig
 from ._continued import Continued, solve_again
 from ._data import TrainingSet
 from ._folded_norms import folded_norms
-from ._head import TrainablePart, is_linear_probe, start_head
+from ._head import Penalty, TrainablePart, is_linear_probe, start_head
 from ._inference import pooled_rows
 from ._naming import name_of
 from ._net import TransferNet, make_net
@@ -145,7 +145,9 @@ def _with_head(
     encoded, weights, counts = _repeated(training, len(views))
     if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
         part = start.part
-        penalty = solve_again(part.head, rows, encoded, weights, targets, start.seen)
+        penalty: Penalty | None = solve_again(
+            part.head, rows, encoded, weights, targets, start.seen
+        )
     else:
         head, penalty = start_head(config, rows, encoded, weights, counts, targets)
         part = TrainablePart(stages, head, config.batch_norm)

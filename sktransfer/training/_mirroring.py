@@ -51,11 +51,11 @@ def is_harmless(
     harm = np.zeros(len(rows))
     splits = folds(n_folds, shuffle=True, random_state=0).split(rows, labels)
     for train, held_out in splits:
-        mean, scale = mean_and_scale(rows[train], weights[train])
-        scaled = (rows[train] - mean) / scale
+        centre, scale = mean_and_scale(rows[train], weights[train])
+        scaled = (rows[train] - centre) / scale
         weight, bias, _ = fit_probe(scaled, encoded[train], weights[train], targets)
         errors = [
-            _errors((part[held_out] - mean) / scale @ weight.T + bias, encoded[held_out], targets)
+            _errors((part[held_out] - centre) / scale @ weight.T + bias, encoded[held_out], targets)
             for part in (rows, mirrored)
         ]
         harm[held_out] = errors[1] - errors[0]

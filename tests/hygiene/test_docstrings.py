@@ -7,7 +7,7 @@ import pytest
 from sktransfer import hygiene
 
 FACES = [hygiene.check_images, hygiene.near_duplicates, hygiene.DuplicateGroups,
-         hygiene.leakage_report]  # fmt: skip
+         hygiene.label_issues, hygiene.leakage_report]  # fmt: skip
 
 
 @pytest.mark.parametrize("face", FACES)
