@@ -25,12 +25,19 @@ from ._fine_tuning_checks import (
     hold_out,
     nonzero_weights,
 )
-from ._fine_tuning_recipe import SEED_OF_KEPT_VIEWS, augmentation_of, recipe_of
+from ._fine_tuning_recipe import (
+    SEED_OF_KEPT_VIEWS,
+    augmentation_of,
+    may_be_augmented,
+    recipe_of,
+)
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
 from .backbones._weights import arrays_of, write_backbone_file
 from .images._augment import AugmentedView, make_augmentation
+from .images._collection import ImageCollection
+from .images._remembered import RememberedImages
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
@@ -299,14 +306,19 @@ class FineTunedEstimator(ImageEstimator):
         kept, weights = nonzero_weights(X, y, sample_weight)
         if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
             X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
-        images = self._validate_images(X, reset=not is_continued)
+        images: ImageCollection | RememberedImages = self._validate_images(
+            X, reset=not is_continued
+        )
         y = self._check_named_targets(y, reset=not is_continued, classes=classes)
         check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
+        if not is_continued:
+            self._load_network()
+        if may_be_augmented(self):  # several views of each image, of pixels that are decoded once
+            images = RememberedImages(images)
         if is_continued:  # it goes on with what the first fit found
             augment = self._augment_now()
         else:
-            self._load_network()
             augment = augmentation_of(self, images, y, weights)
             self._first_augment = augment
         recipe = recipe_of(self, augment)
@@ -503,6 +515,8 @@ class FineTunedEstimator(ImageEstimator):
             if number == 0:
                 return first
             extraction = self._extract_at_cut(images, self._view(number, seed))
+            if number + 1 == self.recipe_["augment_views"]:
+                images.forget()  # it was the last view
             raise_failures(extraction.failures, len(images))  # could be read a moment ago
             return extraction.values
 

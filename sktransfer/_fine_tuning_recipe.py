@@ -26,15 +26,21 @@ def recipe_of(estimator, augment):
     return {"freeze_depth": depth, "augment": augment, **values}
 
 
+def may_be_augmented(estimator):
+    """Return whether images are changed at random, as far as the parameters tell."""
+    if not is_auto(estimator.augment):
+        return estimator.augment is not None
+    # a crop at another scale changes what many numbers measure: sizes, counts, distances
+    n_stages = len(estimator._backbone.stages)
+    recipe = RECIPES[estimator.recipe]
+    return is_classifier(estimator) and is_augmented(recipe, estimator.freeze_depth_, n_stages)
+
+
 def augmentation_of(estimator, images, y, weights):
     """Return how a first fit changes its images: `augment`, "auto" resolved."""
     if not is_auto(estimator.augment):
         return estimator.augment
-    n_stages = len(estimator._backbone.stages)
-    # a crop at another scale changes what many numbers measure: sizes, counts, distances
-    if not is_classifier(estimator) or not is_augmented(
-        RECIPES[estimator.recipe], estimator.freeze_depth_, n_stages
-    ):
+    if not may_be_augmented(estimator):
         return None
     return "light" if _may_be_mirrored(estimator, images, y, weights) else "crop"
 

@@ -9,6 +9,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
+from sktransfer.images import _image_ref
 
 QUICK = {"backbone": "mini", "image_size": 32, "max_epochs": 1, "random_state": 0}
 
@@ -58,6 +59,22 @@ def test_images_are_mirrored_only_where_their_class_stays_the_same(shapes, arrow
         fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
         augments[name] = fitted.recipe_["augment"]
     assert augments == {"shapes": "light", "arrows": "crop"}
+
+
+@pytest.mark.parametrize("recipe", ["default", "thorough"])
+def test_a_file_is_decoded_once_for_all_its_views(shapes, recipe, monkeypatch):
+    X, y = shapes
+    decoded = []
+    decode = _image_ref.decode_bytes
+
+    def counting(data, *arguments):
+        decoded.append(data)
+        return decode(data, *arguments)
+
+    monkeypatch.setattr(_image_ref, "decode_bytes", counting)
+    parameters = {**QUICK, "recipe": recipe, "max_epochs": 2}
+    FineTunedClassifier(**parameters, feature_cache=None).fit(X, y)
+    assert len(decoded) == len(set(decoded)) == len(X)
 
 
 def test_numbers_are_learned_from_images_as_they_are(arrows, cache):

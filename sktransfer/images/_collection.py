@@ -63,7 +63,7 @@ class ImageCollection(Sequence):
 class ChosenImages(Sequence):
     """Some images of a collection."""
 
-    def __init__(self, images: ImageCollection, positions: Sequence[int]):
+    def __init__(self, images: Sequence, positions: Sequence[int]):
         self._images = images
         self._positions = positions
 
