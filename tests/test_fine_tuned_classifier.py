@@ -7,12 +7,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
+from sktransfer.training._head import mean_and_scale
 
 FAST = {
     "backbone": "mini",
@@ -102,13 +101,15 @@ def test_both_estimators_share_the_rows_of_a_frozen_network(shapes, cache):
 
 def test_a_head_alone_predicts_what_a_logistic_regression_on_standardised_rows_does(shapes):
     X, y = shapes
-    head_alone = FineTunedClassifier(
-        "mini", freeze_depth=None, image_size=32, device="cpu", random_state=0
-    )
-    rows = PretrainedFeatureTransformer("mini", image_size=32, device="cpu")
-    pipeline = make_pipeline(rows, StandardScaler(), LogisticRegression(C=0.03))
-    expected = pipeline.fit(X, y).predict_proba(X)
-    np.testing.assert_allclose(head_alone.fit(X, y).predict_proba(X), expected, atol=0.01)
+    reading = {"backbone": "mini", "image_size": 32, "device": "cpu"}
+    head_alone = FineTunedClassifier(freeze_depth=None, random_state=0, **reading)
+    fitted = head_alone.fit(X[:16], y[:16])
+    rows = PretrainedFeatureTransformer(**reading).fit_transform(X)
+    mean, scale = mean_and_scale(rows[:16], np.ones(16))
+    rows = (rows - mean) / scale
+    expected = LogisticRegression(C=0.03).fit(rows[:16], y[:16]).predict_proba(rows)
+    np.testing.assert_allclose(fitted.predict_proba(X), expected, atol=0.01)
+    assert fitted.net_.module_.penalty is None
 
 
 def test_with_nothing_frozen_no_image_passes_a_frozen_network(shapes, cache):

@@ -17,7 +17,7 @@ import torch
 from .._files import atomic_write
 
 # Part of each name. It is raised with every change of what a name or a state consists of.
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Checkpoint:

@@ -27,7 +27,7 @@ from ._targets import LabelTargets, NumberTargets, Targets
 
 # Strengths that a regression chooses from, by leaving one out. The former coefficients weigh
 # at least as much as those of a class do: with less, forty images of a continued fit spoil them.
-_ALPHAS = np.logspace(np.log10(1 / PROBE_C), 6, 9)
+_ALPHAS = np.logspace(2, 6, 9)
 _ITERATIONS = 500
 _TOLERANCE = 1e-4  # of the gradient of the mean loss; that of scikit-learn's logistic regression
 
@@ -88,7 +88,7 @@ def solve_again(
             strength = 1 / (PROBE_C * weights.sum())
             n_losses = len(weight) if isinstance(targets, LabelTargets) else 1
             penalty = Penalty(strength / n_losses, weight, bias)  # the loss of labels is a mean
-            weight, bias = _solve(rows, encoded, weights, targets, penalty)
+            weight, bias = _solve(rows, encoded, weights, targets, weight, bias, strength)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))
@@ -116,13 +116,17 @@ def _solve(
     encoded: np.ndarray,
     weights: np.ndarray,
     targets: Targets,
-    penalty: Penalty,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    strength: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coefficients of least mean loss and penalty."""
-    assert penalty.bias is not None
-    start = np.column_stack([penalty.weight, penalty.bias])
-    n_losses = len(start) if isinstance(targets, LabelTargets) else 1
-    weights = weights[:, None] / (weights.sum() * n_losses)
+    """Return the coefficients of least loss and penalty on the distance to `weight` and `bias`.
+
+    The losses of labels are added up, not averaged: how exactly one is solved does not
+    depend on the others.
+    """
+    start = np.column_stack([weight, bias])
+    weights = weights[:, None] / weights.sum()
     if isinstance(targets, LabelTargets):
         absence, presence = targets.balance
         weights = weights * np.where(encoded > 0.5, presence, absence)
@@ -137,8 +141,8 @@ def _solve(
             losses = -encoded * log_softmax(logits, axis=1)
             errors = weights * (softmax(logits, axis=1) - encoded)
         moved = coefficients - start
-        loss = np.sum(weights * losses) + penalty.strength / 2 * np.sum(moved**2)
-        gradient = np.column_stack([errors.T @ rows, errors.sum(0)]) + penalty.strength * moved
+        loss = np.sum(weights * losses) + strength / 2 * np.sum(moved**2)
+        gradient = np.column_stack([errors.T @ rows, errors.sum(0)]) + strength * moved
         return float(loss), gradient.ravel()
 
     solution = minimize(

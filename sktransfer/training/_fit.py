@@ -151,7 +151,7 @@ def _with_head(
     else:
         head, penalty = start_head(config, rows, encoded, weights, counts, targets)
         part = TrainablePart(stages, head, config.batch_norm)
-    if is_linear_probe(config, stages):  # what else trains has no one solution
+    if not part.trained_stages():  # what else trains has no one solution
         part.penalty = penalty
     return part
 

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import ThreadpoolController
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -35,26 +34,31 @@ class Penalty:
     Parameters
     ----------
     strength : float
-    weight : ndarray of shape (n_outputs, width)
+    weight : ndarray of shape (n_outputs, width) or None
+        None is zeros.
     bias : ndarray of shape (n_outputs,) or None
         None: intercepts are free.
     """
 
     strength: float
-    weight: np.ndarray
+    weight: np.ndarray | None = None
     bias: np.ndarray | None = None
 
     def add_gradient(self, linear: nn.Linear) -> None:
         """Add its gradient to that of a layer."""
-        pairs = [(linear.weight, self.weight)]
+        self._add(linear.weight, self.weight)
         if self.bias is not None:
-            pairs.append((linear.bias, self.bias))
-        for parameter, centre in pairs:
-            assert parameter.grad is not None
-            distance = parameter.detach() - torch.as_tensor(
+            self._add(linear.bias, self.bias)
+
+    def _add(self, parameter: torch.Tensor, centre: np.ndarray | None) -> None:
+        if parameter.grad is None:
+            return  # a callback has fixed it
+        distance = parameter.detach()
+        if centre is not None:
+            distance = distance - torch.as_tensor(
                 centre, dtype=parameter.dtype, device=parameter.device
             )
-            parameter.grad.add_(distance, alpha=self.strength)
+        parameter.grad.add_(distance, alpha=self.strength)
 
 
 class TrainablePart(nn.Module):
@@ -190,18 +194,22 @@ _known_probes: dict[bytes, Probe] = {}
 _N_KNOWN_PROBES = 16
 
 
-# Least deviation that a column of rows is divided by, as a share of the root mean square of
-# all deviations. What hardly varies in the images of a fit varies more in others, and would
-# be the largest of all values there.
+# Least deviation that a column of rows is divided by, as a share of the median of all. What
+# hardly varies in the images of a fit varies more in others, and would be the largest of all
+# values there.
 _LEAST_SCALE = 0.3
+_ROUNDING = 1e-10  # deviations that a column of equal numbers may have, as a share of them
 
 
 def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what to subtract from the columns of rows, and what to divide them by."""
-    scaler = StandardScaler().fit(rows.astype(np.float64), sample_weight=counts)
-    variances = scaler.var_
-    scale = np.sqrt(np.maximum(variances, _LEAST_SCALE**2 * variances.mean()))
-    return scaler.mean_, np.where(scale > 0, scale, 1.0)
+    rows = rows.astype(np.float64)
+    mean = np.average(rows, axis=0, weights=counts)
+    deviations = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=counts))
+    varies = deviations > _ROUNDING * np.abs(mean)
+    if not varies.any():
+        return mean, np.ones_like(mean)
+    return mean, np.maximum(deviations, _LEAST_SCALE * np.median(deviations[varies]))
 
 
 class Standardise(nn.Module):
@@ -248,7 +256,7 @@ def start_head(
             with threads_of_blas(scaled.size):
                 _known_probes[key] = fit_probe(scaled, encoded, weights, targets)
         weight, bias, strength = _known_probes[key]
-        penalty = Penalty(strength, np.zeros_like(weight))
+        penalty = Penalty(strength)
         linear = linear_of(head)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(weight))
@@ -347,7 +355,6 @@ def _logistic(
 def _fit_logistic(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LogisticRegression:
     probe = LogisticRegression(C=PROBE_C, max_iter=_PROBE_ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the start of a training need not be exact
+        # it is trained from here on
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return probe.fit(rows, labels, sample_weight=weights)
