@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._depth_scores import depth_scores
+from ._depth_scores import cheaper_within_noise, depth_scores
 from ._matplotlib import axes_or_new, style
 
 # What happens to stages towards the right end of the axis
@@ -29,6 +29,10 @@ class DepthCurveDisplay:
         What the score is, for the axis.
     chosen_over : str, default=None
         What the scores of a depth were chosen from, for the legend.
+    stages : list of str, default=None
+        Names of the last stages before the cuts, for the axis.
+    fit_times : ndarray of shape (n_depths,), default=None
+        Mean seconds of a fit, for a second axis.
 
     Attributes
     ----------
@@ -43,7 +47,9 @@ class DepthCurveDisplay:
     fill_between_ : matplotlib PolyCollection or None
         The spread, with ``std_display_style="fill_between"``.
     best_ : matplotlib Line2D or None
-        The mark of the best depth.
+        The mark of the best depth, or of a cheaper one that is as good within noise.
+    times_ : matplotlib Line2D or None
+        The line of the seconds of a fit.
 
     See Also
     --------
@@ -52,6 +58,11 @@ class DepthCurveDisplay:
 
     Notes
     -----
+    A depth is as good as the best within noise where its mean difference to it over the
+    folds is at most one standard error of these differences. Then the cheapest such depth
+    is marked: of `freeze_depth` the one that trains least, of `depth` the one that uses the
+    fewest stages.
+
     The spread is the standard deviation over the folds. Folds share most of their
     training images, so it is no confidence interval, and the best of many
     candidates looks better than it is: score it on images that the search has not
@@ -83,6 +94,8 @@ class DepthCurveDisplay:
         param_name="freeze_depth",
         score_name="Score",
         chosen_over=None,
+        stages=None,
+        fit_times=None,
     ):
         self.depths = depths
         self.test_scores = test_scores
@@ -90,6 +103,8 @@ class DepthCurveDisplay:
         self.param_name = param_name
         self.score_name = score_name
         self.chosen_over = chosen_over
+        self.stages = stages
+        self.fit_times = fit_times
 
     @classmethod
     def from_grid(
@@ -222,21 +237,26 @@ class DepthCurveDisplay:
                 **style(fill_between_kw, color=colour, alpha=0.25, linewidth=0),
             )
         if self.best_index is not None:
+            marked = cheaper_within_noise(scores, self.best_index, self.param_name)
             # hollow and around the point, so that it is recognised without colour
             (self.best_,) = ax.plot(
-                x[self.best_index],
-                mean[self.best_index],
+                x[marked],
+                mean[marked],
                 linestyle="none",
                 marker="o",
                 markersize=14,
                 markerfacecolor="none",
                 markeredgecolor="black",
-                label=f"best: {self.depths[self.best_index]}",
+                label=self._label_of(marked),
             )
+        self._plot_times(ax, x)
         name = self.param_name.rpartition("__")[2]
         fewer = f"  ({_FEWER[name]} →)" if name in _FEWER else ""
         spread = f"mean ± std of {scores.shape[1]} folds" if std_display_style else "mean of folds"
-        ax.set_xticks(x, [str(depth) for depth in self.depths])
+        names = [str(depth) for depth in self.depths]
+        if self.stages is not None:
+            names = [f"{depth}\n{stage}" for depth, stage in zip(names, self.stages, strict=True)]
+        ax.set_xticks(x, names)
         ax.set(xlabel=f"{name}{fewer}", ylabel=f"{self.score_name}\n{spread}")
         ax.margins(x=0.1)
         ax.grid(axis="y", alpha=0.3)
@@ -244,3 +264,25 @@ class DepthCurveDisplay:
             ax.legend()
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+    def _label_of(self, marked):
+        """Return what the legend says of the marked depth."""
+        best = self.depths[self.best_index]
+        if marked == self.best_index:
+            return f"best: {best}"
+        return f"{self.depths[marked]}: cheaper, and as good\nas {best} within noise"
+
+    def _plot_times(self, ax, x):
+        """Draw the seconds of a fit on an axis of their own, behind the scores."""
+        self.times_ = None
+        if self.fit_times is None:
+            return
+        beside = ax.twinx()
+        (self.times_,) = beside.plot(
+            x, self.fit_times, color="0.6", linestyle=":", marker="s", ms=4
+        )
+        beside.set_ylabel("seconds a fit (dotted)", color="0.4")
+        beside.tick_params(axis="y", colors="0.4")
+        beside.set_ylim(bottom=0)
+        ax.set_zorder(beside.get_zorder() + 1)
+        ax.patch.set_visible(False)

@@ -24,6 +24,8 @@ class DepthScores:
     param_name: str
     score_name: str
     chosen_over: str | None
+    stages: list[str] | None
+    fit_times: np.ndarray | None
 
 
 def depth_scores(search, param=None, metric=None):
@@ -45,7 +47,36 @@ def depth_scores(search, param=None, metric=None):
         param_name=param,
         score_name=_score_name(search, metric),
         chosen_over=_chosen_over(candidates, params, param, n_resources),
+        stages=_stages_at(depths, search, params, param),
+        fit_times=None
+        if "mean_fit_time" not in results
+        else np.asarray(results["mean_fit_time"])[[chosen[depth] for depth in depths]],
     )
+
+
+def cheaper_within_noise(test_scores, best_index, param_name):
+    """Return the position of the cheapest depth that is as good as the best, within noise.
+
+    As good is a mean difference over the folds of at most one standard error of the
+    differences. Cheapest is where the most stages are frozen, or the fewest are used.
+
+    Parameters
+    ----------
+    test_scores : ndarray of shape (n_depths, n_folds)
+        From most stages to least.
+    best_index : int
+        Position of the depth to compare with.
+    param_name : str
+    """
+    differences = np.asarray(test_scores)[best_index] - np.asarray(test_scores)
+    n_folds = differences.shape[1]
+    if n_folds < 2:
+        return best_index
+    errors = differences.std(axis=1, ddof=1) / np.sqrt(n_folds)
+    as_good = np.flatnonzero(differences.mean(axis=1) <= errors)  # False for NaN
+    if param_name.rpartition("__")[2] == "freeze_depth":
+        return int(min(best_index, as_good.min(initial=best_index)))
+    return int(max(best_index, as_good.max(initial=best_index)))
 
 
 def _results(search):
@@ -141,10 +172,26 @@ def _most_stages_first(depths, search, param):
 
 
 def _n_stages(template, param):
-    params, owner = template.get_params(), param.rpartition("__")[0]
-    prefix = f"{owner}__" if owner else ""
+    return len(_stage_names(template, param))
+
+
+def _stage_names(template, param):
+    params, prefix = template.get_params(), _prefix(param)
     info = backbone_info(params[f"{prefix}backbone"], params[f"{prefix}backbone_params"])
-    return len(info.stages)
+    return [stage.name for stage in info.stages]
+
+
+def _prefix(param):
+    owner = param.rpartition("__")[0]
+    return f"{owner}__" if owner else ""
+
+
+def _stages_at(depths, search, params, param):
+    """Return the name of the last stage before each cut; None where networks differ."""
+    if any(f"{_prefix(param)}backbone" in candidate for candidate in params):
+        return None
+    names = _stage_names(search.estimator, param)
+    return [names[:depth][-1] if names[:depth] else "none" for depth in depths]
 
 
 def _best(depths, means, search, param):

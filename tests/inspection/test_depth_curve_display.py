@@ -12,7 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 
-from sktransfer import DepthCurveDisplay, FineTunedClassifier, PretrainedFeatureTransformer
+from sktransfer import (
+    DepthCurveDisplay,
+    FineTunedClassifier,
+    PretrainedFeatureTransformer,
+    backbone_info,
+)
 
 FAST = {"backbone": "mini", "recipe": "fast", "image_size": 32, "max_epochs": 1, "random_state": 0}
 DEPTH = "pretrainedfeaturetransformer__depth"
@@ -110,7 +115,45 @@ def test_a_halving_search_is_drawn_at_its_last_round_of_all_depths(shapes):
 def test_depths_are_ordered_from_most_stages_to_least(depths, ordered):
     display = DepthCurveDisplay.from_grid(over(depths))
     assert display.depths == ordered
-    assert ticks(display) == [str(depth) for depth in ordered]
+    assert [text.split("\n")[0] for text in ticks(display)] == [str(depth) for depth in ordered]
+
+
+def test_the_axis_names_the_last_stage_before_each_cut():
+    names = [stage.name for stage in backbone_info("mini").stages]
+    display = DepthCurveDisplay.from_grid(over([None, -1, 0]))
+    assert ticks(display) == [f"None\n{names[-1]}", f"-1\n{names[-2]}", "0\nnone"]
+    params = [{"freeze_depth": d, "backbone": b} for d in (None, -1) for b in ("mini", "resnet18")]
+    display = DepthCurveDisplay.from_grid(searched(params, [[0.5, 0.6]] * 4))
+    assert ticks(display) == ["None", "-1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "scores", "marked", "text"),
+    [
+        # folds differ by more than the means do
+        ("freeze_depth", [[0.8, 0.9, 0.7], [0.9, 0.8, 0.8]], 0, "None: cheaper, and as good"),
+        ("freeze_depth", [[0.7, 0.8, 0.6], [0.9, 0.9, 0.8]], 1, "best: -1"),
+        ("freeze_depth", [[0.9, 0.8, 0.8], [0.8, 0.9, 0.7]], 0, "best: None"),
+        ("freeze_depth", [[0.8], [0.9]], 1, "best: -1"),
+        ("freeze_depth", [[np.nan, 0.9, 0.7], [0.9, 0.8, 0.8]], 1, "best: -1"),
+        ("depth", [[0.9, 0.8, 0.8], [0.8, 0.9, 0.7]], 1, "-1: cheaper, and as good"),
+    ],
+)
+def test_of_depths_as_good_within_noise_the_cheaper_one_is_marked(name, scores, marked, text):
+    scores = np.array(scores)
+    best = int(np.nanargmax(np.nanmean(scores, axis=1)))
+    best = 1 if np.isnan(scores[0, 0]) else best
+    display = DepthCurveDisplay([None, -1], scores, best_index=best, param_name=name).plot()
+    assert display.best_.get_xdata().tolist() == [marked]
+    assert display.best_.get_label().startswith(text)
+
+
+def test_the_seconds_of_a_fit_have_an_axis_of_their_own():
+    times = {"mean_fit_time": np.array([3.0, 1.0])}
+    display = DepthCurveDisplay.from_grid(over([-1, None], results=times))
+    assert display.times_.get_ydata().tolist() == [1.0, 3.0]
+    assert "seconds" in display.times_.axes.get_ylabel()
+    assert DepthCurveDisplay.from_grid(over([-1, None])).times_ is None
 
 
 def test_at_each_depth_the_best_of_the_other_parameters_is_shown():
@@ -121,7 +164,7 @@ def test_at_each_depth_the_best_of_the_other_parameters_is_shown():
     np.testing.assert_array_equal(display.test_scores, [[0.2, 0.8], [0.9, 0.7]])
     assert display.chosen_over == "best over lr"
     legend = [text.get_text() for text in display.ax_.get_legend().get_texts()]
-    assert legend == ["best over lr", "best: -1"]
+    assert legend == ["best over lr", "None: cheaper, and as good\nas -1 within noise"]
 
 
 def test_candidates_without_the_depth_are_left_out():
