@@ -13,8 +13,8 @@ from ._base import warn_of_failures
 from .exceptions import ImageReadError
 
 # Share of a uniform distribution in the probabilities whose log-odds are taken. It bounds these,
-# so that an overconfident network makes no outliers for the next model. The number was not
-# chosen by a benchmark; bench_fine_tuned_transformer.py compares it with unbounded log-odds.
+# so that an overconfident network makes no outliers for the next model. In
+# bench_fine_tuned_transformer.py, it is as good as unbounded log-odds.
 _UNIFORM_SHARE = 0.03
 
 
