@@ -52,6 +52,8 @@ WITHOUT_EXAMPLE = {
     "FoldLeakage",
     "ImageCheck",
     "ImageChecks",
+    "LabelIssue",
+    "LabelIssues",
     "LeakageReport",
 }
 
