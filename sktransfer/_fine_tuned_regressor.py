@@ -39,8 +39,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         "thorough" the whole network, in four times as many.
     freeze_depth : int, "auto" or None, default="auto"
         Which stages are frozen, read as a slice: ``stages[:freeze_depth]``. None
-        freezes all of them and trains the head alone, -1 trains the last stage as
-        well, 0 trains the whole network. ``"auto"`` trains the last stages that take the
+        freezes all of them and trains the head alone, a linear one with the penalty of the
+        linear model that it starts from. -1 trains the last stage as well, 0 trains the
+        whole network. ``"auto"`` trains the last stages that take the
         recipe's share of the multiplications of a forward pass.
     head : "linear", tuple of int or callable, default="linear"
         What follows the pooled activation, standardised by the training images:
