@@ -96,8 +96,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     augment_views : int, "auto" or None, default="auto"
         Number of random views of each image whose activations are stored: frozen stages
         cost that many forward passes an image. None draws a new view in each epoch, and
-        stores none of them. ``"auto"`` is 8 where images are augmented, and None where no
-        stage is frozen.
+        stores none of them. Files are decoded once for all views, as long as their pixels
+        take at most 512 MiB of memory. ``"auto"`` is 8 where images are augmented, and None
+        where no stage is frozen.
     mix : {"mixup", "cutmix"}, default=None
         Mix images of a batch, and their targets: weighted means, or a rectangle of
         one in the other. At the cut, so activations are mixed where stages are frozen;

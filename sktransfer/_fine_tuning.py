@@ -512,13 +512,14 @@ class FineTunedEstimator(ImageEstimator):
             return AugmentedActivations.fixed(first)
 
         def extract(number):
-            if number == 0:
-                return first
-            extraction = self._extract_at_cut(images, self._view(number, seed))
+            values = first
+            if number > 0:
+                extraction = self._extract_at_cut(images, self._view(number, seed))
+                raise_failures(extraction.failures, len(images))  # could be read a moment ago
+                values = extraction.values
             if number + 1 == self.recipe_["augment_views"]:
                 images.forget()  # it was the last view
-            raise_failures(extraction.failures, len(images))  # could be read a moment ago
-            return extraction.values
+            return values
 
         return AugmentedActivations(extract, self.recipe_["augment_views"])
 

@@ -10,6 +10,7 @@ from sklearn.model_selection import GridSearchCV
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 from sktransfer.images import _image_ref
+from sktransfer.images._remembered import RememberedImages
 
 QUICK = {"backbone": "mini", "image_size": 32, "max_epochs": 1, "random_state": 0}
 
@@ -75,6 +76,17 @@ def test_a_file_is_decoded_once_for_all_its_views(shapes, recipe, monkeypatch):
     parameters = {**QUICK, "recipe": recipe, "max_epochs": 2}
     FineTunedClassifier(**parameters, feature_cache=None).fit(X, y)
     assert len(decoded) == len(set(decoded)) == len(X)
+
+
+@pytest.mark.parametrize("n_views", [1, 2])
+def test_no_pixels_are_held_while_stored_views_are_trained_on(shapes, n_views, monkeypatch):
+    X, y = shapes
+    calls = []
+    forget = RememberedImages.forget
+    monkeypatch.setattr(RememberedImages, "forget", lambda self: calls.append(forget(self)))
+    parameters = {**QUICK, "augment": "light", "augment_views": n_views}
+    FineTunedClassifier(**parameters, freeze_depth=-1, feature_cache=None).fit(X, y)
+    assert len(calls) == 1
 
 
 def test_numbers_are_learned_from_images_as_they_are(arrows, cache):

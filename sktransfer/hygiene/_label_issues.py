@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import validate_params
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
@@ -27,6 +28,7 @@ from ._reading import images_of
 # by benchmarks/bench_label_issues.py.
 _C = 0.003
 _N_NEIGHBOURS = 10
+_NEIGHBOURS_AT_ONCE = 2**22  # in memory: 64 MiB with their distances
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class LabelIssues(Table[LabelIssue]):
 
 @validate_params(
     {
-        **{name: CONSTRAINTS[name] for name in CONSTRAINTS if not name.startswith("m")},
+        **{n: CONSTRAINTS[n] for n in ("image_shape", "pixel_range", "feature_cache", "n_jobs")},
         "X": "no_validation",
         "y": ["array-like"],
         "cv": ["cv_object"],
@@ -254,7 +256,7 @@ def _probabilities(
     if isinstance(cv, numbers.Integral):
         splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
         cv = splitter(int(cv), shuffle=True, random_state=0)
-    elif n_left_out and not hasattr(cv, "split") and cv is not None:
+    elif n_left_out and cv is not None and not hasattr(cv, "split"):
         raise ValueError(
             f"cv holds positions of all images, and {n_left_out} can't be read; leave these "
             "images out of X and y, or pass a splitter"
@@ -276,7 +278,10 @@ def _votes(
     rows = rows - rows.mean(axis=0)
     nearest = NearestNeighbors(n_neighbors=n_nearest, metric="cosine").fit(rows)
     votes = np.zeros((n, n_classes))
-    for i, neighbours in enumerate(nearest.kneighbors(rows, return_distance=False)):
-        others = neighbours[groups[neighbours] != groups[i]][:_N_NEIGHBOURS]
-        votes[i] = np.bincount(labels[others], minlength=n_classes) / max(1, len(others))
+    # with a large group there are many neighbours of each image
+    for some in gen_batches(n, max(1, _NEIGHBOURS_AT_ONCE // n_nearest)):
+        found = nearest.kneighbors(rows[some], return_distance=False)
+        for i, neighbours in enumerate(found, start=some.start):
+            others = neighbours[groups[neighbours] != groups[i]][:_N_NEIGHBOURS]
+            votes[i] = np.bincount(labels[others], minlength=n_classes) / max(1, len(others))
     return votes

@@ -172,13 +172,9 @@ def _most_stages_first(depths, search, param):
 
 
 def _n_stages(template, param):
-    return len(_stage_names(template, param))
-
-
-def _stage_names(template, param):
     params, prefix = template.get_params(), _prefix(param)
     info = backbone_info(params[f"{prefix}backbone"], params[f"{prefix}backbone_params"])
-    return [stage.name for stage in info.stages]
+    return len(info.stages)
 
 
 def _prefix(param):
@@ -187,11 +183,20 @@ def _prefix(param):
 
 
 def _stages_at(depths, search, params, param):
-    """Return the name of the last stage before each cut; None where networks differ."""
-    if any(f"{_prefix(param)}backbone" in candidate for candidate in params):
+    """Return the name of the last stage before each cut.
+
+    None where networks differ, and where the search holds no fitted one: names are not
+    looked up, which may need a file of weights.
+    """
+    prefix = _prefix(param)
+    networks = {f"{prefix}backbone", f"{prefix}backbone_params"}
+    fitted = getattr(search, "best_estimator_", None)
+    if prefix and fitted is not None:
+        fitted = fitted.get_params()[param.rpartition("__")[0]]
+    spec = getattr(fitted, "backbone_spec_", None)
+    if spec is None or any(networks & candidate.keys() for candidate in params):
         return None
-    names = _stage_names(search.estimator, param)
-    return [names[:depth][-1] if names[:depth] else "none" for depth in depths]
+    return [spec.stages[:depth][-1] if spec.stages[:depth] else "none" for depth in depths]
 
 
 def _best(depths, means, search, param):

@@ -299,7 +299,7 @@ def fit_probe(
     strength = 1 / (PROBE_C * weights.sum())  # of scikit-learn's penalty, for the mean loss
     if isinstance(targets, ClassTargets):
         return _classes(rows, encoded.argmax(1), weights, encoded.shape[1], strength)
-    elif isinstance(targets, LabelTargets):
+    if isinstance(targets, LabelTargets):
         columns = [
             _logistic(rows, column > 0.5, weights * np.where(column > 0.5, presence, absence))
             for column, absence, presence in zip(encoded.T, *targets.balance, strict=True)
