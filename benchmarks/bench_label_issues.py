@@ -5,7 +5,8 @@
 Of each data set 5 percent of the labels, at least five, are replaced by another class, ten
 times. Precision is that of the lowest scores which hold half of the wrong labels; "of the
 listed" is the share of wrong labels in the whole list, and "found" the share of the wrong
-labels that is in it. The folder has ``hymenoptera/``, ``trash/``, ``cifar10.zip`` and ``digits_shift.npz``.
+labels that is in it. The folder has ``hymenoptera/``, ``trash/``, ``cifar10.zip`` and
+``digits_shift.npz``.
 
 - hymenoptera: 245 photographs, ImageNet weights.
 - rubbish: 100 photographs of each of six kinds, ImageNet weights.

@@ -11,7 +11,7 @@ from sklearn.model_selection import GridSearchCV
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
-from sktransfer.training._head import mean_and_scale
+from sktransfer.training._probe import mean_and_scale
 
 FAST = {
     "backbone": "mini",

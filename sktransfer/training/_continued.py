@@ -14,15 +14,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import nn
 
-from ._head import (
-    PROBE_C,
-    Penalty,
-    Standardise,
-    TrainablePart,
-    fit_ridge,
-    linear_of,
-    threads_of_blas,
-)
+from ._head import Penalty, Standardise, TrainablePart, linear_of
+from ._probe import PROBE_C, fit_ridge, threads_of_blas
 from ._targets import LabelTargets, NumberTargets, Targets
 
 # Strengths that a regression chooses from, by leaving one out. The former coefficients weigh

@@ -5,24 +5,17 @@ them before it has learned anything; one that starts from a fitted probe does no
 "LP-FT", Kumar et al., arXiv 2202.10054.
 """
 
-import functools
-import hashlib
-import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
-from threadpoolctl import ThreadpoolController
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._config import HeadParameter, TrainingConfig
-from ._targets import ClassTargets, LabelTargets, Targets
+from ._probe import known_probe, mean_and_scale
+from ._targets import Targets
 
 
 @dataclass(frozen=True)
@@ -164,54 +157,6 @@ def linear_of(head: nn.Module) -> nn.Linear:
     return linear
 
 
-# Inverse strength of the probe's ridge penalty, on standardised rows.
-PROBE_C = 0.03
-_PROBE_ITERATIONS = 500
-# Strengths that a regression's probe chooses from, by leaving one out.
-_PROBE_ALPHAS = np.logspace(-1, 4, 11)
-_MANY_VALUES = 2**22
-
-
-class Probe(NamedTuple):
-    """A linear model of rows.
-
-    Attributes
-    ----------
-    weight : ndarray of shape (n_outputs, width)
-    bias : ndarray of shape (n_outputs,)
-    strength : float
-        That of the penalty on the distance of `weight` from 0, which it has been fitted
-        with.
-    """
-
-    weight: np.ndarray
-    bias: np.ndarray
-    strength: float
-
-
-# Candidates of a search that differ only in how they train share one probe for each fold.
-_known_probes: dict[bytes, Probe] = {}
-_N_KNOWN_PROBES = 16
-
-
-# Least deviation that a column of rows is divided by, as a share of the median of all. What
-# hardly varies in the images of a fit varies more in others, and would be the largest of all
-# values there.
-_LEAST_SCALE = 0.3
-_ROUNDING = 1e-10  # deviations that a column of equal numbers may have, as a share of them
-
-
-def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what to subtract from the columns of rows, and what to divide them by."""
-    rows = rows.astype(np.float64)
-    mean = np.average(rows, axis=0, weights=counts)
-    deviations = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=counts))
-    varies = deviations > _ROUNDING * np.abs(mean)
-    if not varies.any():
-        return mean, np.ones_like(mean)
-    return mean, np.maximum(deviations, _LEAST_SCALE * np.median(deviations[varies]))
-
-
 class Standardise(nn.Module):
     """Standardises rows by mean and deviation of the training rows at the start of a fit.
 
@@ -246,115 +191,17 @@ def start_head(
     module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
     mean, scale = mean_and_scale(rows, counts)
     head = nn.Sequential(Standardise(mean, scale), module)
-    penalty = None
-    if config.head == "linear":
-        key = _digest((rows, encoded, weights, counts), targets)
-        if key not in _known_probes:
-            while len(_known_probes) >= _N_KNOWN_PROBES:
-                del _known_probes[next(iter(_known_probes))]
-            scaled = (rows - mean) / scale
-            with threads_of_blas(scaled.size):
-                _known_probes[key] = fit_probe(scaled, encoded, weights, targets)
-        weight, bias, strength = _known_probes[key]
-        penalty = Penalty(strength)
-        linear = linear_of(head)
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weight))
-            linear.bias.copy_(torch.from_numpy(bias))
-    return head, penalty
-
-
-def _digest(arrays: Sequence[np.ndarray], targets: Targets) -> bytes:
-    """Return a digest of everything that a probe depends on."""
-    digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
-    for array in (*arrays, getattr(targets, "balance", None)):
-        if array is not None:
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
-
-
-def threads_of_blas(n_values: int) -> AbstractContextManager:
-    """Return a context in which a small problem uses one thread: more would slow it down."""
-    return nullcontext() if n_values > _MANY_VALUES else _blas().limit(limits=1, user_api="blas")
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return (
-        ThreadpoolController()
-    )  # it searches the loaded libraries, which takes longer than a probe
+    if config.head != "linear":
+        return head, None
+    probe = known_probe((rows - mean) / scale, encoded, weights, targets)
+    linear = linear_of(head)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(probe.weight))
+        linear.bias.copy_(torch.from_numpy(probe.bias))
+    return head, Penalty(probe.strength)
 
 
 def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
     """Return whether one linear layer is all that trains, so that the best head is unique."""
     trains_stages = any(True for _ in stages.parameters())
     return config.head == "linear" and not config.dropout and not trains_stages
-
-
-def fit_probe(
-    rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
-) -> Probe:
-    """Return the linear model of rows (n, width) and encoded targets (n, n_outputs)."""
-    strength = 1 / (PROBE_C * weights.sum())  # of scikit-learn's penalty, for the mean loss
-    if isinstance(targets, ClassTargets):
-        return _classes(rows, encoded.argmax(1), weights, encoded.shape[1], strength)
-    if isinstance(targets, LabelTargets):
-        columns = [
-            _logistic(rows, column > 0.5, weights * np.where(column > 0.5, presence, absence))
-            for column, absence, presence in zip(encoded.T, *targets.balance, strict=True)
-        ]
-        weight, bias = (np.vstack(parts) for parts in zip(*columns, strict=True))
-        return Probe(weight, np.ravel(bias), strength / len(weight))
-    return fit_ridge(rows, encoded, weights, _PROBE_ALPHAS)
-
-
-def fit_ridge(
-    rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, alphas: np.ndarray
-) -> Probe:
-    """Return the linear regression of least squared error, its penalty one of `alphas`."""
-    # without one image, none is left
-    ridge = RidgeCV(alphas) if len(rows) > 1 else Ridge(alphas[0])
-    ridge.fit(rows, encoded, sample_weight=weights)
-    alpha = getattr(ridge, "alpha_", alphas[0])
-    strength = 2 * alpha / (encoded.shape[1] * weights.sum())  # the loss is a mean
-    return Probe(np.atleast_2d(ridge.coef_), np.ravel(ridge.intercept_), strength)
-
-
-def _classes(
-    rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, n_classes: int, strength: float
-) -> Probe:
-    """Return the coefficients of all classes; a class without an image gets a low intercept."""
-    present = np.unique(labels)
-    weight, bias = np.zeros((n_classes, rows.shape[1])), np.full(n_classes, -np.log(len(rows)))
-    if len(present) == 1:
-        bias[present] = 0
-    elif len(present) == 2:
-        # the one logit of two classes is the difference of theirs, which get half of it each
-        coefficients, intercept = _logistic(rows, labels == present[1], weights)
-        weight[present] = np.vstack([-coefficients, coefficients]) / 2
-        bias[present] = np.ravel([-intercept, intercept]) / 2
-        strength *= 2  # the squares of two halves are half of the square
-    else:
-        probe = _fit_logistic(rows, labels, weights)
-        weight[present], bias[present] = probe.coef_, probe.intercept_
-    return Probe(weight, bias, strength)
-
-
-def _logistic(
-    rows: np.ndarray, is_positive: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return coefficients (1, width) and intercept (1,) of one logit."""
-    if is_positive.all() or not is_positive.any():  # there is one class only
-        sign = 1 if is_positive.all() else -1
-        return np.zeros((1, rows.shape[1])), np.array([sign * np.log(len(rows))])
-    probe = _fit_logistic(rows, is_positive, weights)
-    return probe.coef_, probe.intercept_
-
-
-def _fit_logistic(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LogisticRegression:
-    probe = LogisticRegression(C=PROBE_C, max_iter=_PROBE_ITERATIONS)
-    with warnings.catch_warnings():
-        # it is trained from here on
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return probe.fit(rows, labels, sample_weight=weights)

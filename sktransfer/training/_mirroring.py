@@ -7,7 +7,7 @@ mirrored images tell, for the price of one forward pass an image.
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from ._head import fit_probe, mean_and_scale
+from ._probe import fit_probe, mean_and_scale
 from ._targets import ClassTargets, Targets
 
 _N_FOLDS = 5
