@@ -105,9 +105,18 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         "cutmix" needs activations with height and width there.
     mix_alpha : float, default=0.2
         Shares are drawn from Beta(mix_alpha, mix_alpha): the larger, the more mixed.
-    tta : int, default=1
+    tta : int, "mirror" or "auto", default="auto"
         Test-time augmentation: predictions are means over the image itself and
-        ``tta - 1`` random views of it.
+        ``tta - 1`` random views of it, or over the image and its mirror image. Each view
+        is a forward pass. ``"auto"`` is "mirror" where training images are mirrored, and
+        else 1.
+    probe_weight : float or "auto", default="auto"
+        Share of the linear probe in the predictions, where stages train: the stages as
+        they were before training and the linear model that the head starts from are a
+        second network, with this share of the predicted numbers. It costs a second pass
+        through the trained stages in prediction, and a second copy of them in memory and in
+        pickles.
+        ``"auto"`` is 0.
     early_stopping : bool, default=False
         Whether to hold images out, to stop when the loss on them gets no lower for
         `n_iter_no_change` epochs, and to use the weights of the best epoch.
@@ -270,7 +279,8 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         augment_views="auto",
         mix=None,
         mix_alpha=0.2,
-        tta=1,
+        tta="auto",
+        probe_weight="auto",
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -314,6 +324,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         self.mix = mix
         self.mix_alpha = mix_alpha
         self.tta = tta
+        self.probe_weight = probe_weight
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change

@@ -5,6 +5,7 @@ import json
 import numbers
 import os
 from dataclasses import asdict, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,11 +32,11 @@ from ._fine_tuning_recipe import (
     may_be_augmented,
     recipe_of,
 )
-from ._onnx_export import write_onnx
+from ._onnx_export import MeanWithMirrored, write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
 from .backbones._weights import arrays_of, write_backbone_file
-from .images._augment import AugmentedView, make_augmentation
+from .images._augment import MIRRORED, AugmentedView, make_augmentation
 from .images._collection import ImageCollection
 from .images._remembered import RememberedImages
 from .runtime._device import resolve_device
@@ -49,13 +50,15 @@ from .training._fit import LabelledActivations, RunOptions, fit_net
 from .training._inference import outputs
 from .training._net import records
 from .training._optim import OPTIMIZERS
-from .training._recipe import AUTO, RECIPES, auto_depth, is_auto
+from .training._recipe import AUTO, MIRROR, N_VIEWS, RECIPES, auto_depth, is_auto
 from .training._saved_net import net_state, restored_net
 from .training._targets import prediction_of
 
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
+
+_MIRROR_IMAGE = AugmentedView(MIRRORED, 0, SEED_OF_KEPT_VIEWS)
 
 # What a fit that continues another one can't change.
 _STRUCTURE = (
@@ -66,6 +69,7 @@ _STRUCTURE = (
     "head",
     "dropout",
     "batch_norm",
+    "probe_weight",
     "image_size",
 )
 
@@ -98,7 +102,8 @@ class FineTunedEstimator(ImageEstimator):
         "augment_views": [_COUNT, StrOptions({AUTO}), None],
         "mix": [StrOptions(set(MIXES)), None],
         "mix_alpha": [_POSITIVE],
-        "tta": [_COUNT],
+        "probe_weight": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({AUTO})],
+        "tta": [_COUNT, StrOptions({AUTO, MIRROR})],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(numbers.Real, 0, 1, closed="neither")],
         "n_iter_no_change": [_COUNT],
@@ -126,6 +131,7 @@ class FineTunedEstimator(ImageEstimator):
     )
 
     _first_augment: str | None
+    _targets: Any  # Targets of the kind that the subclass makes
 
     def save_backbone(self, path):
         """Write the tuned network, without its head, as a self-describing file.
@@ -200,20 +206,21 @@ class FineTunedEstimator(ImageEstimator):
         Notes
         -----
         The frozen stages compute in float32: where `precision_` is "bfloat16",
-        predictions differ by rounding. Random views (`tta`) are not part of the file. The
-        resizing is that of `predict`, pixel by pixel. The steps before it are left to the
-        caller: reading the file, turning it upright, and `pixel_range`.
+        predictions differ by rounding. Mirror images are part of the file where they are
+        part of `predict`; random views (`tta`) are not. The resizing is that of `predict`,
+        pixel by pixel. The steps before it are left to the caller: reading the file,
+        turning it upright, and `pixel_range`.
         """
         check_is_fitted(self)
         frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
-        trained = self.net_.module_
+        network = torch.nn.Sequential(frozen, self.net_.module_, prediction_of(self._targets))
         classes, names = getattr(self, "classes_", None), getattr(self, "target_names_", None)
         metadata = {} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}
         if names is not None:
             metadata["target_names"] = json.dumps(names.tolist())
         write_onnx(
             path,
-            [frozen, trained.stages, trained.head, prediction_of(self._targets)],
+            [network if self._tta_now() != MIRROR else MeanWithMirrored(network)],
             "numbers" if classes is None else "probabilities",
             self.backbone_spec_,
             self.image_size_,
@@ -322,6 +329,8 @@ class FineTunedEstimator(ImageEstimator):
             augment = augmentation_of(self, images, y, weights)
             self._first_augment = augment
         recipe = recipe_of(self, augment)
+        if is_continued:
+            recipe["probe_weight"] = self.net_.module_.probe_weight
         check_views(self, augment, recipe["augment_views"])
         self.recipe_ = recipe
         config = self._training_config()
@@ -521,7 +530,9 @@ class FineTunedEstimator(ImageEstimator):
                 images.forget()  # it was the last view
             return values
 
-        return AugmentedActivations(extract, self.recipe_["augment_views"])
+        # where nothing is frozen, views are pixels, and cost no forward pass
+        n_at_start = 1 if self.freeze_depth_ else N_VIEWS
+        return AugmentedActivations(extract, self.recipe_["augment_views"], n_at_start)
 
     # the network
 
@@ -533,7 +544,7 @@ class FineTunedEstimator(ImageEstimator):
             self._plan,
             view=view,
             # a view that is used once is not stored
-            keep=view is None or self.recipe_["augment_views"] is not None,
+            keep=view in (None, _MIRROR_IMAGE) or self.recipe_["augment_views"] is not None,
         )
 
     def _trained_stages(self):
@@ -541,14 +552,26 @@ class FineTunedEstimator(ImageEstimator):
             return torch.nn.Identity()
         return self._backbone.rest(self.freeze_depth_, self._backbone.pooling("auto"))
 
+    def _tta_now(self):
+        """Return what `tta` is now, "auto" resolved: it may be set after the fit."""
+        return self.recipe_["tta"] if is_auto(self.tta) else self.tta
+
+    def _views_to_predict(self):
+        """Return the views that a prediction is the mean of; the first is the image itself."""
+        tta = self._tta_now()
+        if tta == MIRROR:
+            return [None, _MIRROR_IMAGE]
+        return [None, *(self._view(number, SEED_OF_KEPT_VIEWS) for number in range(1, tta))]
+
     def _outputs_of_views(self, X):
-        """Yield the network's outputs (n, n_outputs) for the images and their random views."""
+        """Yield the network's outputs (n, n_outputs) for the views that are predicted."""
         check_is_fitted(self)
         check_views(self, self._augment_now(), self.recipe_["augment_views"])
-        images = self._validate_images(X, reset=False)
-        for number in range(self.tta):
-            # the first is the image itself, without augmentation
-            view = self._view(number, SEED_OF_KEPT_VIEWS) if number else None
+        images: ImageCollection | RememberedImages = self._validate_images(X, reset=False)
+        views = self._views_to_predict()
+        if len(views) > 1:  # of pixels that are decoded once
+            images = RememberedImages(images)
+        for view in views:
             extraction = self._extract_at_cut(images, view)
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)

@@ -34,6 +34,11 @@ def check_combinations(estimator, X_val, y_val):
             f"dropout={estimator.dropout} has no place in a head that a callable makes; set "
             "dropout=0 and put dropout into the module"
         )
+    if head != "linear" and not is_auto(estimator.probe_weight) and estimator.probe_weight:
+        raise ValueError(
+            f"probe_weight={estimator.probe_weight} needs head='linear', which starts from a "
+            f"linear probe, got head={head!r}; set probe_weight=0"
+        )
     if (X_val is None) != (y_val is None):
         given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
         raise ValueError(f"{given} is given without {missing}; pass both to fit")
@@ -58,7 +63,8 @@ def check_combinations(estimator, X_val, y_val):
 def check_views(estimator, augment, augment_views):
     """Raise for parameters of random views if nothing is augmented."""
     make_augmentation(augment)  # an error here, not after the images are read
-    for name, value, default in (("augment_views", augment_views, None), ("tta", estimator.tta, 1)):
+    n_views = 1 if isinstance(estimator.tta, str) else estimator.tta
+    for name, value, default in (("augment_views", augment_views, None), ("tta", n_views, 1)):
         if augment is None and value != default:
             raise ValueError(
                 f"{name}={value} needs random views of images; set augment='light' or another "

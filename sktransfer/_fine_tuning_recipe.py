@@ -18,10 +18,21 @@ def recipe_of(estimator, augment):
     `augment` is that of the fit, "auto" resolved.
     """
     depth, n_stages = estimator.freeze_depth_, len(estimator._backbone.stages)
-    names = ("augment_views", "dropout", "label_smoothing", "max_grad_norm")
+    names = (
+        "augment_views",
+        "dropout",
+        "label_smoothing",
+        "max_grad_norm",
+        "probe_weight",
+        "tta",
+    )
     given = {name: getattr(estimator, name) for name in names if hasattr(estimator, name)}
     if is_auto(estimator.dropout) and (callable(estimator.head) or not is_classifier(estimator)):
         given["dropout"] = 0.0  # what a callable makes is the user's; numbers gain nothing
+    if is_auto(estimator.probe_weight) and not (
+        estimator.head == "linear" and is_classifier(estimator)
+    ):
+        given["probe_weight"] = 0.0  # without a linear model to start from; measured for classes
     values = filled_in(given, RECIPES[estimator.recipe], depth, n_stages, augment)
     return {"freeze_depth": depth, "augment": augment, **values}
 

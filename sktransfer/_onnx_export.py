@@ -116,6 +116,17 @@ def _checked(path: Path) -> Path:
     return path
 
 
+class MeanWithMirrored(nn.Module):
+    """The mean of a network's outputs for images and for their mirror images."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (self.network(images) + self.network(images.flip(-1))) / 2
+
+
 class _AsFloat32(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return rows.float()

@@ -41,6 +41,8 @@ def test_the_recipe_is_an_attribute_and_what_is_given_stays(shapes, cache):
         "dropout": 0.3,
         "label_smoothing": 0.1,
         "max_grad_norm": 2.0,
+        "probe_weight": 0.3,
+        "tta": "mirror",
     }
     assert fitted.freeze_depth_ == 3
     given = {
@@ -49,6 +51,8 @@ def test_the_recipe_is_an_attribute_and_what_is_given_stays(shapes, cache):
         "dropout": 0.5,
         "label_smoothing": 0.2,
         "max_grad_norm": None,
+        "probe_weight": 0.1,
+        "tta": 1,
     }
     fitted = FineTunedClassifier(**QUICK, **given, feature_cache=cache).fit(X, y)
     assert fitted.recipe_ == {**given, "freeze_depth": 4, "augment_views": None}
@@ -100,6 +104,8 @@ def test_numbers_are_learned_from_images_as_they_are(arrows, cache):
         "augment_views": None,
         "dropout": 0.0,
         "max_grad_norm": 2.0,
+        "probe_weight": 0.0,
+        "tta": 1,
     }
     assert counter.computed == len(X)
 
@@ -123,8 +129,8 @@ def test_a_search_over_recipes_and_rates_computes_nothing_twice(shapes, cache):
     with count_forward_passes() as counter:
         GridSearchCV(classifier, grid, cv=2).fit(X, y)
     # rows of plain and mirrored images; eight views at the cut of default; images as they are at
-    # the same cut, for fast and to score
-    assert counter.computed == len(X) * (2 + 8 + 1)
+    # the same cut, for fast and to score, and mirrored ones to score
+    assert counter.computed == len(X) * (2 + 8 + 1 + 1)
 
 
 def test_a_continued_fit_goes_on_with_what_the_first_found(arrows, cache):

@@ -123,7 +123,8 @@ def test_a_fine_tuned_estimator_shows_its_trained_stages_and_head(shapes, estima
     fitted = estimator("mini", image_size=32, freeze_depth=-1, max_epochs=1)
     fitted.fit(X, y if estimator is FineTunedClassifier else (y == "disc").astype(float))
     assert [row.role for row in fitted.stages_] == ["frozen"] * 4 + ["trained"] * 2
-    in_net = sum(parameter.numel() for parameter in fitted.net_.module_.parameters())
+    parts = (fitted.net_.module_.stages, fitted.net_.module_.head)  # and not the linear probe
+    in_net = sum(parameter.numel() for part in parts for parameter in part.parameters())
     assert fitted.stages_.total("trained") == in_net
     assert Cells(fitted._repr_html_()).rows[-1][:2] == ["(head)", "trained"]
 

@@ -1,6 +1,6 @@
 """The activations of training images that are augmented: one array for each random view."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -15,11 +15,17 @@ class AugmentedActivations:
     n_views : int or None
         Number of views, which the epochs take in turns. None is a new view for each
         epoch.
+    n_at_start : int, default=1
+        Number of views that the head's start is fitted on where `n_views` is None. They are
+        extracted again for their epochs.
     """
 
-    def __init__(self, extract: Callable[[int], np.ndarray], n_views: int | None):
+    def __init__(
+        self, extract: Callable[[int], np.ndarray], n_views: int | None, n_at_start: int = 1
+    ):
         self._extract = extract
         self._n_views = n_views
+        self._n_at_start = n_at_start
         self._held: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -30,7 +36,7 @@ class AugmentedActivations:
     def concatenated_with(self, others: np.ndarray) -> "AugmentedActivations":
         """Return the same views, each followed by the activations of other images."""
         return AugmentedActivations(
-            lambda n: np.concatenate([self._extract(n), others]), self._n_views
+            lambda n: np.concatenate([self._extract(n), others]), self._n_views, self._n_at_start
         )
 
     def of_epoch(self, epoch: int) -> np.ndarray:
@@ -42,10 +48,11 @@ class AugmentedActivations:
             self._held[number] = self._extract(number)
         return self._held[number]
 
-    def for_the_head_start(self) -> list[np.ndarray]:
-        """Return the views that the head's probe is fitted on.
+    def for_the_head_start(self) -> Iterator[np.ndarray]:
+        """Yield the views that the head's probe is fitted on.
 
         These are all views that later epochs train on again; where each epoch has a view
-        of its own, the first one.
+        of its own, the first `n_at_start`.
         """
-        return [self.of_epoch(number) for number in range(self._n_views or 1)]
+        for number in range(self._n_views or self._n_at_start):
+            yield self.of_epoch(number)

@@ -39,6 +39,7 @@ class TrainingConfig:
     training_precision: str = "float32"
     mix: str | None = None
     mix_alpha: float = 0.2
+    probe_weight: float = 0.0
     n_iter_no_change: int | None = None
 
     def batch_size_of(self, n_samples: int, is_linear_probe: bool) -> int:

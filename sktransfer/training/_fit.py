@@ -79,8 +79,8 @@ def fit_net(
         torch_threads_within_cores(),
     ):
         checkpoint = _checkpoint(config, start, targets, training, validation, options)
-        part = _with_head(start, config, targets, training, options.device)
         device, dtype = options.device, torch.float32
+        part = _with_head(start, config, targets, training, device)
         is_probe = is_linear_probe(config, part.stages)
         if is_probe and config.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
@@ -137,20 +137,31 @@ def _with_head(
     device: torch.device,
 ) -> TrainablePart:
     """Return the part to train: with a new head, or with its own, solved again if linear."""
-    stages = start.part.stages if isinstance(start, Continued) else start
+    goes_on = None  # a part that is trained further, with its own head
+    if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
+        goes_on = start
     if isinstance(start, Continued) and config.head != "linear":
         return start.part
-    views = training.views.for_the_head_start()
-    rows = np.concatenate([pooled_rows(stages, view, device) for view in views])
-    encoded, weights, counts = _repeated(training, len(views))
-    if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
-        part = start.part
-        penalty: Penalty | None = solve_again(
-            part.head, rows, encoded, weights, targets, start.seen
-        )
+    stages = start.part.stages if isinstance(start, Continued) else start
+    probe = None if goes_on is None else goes_on.part.probe
+    networks = [stages] if probe is None else [stages, probe[0]]
+    of_views = [
+        [pooled_rows(network, view, device) for network in networks]
+        for view in training.views.for_the_head_start()
+    ]
+    rows, *probe_rows = (np.concatenate(of) for of in zip(*of_views, strict=True))
+    encoded, weights, counts = _repeated(training, len(of_views))
+    penalty: Penalty | None
+    if goes_on is not None:
+        part, seen = goes_on.part, goes_on.seen
+        if probe is not None:
+            solve_again(probe[1], probe_rows[0], encoded, weights, targets, seen)
+        penalty = solve_again(part.head, rows, encoded, weights, targets, seen)
     else:
         head, penalty = start_head(config, rows, encoded, weights, counts, targets)
         part = TrainablePart(stages, head, config.batch_norm)
+        if config.probe_weight and part.trained_stages():
+            part.add_probe(config.probe_weight)
     if not part.trained_stages():  # what else trains has no one solution
         part.penalty = penalty
     return part

@@ -5,6 +5,7 @@ them before it has learned anything; one that starts from a fitted probe does no
 "LP-FT", Kumar et al., arXiv 2202.10054.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,8 @@ class TrainablePart(nn.Module):
         That of a linear head that trains alone.
     """
 
+    probe: nn.Sequential | None
+
     def __init__(
         self,
         stages: nn.Module,
@@ -84,17 +87,34 @@ class TrainablePart(nn.Module):
         self.head = head
         self.batch_norm = batch_norm
         self.penalty = penalty
+        self.probe, self.probe_weight = None, 0.0
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        return self.head(self.stages(activations))
+        outputs = self.head(self.stages(activations))
+        if self.probe is None or self.training:
+            return outputs
+        weight = self.probe_weight
+        return (1 - weight) * outputs + weight * self.probe(activations)
 
     def train(self, mode: bool = True) -> "TrainablePart":
         super().train(mode)
+        if self.probe is not None:
+            self.probe.eval()
         if self.batch_norm == "frozen":
             for module in self.stages.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+    def add_probe(self, weight: float) -> None:
+        """Give the stages and the head as they are now a share in the outputs after training.
+
+        The copy does not train. Few images teach the stages what other images contradict;
+        the copy makes up for it in part ("output-space ensembles", arXiv 2109.01903).
+        """
+        copies = copy.deepcopy(self.stages), copy.deepcopy(self.head)
+        self.probe = nn.Sequential(*copies).requires_grad_(False).eval()
+        self.probe_weight = weight
 
     def add_penalty_to_gradients(self) -> None:
         """Add the gradient of the penalty, if there is one, to that of the linear head."""

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 AUTO = "auto"
+MIRROR = "mirror"  # of `tta`: an image and its mirror image
 
-# Random views of an image whose activations are stored, one forward pass each.
-_N_VIEWS = 8
+# Random views of an image that a head starts from; where stages are frozen, their activations
+# are stored, for one forward pass each.
+N_VIEWS = 8
+# Augmentations whose views are mirrored in half of the cases.
+_MIRRORING = ("light", "medium", "trivial")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Recipe:
         multiplications of a forward pass; at least the last stage trains.
     is_augmented : bool
         Whether training images are changed at random where stages train.
-    dropout, label_smoothing, max_grad_norm : float
+    dropout, label_smoothing, max_grad_norm, probe_weight : float
         Values of the parameters of these names.
     n_steps : int
         Steps of a fit where `max_epochs` is None; few images are seen `most_epochs` times.
@@ -37,14 +41,15 @@ class Recipe:
     dropout: float
     label_smoothing: float
     max_grad_norm: float
+    probe_weight: float
     n_steps: int
     most_epochs: int
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "fast": Recipe(0.5, False, 0.3, 0.1, 2.0, 200, 100),
-    "default": Recipe(0.6, True, 0.3, 0.1, 2.0, 400, 200),
-    "thorough": Recipe(1.0, True, 0.3, 0.1, 2.0, 800, 200),
+    "fast": Recipe(0.5, False, 0.3, 0.1, 2.0, 0.0, 200, 100),
+    "default": Recipe(0.6, True, 0.3, 0.1, 2.0, 0.3, 400, 200),
+    "thorough": Recipe(1.0, True, 0.3, 0.1, 2.0, 0.3, 800, 200),
 }
 
 
@@ -81,8 +86,8 @@ def filled_in(
     Parameters
     ----------
     given : mapping
-        Of "augment_views", "dropout", "max_grad_norm", and "label_smoothing" where there
-        is one.
+        Of "augment_views", "dropout", "max_grad_norm", "probe_weight", "tta", and
+        "label_smoothing" where there is one.
     recipe : Recipe
     depth, n_stages : int
         The number of frozen stages, and of all.
@@ -94,8 +99,10 @@ def filled_in(
         "dropout": recipe.dropout if trains_stages else 0.0,
         "label_smoothing": recipe.label_smoothing if trains_stages else 0.0,
         "max_grad_norm": recipe.max_grad_norm if trains_stages else None,
+        "probe_weight": recipe.probe_weight if trains_stages else 0.0,
+        "tta": MIRROR if augment in _MIRRORING else 1,
         # where nothing is frozen, a new view in each epoch costs no further pass
-        "augment_views": _N_VIEWS if augment is not None and depth > 0 else None,
+        "augment_views": N_VIEWS if augment is not None and depth > 0 else None,
     }
     return {name: values[name] if is_auto(value) else value for name, value in given.items()}
 

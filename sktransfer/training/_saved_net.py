@@ -21,8 +21,10 @@ def net_state(net: TransferNet) -> dict[str, Any]:
 
     These are saved with the backbone. The state holds no object of torch or skorch.
     """
-    head = net.module_.head
+    head, probe = net.module_.head, net.module_.probe
     return {
+        "probe": None if probe is None else arrays_of(probe),
+        "probe_weight": net.module_.probe_weight,
         "head": arrays_of(head),
         # that of the head, which a later fit trains further, whatever the parameter is then
         "dropout": next((part.p for part in head.modules() if isinstance(part, nn.Dropout)), 0.0),
@@ -43,6 +45,10 @@ def restored_net(
     `head` is the estimator's parameter: a callable is called again for the module.
     """
     part = TrainablePart(stages, _head(state, head, targets), state["batch_norm"])
+    if state["probe"] is not None:
+        part.add_probe(state["probe_weight"])
+        assert part.probe is not None
+        load_arrays(part.probe, state["probe"], "the linear probe")
     # the order in memory that it was trained in: another one changes the order of summation
     part = part.to(memory_format=torch.channels_last).eval()
     config = state["config"]
