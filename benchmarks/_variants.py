@@ -1,9 +1,24 @@
-"""Single changes to the default recipe, by name: parameters of FineTunedClassifier."""
+"""Single changes to the default recipe, by name.
+
+`VARIANTS` are parameters of FineTunedClassifier. `OTHER_FITS` are functions of a classifier with
+the default recipe, the data, the backbone and the folder of the store, and return a fitted
+estimator.
+"""
 
 import copy
+import dataclasses
 
 import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
+from threadpoolctl import threadpool_limits
+
+from sktransfer import PretrainedFeatureTransformer
+from sktransfer.backbones._registry import load_backbone
 
 
 class DecayToStart(Callback):
@@ -42,6 +57,71 @@ class Interpolation(Callback):
                     value.copy_(torch.lerp(self.start_[name], value, self.alpha))
 
 
+class Contrast(Callback):
+    """Supervised contrast of the rows of a batch (arXiv 2004.11362), as Bi-Tuning adds it."""
+
+    def __init__(self, weight, temperature=0.1):
+        self.weight = weight
+        self.temperature = temperature
+
+    def on_grad_computed(self, net, batch=None, **kwargs):
+        activations, (targets, _) = batch
+        rows = F.normalize(net.module_.stages(activations), dim=1)
+        labels = targets.argmax(1)
+        apart = ~torch.eye(len(labels), dtype=torch.bool)
+        alike = (labels[:, None] == labels) & apart
+        similarities = (rows @ rows.T / self.temperature).masked_fill(~apart, -torch.inf)
+        log_shares = torch.log_softmax(similarities, dim=1).masked_fill(~alike, 0)
+        has_one = alike.any(1)
+        losses = -log_shares.sum(1)[has_one] / alike.sum(1)[has_one]
+        (self.weight * losses.mean()).backward()
+        torch.nn.utils.clip_grad_norm_(net.module_.parameters(), net.config.max_grad_norm)
+
+
+def soup_of_three(classifier, data, backbone, cache):
+    """Average the weights of three fits that start from one probe (arXiv 2203.05482)."""
+    seeds = [classifier.random_state + 100 * k for k in range(3)]
+    fits = [copy.copy(classifier).set_params(random_state=k).fit(data.X, data.y) for k in seeds]
+    states = [fitted.net_.module_.state_dict() for fitted in fits]
+    with torch.no_grad():
+        for name, value in states[0].items():
+            if value.is_floating_point():
+                value.copy_(torch.stack([state[name] for state in states]).mean(0))
+    return fits[0]
+
+
+def rows_of_all_depths(classifier, data, backbone, cache):
+    """Fit a logistic regression to the rows of all stages (Head2Toe, arXiv 2201.03529)."""
+    depths = (*range(1, len(load_backbone(backbone).stages)), None)
+    rows = PretrainedFeatureTransformer(
+        backbone, depth=depths, feature_cache=cache, **data.reading
+    ).fit_transform(data.X)
+    grid = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1]}
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    with threadpool_limits(1, "blas"):
+        C = GridSearchCV(model, grid, cv=5).fit(rows, data.y).best_params_["logisticregression__C"]
+    return make_pipeline(
+        PretrainedFeatureTransformer(backbone, depth=depths, feature_cache=cache, **data.reading),
+        StandardScaler(),
+        LogisticRegression(C=C, max_iter=1000),
+    ).fit(data.X, data.y)
+
+
+def more_pixels(classifier, data, backbone, cache):
+    """Predict at more pixels than in training (FixRes, arXiv 1906.06423)."""
+    fitted = classifier.fit(data.X, data.y)
+    larger = fitted._plan.input.at(fitted.image_size_ + 32)
+    fitted._plan = dataclasses.replace(fitted._plan, input=larger)
+    fitted.image_size_ = larger.size
+    return fitted
+
+
+OTHER_FITS = {
+    "soup of three seeds": soup_of_three,
+    "rows of all depths": rows_of_all_depths,
+    "32 more pixels in prediction": more_pixels,
+}
+
 VARIANTS = {
     "head alone": {"freeze_depth": None},
     "one stage less trains": {"freeze_depth": 1},  # added to the default depth
@@ -68,5 +148,11 @@ VARIANTS = {
     "batch_norm='train'": {"batch_norm": "train"},
     "mix='mixup'": {"mix": "mixup"},
     "early_stopping=True": {"early_stopping": True},
+    "tta=1": {"tta": 1},
     "tta=4": {"tta": 4},
+    "probe_weight=0": {"probe_weight": 0.0},
+    "probe_weight=0.2": {"probe_weight": 0.2},
+    "probe_weight=0.5": {"probe_weight": 0.5},
+    "probe_weight=0, tta=1": {"probe_weight": 0.0, "tta": 1},
+    "contrast, 0.3": {"callbacks": [Contrast(0.3)]},
 }

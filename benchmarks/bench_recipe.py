@@ -42,7 +42,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _variants import VARIANTS
+from _variants import OTHER_FITS, VARIANTS
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
@@ -110,8 +110,8 @@ def probe(backbone, data, cache):
         return GridSearchCV(pipeline, grid, cv=int(n_folds)).fit(data.X, data.y)
 
 
-def fine_tuned(backbone, data, cache, parameters, seed):
-    parameters = dict(parameters)
+def fine_tuned(backbone, data, cache, method, seed):
+    parameters = dict({**RECIPES, **VARIANTS}.get(method, {}))
     classifier = FineTunedClassifier(
         backbone, feature_cache=cache, random_state=seed, **data.reading
     )
@@ -119,7 +119,10 @@ def fine_tuned(backbone, data, cache, parameters, seed):
         network = load_backbone(backbone)
         share = DEFAULT.trained_share
         parameters["freeze_depth"] += auto_depth(network.costs(network.spec.input), share)
-    return classifier.set_params(**parameters).fit(data.X, data.y)
+    classifier.set_params(**parameters)
+    if method in OTHER_FITS:
+        return OTHER_FITS[method](classifier, data, backbone, cache)
+    return classifier.fit(data.X, data.y)
 
 
 def calibration_error(probabilities, is_right):
@@ -151,7 +154,7 @@ def run(backbone, data, task, method, seed):
         elif method in PEERS:
             fitted = PEERS[method](data, backbone, seed)
         else:
-            fitted = fine_tuned(backbone, data, cache, {**RECIPES, **VARIANTS}[method], seed)
+            fitted = fine_tuned(backbone, data, cache, method, seed)
         cost = {"seconds": round(time.perf_counter() - start, 2)}
         if method not in PEERS:  # theirs are not counted
             cost["passes"] = round(counter.computed / len(data.X), 2)
@@ -164,7 +167,7 @@ def run(backbone, data, task, method, seed):
 
 
 def base_of(method):
-    return "default" if method in VARIANTS else "probe"
+    return "default" if method in VARIANTS or method in OTHER_FITS else "probe"
 
 
 def differences(lines, method, figure, where=None):
@@ -275,7 +278,7 @@ def main():
     parser.add_argument(
         "--methods",
         nargs="+",
-        choices=["probe", *RECIPES, *VARIANTS, *PEERS],
+        choices=["probe", *RECIPES, *VARIANTS, *OTHER_FITS, *PEERS],
         default=["probe", *RECIPES],
     )
     parser.add_argument("--variants", action="store_true", help="all single changes as well")
@@ -284,7 +287,7 @@ def main():
     parser.add_argument("--figure", type=Path, help="where the figure goes (.png)")
     parser.add_argument("--name", default="bench_recipe", help="of the table in results/")
     arguments = parser.parse_args()
-    methods = [*arguments.methods, *(VARIANTS if arguments.variants else ())]
+    methods = [*arguments.methods, *((*VARIANTS, *OTHER_FITS) if arguments.variants else ())]
     lines = earlier_lines(arguments.name) if arguments.resume else []
     is_done = {tuple(line[key] for key in ("backbone", "method", "seed", "task")) for line in lines}
     backbones = [*(() if arguments.only_small else (arguments.weights,)), *arguments.small]
