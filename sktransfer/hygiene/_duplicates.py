@@ -3,8 +3,9 @@
 import numbers
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.utils import _safe_indexing
@@ -179,29 +180,22 @@ def near_duplicates(
             failed[position] = str(found)
             found = position.to_bytes(8)  # shorter than a digest, so equal to none
         digests.append(found)
-    same = np.unique(np.array(digests, dtype=object), return_inverse=True)[1]
+    same = _numbered(digests)
     firsts = np.sort(np.unique(same, return_index=True)[1])
     readable = [int(first) for first in firsts if first not in failed]
 
-    kept, kept_hashes = [], []
+    hashes = {}
     for position, made in zip(readable, for_each(images, readable, _hash, n_jobs), strict=True):
         if isinstance(made, DecodeError):
             copies = np.flatnonzero(same == same[position])
             failed.update(dict.fromkeys(copies.tolist(), str(made)))
         else:
-            kept.append(position)
-            kept_hashes.append(made)
+            hashes[position] = made
     if failed:
         _warn(images, failed)
 
-    positions = np.array(kept, dtype=np.int64)
-    hashes = np.array(kept_hashes, dtype=np.int8).reshape(-1, HASH_BITS)
-    rows = None
+    rows_at = None
     if backbone is not None:
-        near = np.zeros(len(positions), dtype=bool)
-        for one, other in near_pairs(hashes, max_distance):
-            near[one] = near[other] = True
-        positions, hashes = positions[near], hashes[near]
         transformer = PretrainedFeatureTransformer(
             backbone,
             image_shape=image_shape,
@@ -209,12 +203,57 @@ def near_duplicates(
             feature_cache=feature_cache,
             n_jobs=n_jobs,
         )
-        rows = _unit_rows(transformer, X, positions)
-    labels = _connect(same, positions, hashes, rows, max_distance, min_cosine).copy()
-    unread = sorted(failed)
-    labels[unread] = labels.max() + 1 + np.arange(len(unread))
+        rows_at = partial(_unit_rows, transformer, X)
+    return duplicates_of(images, digests, hashes, sorted(failed), rows_at, max_distance, min_cosine)
+
+
+def duplicates_of(
+    images: Sequence[ImageReference],
+    digests: Sequence[bytes],
+    hashes: Mapping[int, np.ndarray],
+    unread: Sequence[int],
+    rows_at: Callable[[np.ndarray], np.ndarray] | None,
+    max_distance: int,
+    min_cosine: float,
+) -> Duplicates:
+    """Find duplicates, given the digests and the hashes of images.
+
+    Parameters
+    ----------
+    images : sequence of ImageReference
+    digests : sequence of bytes
+        That of each image, equal where their content is.
+    hashes : mapping of int to ndarray
+        The hash of the first image of each content that can be read, by its position.
+    unread : sequence of int
+        Positions of images that can't be read, and have no duplicate.
+    rows_at : callable, default=None
+        Returns rows of length 1 of the images at given positions. None compares hashes
+        alone.
+    max_distance : int
+    min_cosine : float
+        As in `near_duplicates`.
+    """
+    same = _numbered(digests)
+    positions = np.array(sorted(hashes), dtype=np.int64)
+    of_these = np.array([hashes[i] for i in positions.tolist()], dtype=np.int8)
+    of_these = of_these.reshape(-1, HASH_BITS)
+    rows = None
+    if rows_at is not None:
+        near = np.zeros(len(positions), dtype=bool)
+        for one, other in near_pairs(of_these, max_distance):
+            near[one] = near[other] = True
+        positions, of_these = positions[near], of_these[near]
+        rows = rows_at(positions)
+    labels = _connect(same, positions, of_these, rows, max_distance, min_cosine).copy()
+    labels[list(unread)] = labels.max() + 1 + np.arange(len(unread))
     labels = in_order(labels)
     return Duplicates(_sets(images, same, labels, positions, rows), labels)
+
+
+def _numbered(digests: Sequence[bytes]) -> np.ndarray:
+    """Return a number for each image, the same where the digests are."""
+    return np.unique(np.array(digests, dtype=object), return_inverse=True)[1]
 
 
 def _digest(image: ImageReference) -> bytes:

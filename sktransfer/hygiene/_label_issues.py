@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._feature_transformer import PretrainedFeatureTransformer
 from .._text_table import Table
+from ..images._collection import ImageReference
 from ._duplicates import CONSTRAINTS
 from ._reading import images_of
 
@@ -200,15 +201,49 @@ def label_issues(
         groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
         check_consistent_length(images, groups)
 
-    support = np.full((2, len(y), len(classes)), np.nan)
     some = None if groups is None else groups[read]
-    support[0, read] = _probabilities(
+    probabilities = np.full((len(y), len(classes)), np.nan)
+    probabilities[read] = _probabilities(
         rows[read], labels[read], cv, some, n_left_out=len(y) - len(read)
     )
-    support[1, read] = _votes(rows[read], labels[read], len(classes), some)
+    return issues_of(images, classes, labels, probabilities, rows, groups)
+
+
+def issues_of(
+    images: Sequence[ImageReference],
+    classes: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    rows: np.ndarray,
+    groups: np.ndarray | None = None,
+) -> LabelIssues:
+    """List labels that are likely wrong, given what models say that were not fitted on them.
+
+    Parameters
+    ----------
+    images : sequence of ImageReference
+    classes : ndarray of shape (n_classes,)
+    labels : ndarray of shape (n_images,), int
+        Position of each label among the classes.
+    probabilities : ndarray of shape (n_images, n_classes)
+        By models that were not fitted on the image; NaN for images that can't be read.
+    rows : ndarray of shape (n_images, n_features)
+        Neighbours in these vote; NaN for images that can't be read.
+    groups : ndarray of shape (n_images,), int, default=None
+        Images of one group do not vote for one another.
+    """
+    n, n_classes = probabilities.shape
+    read = np.flatnonzero(np.isfinite(rows).all(axis=1) & np.isfinite(probabilities).all(axis=1))
+    support = np.full((2, n, n_classes), np.nan)
+    support[0, read] = probabilities[read]
+    some = None if groups is None else groups[read]
+    if len(read):
+        support[1, read] = _votes(rows[read], labels[read], n_classes, some)
     both = support.mean(axis=0)
-    of_own = both[np.arange(len(y)), labels]
-    thresholds = np.array([np.nanmean(of_own[labels == k]) for k in range(len(classes))])
+    of_own = both[np.arange(n), labels]
+    thresholds = np.full(n_classes, np.inf)  # a class that has no image is not suggested
+    for k in np.unique(labels[read]):
+        thresholds[k] = of_own[read][labels[read] == k].mean()
     is_likely = both >= thresholds  # False for NaN
     suggested = np.where(is_likely, both, -1.0).argmax(axis=1)
     is_issue = is_likely.any(axis=1) & (suggested != labels)
