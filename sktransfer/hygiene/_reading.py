@@ -20,7 +20,7 @@ def images_of(X: Any, image_shape: tuple[int, ...] | None, pixel_range: Any) -> 
 
 
 def for_each(
-    images: ImageCollection,
+    images: Sequence[ImageReference],
     positions: Sequence[int],
     function: Callable[[ImageReference], Result],
     n_jobs: int | None,

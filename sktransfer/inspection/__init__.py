@@ -1,6 +1,7 @@
-"""Displays of fitted searches and estimators."""
+"""Displays of fitted searches and estimators, and a report on what a classifier gets wrong."""
 
 from ._depth_curve_display import DepthCurveDisplay
+from ._error_report import ErrorReport
 from ._training_curve_display import TrainingCurveDisplay
 
-__all__ = ["DepthCurveDisplay", "TrainingCurveDisplay"]
+__all__ = ["DepthCurveDisplay", "ErrorReport", "TrainingCurveDisplay"]
