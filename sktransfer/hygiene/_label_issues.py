@@ -206,23 +206,22 @@ def label_issues(
     probabilities[read] = _probabilities(
         rows[read], labels[read], cv, some, n_left_out=len(y) - len(read)
     )
-    return issues_of(images, classes, labels, probabilities, rows, groups)
+    support = label_support(labels, probabilities, rows, groups)
+    return issues_of(images, classes, labels, support)
 
 
-def issues_of(
-    images: Sequence[ImageReference],
-    classes: np.ndarray,
+def label_support(
     labels: np.ndarray,
     probabilities: np.ndarray,
     rows: np.ndarray,
     groups: np.ndarray | None = None,
-) -> LabelIssues:
-    """List labels that are likely wrong, given what models say that were not fitted on them.
+) -> np.ndarray:
+    """Return what a model and the neighbours say for each class, (2, n_images, n_classes).
+
+    Both are NaN for images that can't be read.
 
     Parameters
     ----------
-    images : sequence of ImageReference
-    classes : ndarray of shape (n_classes,)
     labels : ndarray of shape (n_images,), int
         Position of each label among the classes.
     probabilities : ndarray of shape (n_images, n_classes)
@@ -232,21 +231,52 @@ def issues_of(
     groups : ndarray of shape (n_images,), int, default=None
         Images of one group do not vote for one another.
     """
-    n, n_classes = probabilities.shape
     read = np.flatnonzero(np.isfinite(rows).all(axis=1) & np.isfinite(probabilities).all(axis=1))
-    support = np.full((2, n, n_classes), np.nan)
+    support = np.full((2, *probabilities.shape), np.nan)
     support[0, read] = probabilities[read]
-    some = None if groups is None else groups[read]
     if len(read):
-        support[1, read] = _votes(rows[read], labels[read], n_classes, some)
+        some = None if groups is None else groups[read]
+        support[1, read] = _votes(rows[read], labels[read], probabilities.shape[1], some)
+    return support
+
+
+def issues_of(
+    images: Sequence[ImageReference],
+    classes: np.ndarray,
+    labels: np.ndarray,
+    support: np.ndarray,
+    n_least: int = 0,
+) -> LabelIssues:
+    """List labels that are likely wrong, given what speaks for each class.
+
+    Parameters
+    ----------
+    images : sequence of ImageReference
+    classes : ndarray of shape (n_classes,)
+    labels : ndarray of shape (n_images,), int
+        Position of each label among the classes.
+    support : ndarray of shape (2, n_images, n_classes)
+        As `label_support` returns it.
+    n_least : int, default=0
+        Where fewer labels are likely wrong, those with the next lowest scores are listed
+        as well, up to this many, as long as another class has more support.
+    """
     both = support.mean(axis=0)
-    of_own = both[np.arange(n), labels]
-    thresholds = np.full(n_classes, np.inf)  # a class that has no image is not suggested
-    for k in np.unique(labels[read]):
-        thresholds[k] = of_own[read][labels[read] == k].mean()
+    of_own = both[np.arange(len(labels)), labels]
+    is_read = np.isfinite(of_own)
+    thresholds = np.full(len(classes), np.inf)  # a class that has no image is not suggested
+    for k in np.unique(labels[is_read]):
+        thresholds[k] = of_own[is_read & (labels == k)].mean()
     is_likely = both >= thresholds  # False for NaN
     suggested = np.where(is_likely, both, -1.0).argmax(axis=1)
     is_issue = is_likely.any(axis=1) & (suggested != labels)
+    if n_least > is_issue.sum():
+        strongest = np.where(is_read[:, None], both, -1.0).argmax(axis=1)
+        doubtful = np.flatnonzero(is_read & ~is_issue & (strongest != labels))
+        lowest = doubtful[np.argsort(of_own[doubtful], kind="stable")]
+        more = lowest[: n_least - int(is_issue.sum())]
+        suggested[more] = strongest[more]
+        is_issue[more] = True
     listed = np.flatnonzero(is_issue)
     names = classes.tolist()
     records = [

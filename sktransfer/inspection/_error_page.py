@@ -37,8 +37,9 @@ def page_values(report: Any) -> dict[str, Any]:
         "losses": [cards.of(i) for i in report.highest_losses()],
         "has_maps": bool(report._maps),
         "why_no_maps": report._why_no_maps,
-        "issues": [_issue_card(cards, issue) for issue in report.label_issues[:n_listed]],
+        "issues": [_issue_card(report, cards, issue) for issue in report.doubtful_labels()],
         "n_issues": len(report.label_issues),
+        "n_likely_listed": sum(issue in report.label_issues for issue in report.doubtful_labels()),
         "duplicates": [_duplicate_set(report, cards, found) for found in telling[:n_listed]],
         "n_duplicates": len(report.duplicates),
         "n_telling": len(telling),
@@ -241,8 +242,9 @@ def _matrix(report: Any, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _issue_card(cards: _Cards, issue: Any) -> dict[str, Any]:
+def _issue_card(report: Any, cards: _Cards, issue: Any) -> dict[str, Any]:
     return {
+        "is_likely": issue.position in {one.position for one in report.label_issues},
         **cards.of(issue.position),
         "overlay": None,
         "suggested": str(issue.suggested),

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._html_page import HtmlPage, render_page
 from ..hygiene._duplicates import duplicates_of
-from ..hygiene._label_issues import issues_of
+from ..hygiene._label_issues import issues_of, label_support
 from ..hygiene._reading import images_of
 from ._activation_maps import NoMaps, activation_maps, is_free
 from ._error_scores import by_class, calibration, losses, overall
@@ -139,8 +139,10 @@ class ErrorReport(HtmlPage):
         self._sources = [image.describe() for image in images]
         rows = choices["rows"]
         self._rows = rows
-        self.label_issues = issues_of(
-            images, self.classes, labels, self.probabilities, rows.values, groups
+        support = label_support(labels, self.probabilities, rows.values, groups)
+        self.label_issues = issues_of(images, self.classes, labels, support)
+        self._doubtful = issues_of(
+            images, self.classes, labels, support, n_least=choices["n_listed"]
         )
         self._shown = self._chosen_to_show(choices["max_pictures"])
         self._pictures = read_pictures(
@@ -192,13 +194,13 @@ class ErrorReport(HtmlPage):
             Any kind that the estimators take and scikit-learn can slice.
         y : array-like of shape (n_images,)
             Labels of classes, one an image.
-        cv : int, splitter or iterable of (train, test), default=5
+        cv : int, splitter, iterable of (train, test) or None, default=5
             Folds that test each image once. An int is the number of folds, in the
             proportions of the classes, shuffled; with `groups`, no group crosses them.
+            None is 5.
         groups : array-like of shape (n_images,), default=None
             Images of one group are tested in one fold where `cv` uses groups, do not vote
-            on one another's labels, and are resampled together for intervals. With
-            metadata routing, `cv` gets those in `params`, and these may be given too.
+            on one another's labels, and are resampled together for intervals.
         params : dict, default=None
             What `fit` and the splitter get, such as ``{"sample_weight": w}``, as in
             ``cross_validate``. It is routed where metadata routing is enabled. Scores are
@@ -535,7 +537,7 @@ class ErrorReport(HtmlPage):
         n = len(self.losses)
         rank = np.full(n, 2.0) + np.random.default_rng(0).random(n)
         rank[self.y_true != self.y_pred] = 1.0
-        rank[[issue.position for issue in self.label_issues[: self._choices["n_listed"]]]] = 0.0
+        rank[[issue.position for issue in self.doubtful_labels()]] = 0.0
         rank[self.highest_losses()] = 0.0
         order = np.lexsort((-self.losses, rank))
         return np.sort(order[:most])
@@ -550,6 +552,18 @@ class ErrorReport(HtmlPage):
         """
         wrong = np.flatnonzero(self.y_true != self.y_pred)
         return wrong[np.argsort(-self.losses[wrong], kind="stable")][: self._choices["n_listed"]]
+
+    def doubtful_labels(self):
+        """Return the labels to look at, the likeliest wrong first.
+
+        Returns
+        -------
+        issues : tuple of LabelIssue
+            As many as are listed: those of `label_issues`, and where these are fewer, those
+            with the next lowest scores for which another class has more support. Which of
+            them are in `label_issues` is told on the page.
+        """
+        return self._doubtful[: self._choices["n_listed"]]
 
     def _duplicates(self, images):
         """Find near-duplicates in what was read and in the rows: nothing is computed again."""

@@ -112,6 +112,8 @@ def by_quality(quality: np.ndarray, right: np.ndarray) -> list[Bin]:
     """Return fifths of the images by a quality; none where all are about the same."""
     known = np.isfinite(quality)
     quality, right = quality[known], right[known]
+    if not len(quality):
+        return []
     n_parts = int(np.clip(len(right) // _LEAST_IN_BIN, 1, _N_PARTS))
     bins = _bins(quality, right, n_parts)
     return bins if len(bins) > 1 else []

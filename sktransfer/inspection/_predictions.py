@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sklearn
 from sklearn.base import is_classifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_validate
 from sklearn.utils import _safe_indexing
@@ -55,10 +56,12 @@ def cross_validated(estimator, X, y, cv, groups, params, n_jobs) -> Predictions:
     classes, labels = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"y has the class {classes.tolist()[0]!r} alone; give images of two")
-    if isinstance(cv, numbers.Integral):
+    if groups is not None and sklearn.get_config()["enable_metadata_routing"]:
+        params, groups = {**(params or {}), "groups": groups}, None
+    if cv is None or isinstance(cv, numbers.Integral):
         is_grouped = groups is not None or "groups" in (params or {})
         kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
-        cv = kind(int(cv), shuffle=True, random_state=0)
+        cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=0)
     fitted = cross_validate(
         estimator,
         X,

@@ -143,6 +143,9 @@ def map_of(rows: np.ndarray, method: str) -> RowMap:
         return RowMap(places, method)
     # doubles: the signs of components should not depend on rounding
     scaled = StandardScaler().fit_transform(rows[read].astype(np.float64))
+    if not scaled.any():  # all rows are equal
+        places[read] = 0.5
+        return RowMap(places, method)
     n_components = min(2 if method == "pca" else _WIDTH_FOR_TSNE, *scaled.shape)
     found = PCA(n_components, random_state=0).fit_transform(scaled)
     if method == "tsne":

@@ -5,6 +5,8 @@ from PIL import Image
 from sktransfer import count_forward_passes
 from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.hygiene import label_issues
+from sktransfer.hygiene._label_issues import issues_of
+from sktransfer.hygiene._reading import images_of
 
 WRONG = [3, 17, 40]
 
@@ -127,3 +129,15 @@ def test_a_wrong_parameter_is_named(colours, cache, parameter, value):
     X, y = colours
     with pytest.raises((TypeError, ValueError), match=parameter):
         label_issues(X, y, **{"feature_cache": cache, parameter: value})
+
+
+def test_labels_with_the_next_lowest_scores_are_listed_where_more_are_asked_for():
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    support = np.array([[0.9, 0.1], [0.3, 0.7], [0.48, 0.52], [0.4, 0.6], [0.1, 0.9], [0.0, 1.0]])
+    images = images_of(np.zeros((6, 8, 8, 3), dtype=np.uint8), None, None)
+    names = np.array(["a", "b"])
+    few, more = (issues_of(images, names, labels, np.stack([support] * 2), n) for n in (0, 5))
+    assert [issue.position for issue in few] == []
+    assert [issue.position for issue in more] == [1, 2]  # the others have the most support
+    assert [issue.suggested for issue in more] == ["b", "b"]
+    np.testing.assert_array_equal(few.scores, more.scores)
