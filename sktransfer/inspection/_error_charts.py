@@ -69,7 +69,7 @@ def calibration_chart(report: Any) -> dict[str, Any]:
         "error": percent(report.calibration_error),
         "rows": [
             (
-                f"{percent(one.low)} to {percent(one.high)}",
+                f"{one.low:.0%} to {one.high:.0%}",
                 one.accuracy.n,
                 percent(one.x),
                 percent(one.accuracy.value),
@@ -98,7 +98,7 @@ def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
         ends = [f"{number.format(one.low)} to {number.format(one.high)}" for one in bins]
         points = _points(bins, xs.tolist(), low)
         for point, end in zip(points, ends, strict=True):
-            point |= {"says": f"{end}: {point['says']}", "end": end}
+            point["says"] = f"{end}: {point['says']}"
         worse = [
             (one, end)
             for one, end in zip(bins, ends, strict=True)
@@ -120,6 +120,10 @@ def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
                 "points": points,
                 "overall": _y((report.accuracy.value - low) / (1 - low)),
                 "ticks": [(_y((t - low) / (1 - low)), f"{t:.0%}") for t in ticks],
+                "edges": [
+                    (_x(k / len(bins)), number.format(edge))
+                    for k, edge in enumerate([*(one.low for one in bins), bins[-1].high])
+                ],
                 "frame": (_x(0), _y(1), _x(1), _y(0)),
                 "finding": finding,
                 "is_worse": bool(worse),
