@@ -111,28 +111,37 @@ def activation_maps(
 def _of_fine_tuned(
     model: FineTunedEstimator, images: Any, position: int, columns: list[int]
 ) -> np.ndarray:
+    """Return the map of the image as it is, of the trained network and of the probe."""
     collection = model._validate_images(images, reset=False)
-    stages = model.net_.module_.stages
-    if isinstance(stages, nn.Identity):
-        before, backbone = None, model._backbone
-        pool = backbone.pool(backbone.pooling("auto"), len(backbone.stages))
-        activation = _last_activation(model, model._backbone, collection, position)
+    backbone, part = model._backbone, model.net_.module_
+    if isinstance(part.stages, nn.Identity):
+        activation = _last_activation(model, backbone, collection, position)
     else:
         activation = model._extract_at_cut(collection.take([position])).values
-        *first, last = stages.children()
-        if model._backbone.pre_logits is not None:
-            stage, pool = last.children()
-            first.append(stage)
-        else:
-            pool = last
-        before = nn.Sequential(*first)
-    head = model.net_.module_.head
+    networks = [(1 - part.probe_weight, part.stages, part.head)]
+    if part.probe is not None:
+        networks.append((part.probe_weight, *part.probe.children()))
+    values = 0.0
+    for weight, stages, head in networks:
+        before, pool = _without_pool(stages, backbone)
 
-    def difference(row: torch.Tensor) -> torch.Tensor:
-        outputs = head(row)[0]
-        return outputs[columns[0]] - sum(outputs[k] for k in columns[1:])
+        def difference(row: torch.Tensor, head: nn.Module = head) -> torch.Tensor:
+            outputs = head(row)[0]
+            return outputs[columns[0]] - sum(outputs[k] for k in columns[1:])
 
-    return _map(activation, before, pool, difference)
+        values = values + weight * _map(activation, before, pool, difference)
+    return np.asarray(values)
+
+
+def _without_pool(stages: nn.Module, backbone: Backbone) -> tuple[nn.Module | None, nn.Module]:
+    """Return trained stages, and what makes a row of their last activation."""
+    if isinstance(stages, nn.Identity):
+        return None, backbone.pool(backbone.pooling("auto"), len(backbone.stages))
+    *first, last = stages.children()
+    if backbone.pre_logits is None:
+        return nn.Sequential(*first), last
+    stage, pool = last.children()
+    return nn.Sequential(*first, stage), pool
 
 
 def _of_pipeline(model: Pipeline, images: Any, position: int, columns: list[int]) -> np.ndarray:

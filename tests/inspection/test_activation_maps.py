@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -40,22 +41,29 @@ def test_the_places_sum_up_to_the_difference_of_the_outputs(colours, network, n_
         assert found.values.sum() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_of_a_fine_tuned_network_they_do_so_as_well(colours, cache):
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_of_a_fine_tuned_network_and_its_probe_they_do_so_as_well(colours, cache, share):
     X, y = colours
     model = FineTunedClassifier(
         "mini", recipe="fast", image_size=32, freeze_depth=-1, max_epochs=1, feature_cache=cache,
-        random_state=0,
+        random_state=0, probe_weight=share, precision="float32",
     ).fit(X, y)  # fmt: skip
     predictions = of_fitted(model, X, y)
     found = activation_maps(predictions, X, [3])[3]
-    scores = model.decision_function(X[3:4])[0]  # up to a constant the outputs
-    standardise, linear = model.net_.module_.head
-    weight = linear[-1].weight.detach().double().numpy()
-    shift = (standardise.mean / standardise.scale).double().numpy()
-    constants = linear[-1].bias.detach().double().numpy() - weight @ shift
-    k = predictions.predicted[3]
-    expected = scores[k] - scores[found.other] - (constants[k] - constants[found.other])
-    assert found.values.sum() == pytest.approx(expected, rel=1e-2, abs=1e-2)
+    part = model.net_.module_
+    assert (part.probe is None) == (share == 0)
+    activation = torch.from_numpy(
+        model._extract_at_cut(model._validate_images(X[3:4], reset=False)).values
+    )
+    expected = 0.0
+    networks = [(part.stages, part.head), *([] if part.probe is None else [part.probe])]
+    for weight, (stages, head) in zip((1 - share, share), networks, strict=False):
+        standardise, linear = head
+        with torch.no_grad():
+            row = stages(activation)[0] / standardise.scale
+            outputs = weight * (linear[-1].weight @ row)
+        expected += float(outputs[predictions.predicted[3]] - outputs[found.other])
+    assert found.values.sum() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize(
