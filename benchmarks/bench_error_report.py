@@ -95,7 +95,7 @@ def main():
             for seed in range(N_DRAWS):
                 labels, wrong = planted(y, seed)
                 made, seconds, passes = report_of(model, X, labels)
-                listed = {issue.position for issue in made.doubtful_labels()}
+                listed = {issue.position for issue in made.doubtful_labels}
                 likely = {issue.position for issue in made.label_issues}
                 found = len(listed & set(wrong.tolist()))
                 all_found[name] += found == N_PLANTED

@@ -1,4 +1,4 @@
-"""Places and texts of the drawings in the error report."""
+"""Places and texts of the drawings in the error findings."""
 
 import base64
 import io
@@ -10,6 +10,7 @@ from PIL import Image
 
 from ._activation_maps import ActivationMap
 from ._error_scores import Bin, by_quality, interval, percent
+from ._findings import Findings
 
 _N_COLOURS, _N_SHAPES = 8, 4  # of the map: 32 classes that can be told apart
 
@@ -55,8 +56,8 @@ def _points(bins: Sequence[Bin], xs: Sequence[float], low: float) -> list[dict[s
     ]
 
 
-def calibration_chart(report: Any) -> dict[str, Any]:
-    bins = report._bins
+def calibration_chart(findings: Findings) -> dict[str, Any]:
+    bins = findings.bins
     points = _points(bins, [one.x for one in bins], 0.0)
     for point, one in zip(points, bins, strict=True):
         point["says"] = f"confidence {percent(one.x)}: {point['says']}"
@@ -66,7 +67,7 @@ def calibration_chart(report: Any) -> dict[str, Any]:
         "line": (_x(0), _y(0), _x(1), _y(1)),
         "ticks": [(_x(t), _y(t), f"{t:.0%}") for t in (0, 0.25, 0.5, 0.75, 1)],
         "frame": (_x(0), _y(1), _x(1), _y(0)),
-        "error": percent(report.calibration_error),
+        "error": percent(findings.calibration_error),
         "rows": [
             (
                 f"{one.low:.0%} to {one.high:.0%}",
@@ -80,19 +81,19 @@ def calibration_chart(report: Any) -> dict[str, Any]:
     }
 
 
-def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
+def quality_charts(findings: Findings) -> list[dict[str, Any]]:
     """Return a chart of the accuracy over each quality in which the images differ."""
     charts: list[dict[str, Any]] = []
     for name, title, unit, number in _QUALITIES:
-        values = np.array([np.nan if p is None else getattr(p, name) for p in report._pictures])
-        bins = by_quality(values, right)
+        values = np.array([np.nan if p is None else getattr(p, name) for p in findings.pictures])
+        bins = by_quality(values, findings.right)
         if not bins:
             known = values[np.isfinite(values)]
             middle = number.format(np.median(known)) if known.size else "unknown"
             charts.append({"title": title, "unit": unit, "points": [], "median": middle})
             continue
         lowest = min(one.accuracy.low for one in bins)
-        low = float(np.floor(min(lowest, report.accuracy.value) * 10) / 10)
+        low = float(np.floor(min(lowest, findings.accuracy.value) * 10) / 10)
         low = min(low, 0.9)
         xs = (np.arange(len(bins)) + 0.5) / len(bins)
         ends = [f"{number.format(one.low)} to {number.format(one.high)}" for one in bins]
@@ -102,14 +103,14 @@ def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
         worse = [
             (one, end)
             for one, end in zip(bins, ends, strict=True)
-            if one.accuracy.high < report.accuracy.value
+            if one.accuracy.high < findings.accuracy.value
         ]
         finding = "No part is clearly worse than the whole."
         if worse:
             one, end = min(worse, key=lambda pair: pair[0].accuracy.value)
             finding = (
                 f"Less accurate at {end}: {percent(one.accuracy.value)} ({interval(one.accuracy)}) "
-                f"against {percent(report.accuracy.value)} overall."
+                f"against {percent(findings.accuracy.value)} overall."
             )
         ticks = [low, (1 + low) / 2, 1.0]
         charts.append(
@@ -118,7 +119,7 @@ def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
                 "unit": unit,
                 "size": _CHART,
                 "points": points,
-                "overall": _y((report.accuracy.value - low) / (1 - low)),
+                "overall": _y((findings.accuracy.value - low) / (1 - low)),
                 "ticks": [(_y((t - low) / (1 - low)), f"{t:.0%}") for t in ticks],
                 "edges": [
                     (_x(k / len(bins)), number.format(edge))
@@ -132,9 +133,9 @@ def quality_charts(report: Any, right: np.ndarray) -> list[dict[str, Any]]:
     return charts
 
 
-def map_chart(report: Any, names: list[str]) -> dict[str, Any]:
-    places, labels = report._map.places, report._predictions.labels[report._shown]
-    wrong = (report.y_true != report.y_pred)[report._shown]
+def map_chart(findings: Findings) -> dict[str, Any]:
+    places, labels = findings.map.places, findings.labels[findings.shown]
+    wrong = ~findings.right[findings.shown]
     width, height = _MAP
     marks: list[dict[str, Any]] = []
     for i in np.flatnonzero(np.isfinite(places).all(axis=1)).tolist():
@@ -156,14 +157,19 @@ def map_chart(report: Any, names: list[str]) -> dict[str, Any]:
         "size": _MAP,
         "marks": marks,
         "method": {"tsne": "t-SNE", "pca": "the first two principal components"}[
-            report._map.method
+            findings.map.method
         ],
-        "is_tsne": report._map.method == "tsne",
+        "is_tsne": findings.map.method == "tsne",
         "classes": [
-            {"k": k, "name": names[k], "colour": k % _N_COLOURS, "shape": k // _N_COLOURS % 4}
+            {
+                "k": k,
+                "name": findings.names[k],
+                "colour": k % _N_COLOURS,
+                "shape": k // _N_COLOURS % 4,
+            }
             for k in present
         ],
-        "n_left_out": len(report.y_true) - len(marks),
+        "n_left_out": len(findings.labels) - len(marks),
     }
 
 

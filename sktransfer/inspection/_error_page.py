@@ -4,8 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from ..hygiene._duplicates import DuplicateSet
+from ..hygiene._label_issues import LabelIssue
 from ._error_charts import calibration_chart, map_chart, overlay, quality_charts
 from ._error_scores import interval, loss_of_frequencies, most_confused, percent
+from ._findings import Findings
 
 _MOST_IN_MATRIX = 20  # classes
 _STRONG_SHARE = 0.1  # of a row, from which on the largest confusion has the full colour
@@ -13,40 +16,35 @@ _N_CONFUSIONS = 8
 _LONGEST_NAME = 60  # characters of a path that are shown
 
 
-def page_values(report: Any) -> dict[str, Any]:
+def page_values(findings: Findings, about: str) -> dict[str, Any]:
     """Return the values of the template for an `ErrorReport`."""
-    names = [str(name) for name in report.classes.tolist()]
-    cards = _Cards(report, names)
-    right = report.y_true == report.y_pred
-    n_listed = report._choices["n_listed"]
-    telling = report.telling_duplicates()
+    cards = _Cards(findings)
+    names, n_listed = findings.names, findings.choices.n_listed
+    telling = findings.telling_duplicates
     return {
-        "title": report._choices["title"],
-        "kind": "Error report" if report._choices["title"] != "Error report" else "sktransfer",
-        "about": _about(report),
-        "lead": _lead(report, names, right),
-        "tiles": _tiles(report, right),
-        "n_images": len(right),
-        "n_wrong": int((~right).sum()),
-        "by_class": _class_rows(report, names),
-        "is_grouped": report._choices["groups"] is not None,
-        "matrix": _matrix(report, names),
+        "title": findings.choices.title,
+        "kind": "Error report" if findings.choices.title != "Error report" else "sktransfer",
+        "about": about,
+        "lead": _lead(findings),
+        "tiles": _tiles(findings),
+        "by_class": _class_rows(findings),
+        "matrix": _matrix(findings),
         "confusions": [
-            (names[i], names[j], n) for i, j, n in most_confused(report._confusion, _N_CONFUSIONS)
+            (names[i], names[j], n) for i, j, n in most_confused(findings.confusion, _N_CONFUSIONS)
         ],
-        "losses": [cards.of(i) for i in report.highest_losses()],
-        "has_maps": bool(report._maps),
-        "why_no_maps": report._why_no_maps,
-        "issues": [_issue_card(report, cards, issue) for issue in report.doubtful_labels()],
-        "n_issues": len(report.label_issues),
-        "n_likely_listed": sum(issue in report.label_issues for issue in report.doubtful_labels()),
-        "duplicates": [_duplicate_set(report, cards, found) for found in telling[:n_listed]],
-        "n_duplicates": len(report.duplicates),
+        "losses": [cards.of(i) for i in findings.highest_losses],
+        "has_maps": bool(findings.activation_maps),
+        "why_no_maps": findings.why_no_maps,
+        "issues": [_issue_card(findings, cards, issue) for issue in findings.doubtful],
+        "n_issues": len(findings.label_issues),
+        "n_likely_listed": sum(issue in findings.label_issues for issue in findings.doubtful),
+        "duplicates": [_duplicate_set(findings, cards, found) for found in telling[:n_listed]],
+        "n_duplicates": len(findings.duplicates),
         "n_telling": len(telling),
-        "calibration": calibration_chart(report),
-        "qualities": quality_charts(report, right),
-        "map": map_chart(report, names),
-        "rows_name": report._rows.name,
+        "calibration": calibration_chart(findings),
+        "qualities": quality_charts(findings),
+        "map": map_chart(findings),
+        "rows_name": findings.rows.name,
         "data": cards.data(),
     }
 
@@ -54,19 +52,19 @@ def page_values(report: Any) -> dict[str, Any]:
 class _Cards:
     """The images of the page: what is written beside each picture."""
 
-    def __init__(self, report: Any, names: list[str]):
-        self._report = report
-        self._names = names
-        sources = report._sources
+    def __init__(self, findings: Findings):
+        self._findings = findings
+        self._names = findings.names
+        sources = findings.sources
         self._is_named = len(set(sources)) > len(sources) / 2
 
     def of(self, position: int) -> dict[str, Any]:
         """Return what a card shows of an image."""
-        report, position = self._report, int(position)
-        picture = report._pictures[position]
-        labels, predicted = report._predictions.labels, report._predictions.predicted
-        chance = report.probabilities[position]
-        source = report._sources[position] if self._is_named else ""
+        findings, position = self._findings, int(position)
+        picture = findings.pictures[position]
+        labels, predicted = findings.labels, findings.predicted
+        chance = findings.probabilities[position]
+        source = findings.sources[position] if self._is_named else ""
         label, other = self._names[labels[position]], self._names[predicted[position]]
         is_right = labels[position] == predicted[position]
         return {
@@ -84,8 +82,8 @@ class _Cards:
         }
 
     def _overlay(self, position: int) -> dict[str, Any] | None:
-        report = self._report
-        found, picture = report._maps.get(position), report._pictures[position]
+        findings = self._findings
+        found, picture = findings.activation_maps.get(position), findings.pictures[position]
         if found is None or picture is None:
             return None
         left, top, width, height = found.box(picture.width, picture.height)
@@ -96,10 +94,10 @@ class _Cards:
 
     def data(self) -> dict[str, Any]:
         """Return what the script reads: the images that have a thumbnail."""
-        report = self._report
-        labels, predicted = report._predictions.labels, report._predictions.predicted
+        findings = self._findings
+        labels, predicted = findings.labels, findings.predicted
         images = []
-        for position in report._shown.tolist():
+        for position in findings.shown.tolist():
             card = self.of(position)
             picture = card["thumbnail"]
             images.append(
@@ -121,28 +119,14 @@ class _Cards:
 # texts
 
 
-def _about(report: Any) -> str:
-    estimator, n_folds = report._choices["estimator"], len(report._predictions.models)
-    if report.folds is not None:
-        return (
-            f"{estimator}, cross-validated over {n_folds} folds: each image is predicted by a "
-            "model that was not fitted on it."
-        )
-    if estimator is not None:
-        return (
-            f"{estimator}, fitted before. If it was fitted on these images, the scores are too "
-            "good and few labels look wrong."
-        )
-    return "Predictions that were given."
-
-
-def _lead(report: Any, names: list[str], right: np.ndarray) -> list[str]:
-    n, n_right = len(right), int(right.sum())
+def _lead(findings: Findings) -> list[str]:
+    names, n, n_right = findings.names, len(findings.right), int(findings.right.sum())
+    share = percent(findings.accuracy.value)
     sentences = [
-        f"{n_right:,} of {n:,} images are classified correctly: {percent(report.accuracy.value)}, "
-        f"with an interval of 95% from {interval(report.accuracy)}."
+        f"{n_right:,} of {n:,} images are classified correctly: {share}, "
+        f"with an interval of 95% from {interval(findings.accuracy)}."
     ]
-    confused = most_confused(report._confusion, 1)
+    confused = most_confused(findings.confusion, 1)
     if confused:
         i, j, times = confused[0]
         images = "image is" if times == 1 else "images are"
@@ -150,32 +134,35 @@ def _lead(report: Any, names: list[str], right: np.ndarray) -> list[str]:
             f"The most frequent confusion: {times} {images} labelled {names[i]} and predicted as "
             f"{names[j]}."
         )
-    n_issues = len(report.label_issues)
+    n_issues = len(findings.label_issues)
     if n_issues:
         labels = "label is" if n_issues == 1 else "labels are"
         sentences.append(f"{n_issues} {labels} likely wrong: look at these before you train again.")
     return sentences
 
 
-def _tiles(report: Any, right: np.ndarray) -> list[tuple[str, str, str]]:
-    balanced = report.balanced_accuracy
-    knows_nothing = loss_of_frequencies(report._predictions.labels)
-    gap = float(report.probabilities.max(axis=1).mean() - right.mean())
+def _tiles(findings: Findings) -> list[tuple[str, str, str]]:
+    right, balanced = findings.right, findings.balanced_accuracy
+    knows_nothing = loss_of_frequencies(findings.labels)
+    gap = float(findings.probabilities.max(axis=1).mean() - right.mean())
     lean = "too confident" if gap > 0 else "too careful"
     tiles = [
-        ("Accuracy", percent(report.accuracy.value), interval(report.accuracy)),
+        ("Accuracy", percent(findings.accuracy.value), interval(findings.accuracy)),
         ("Balanced accuracy", percent(balanced.value), interval(balanced)),
         ("Errors", f"{int((~right).sum()):,}", f"of {len(right):,} images"),
-        ("Log loss", f"{report.losses.mean():.3f}", f"{knows_nothing:.3f} without looking"),
+        ("Log loss", f"{findings.losses.mean():.3f}", f"{knows_nothing:.3f} without looking"),
         (
             "Calibration error",
-            percent(report.calibration_error),
+            percent(findings.calibration_error),
             f"{abs(gap) * 100:.1f} points {lean} on average",
         ),
-        ("Labels likely wrong", f"{len(report.label_issues):,}", "listed below"),
+        ("Labels likely wrong", f"{len(findings.label_issues):,}", "listed below"),
     ]
-    if report.folds is not None:
-        by_fold = [right[report.folds == fold].mean() for fold in np.unique(report.folds)]
+    if findings.predictions.folds is not None:
+        by_fold = [
+            right[findings.predictions.folds == fold].mean()
+            for fold in np.unique(findings.predictions.folds)
+        ]
         spread = f"folds from {percent(min(by_fold))} to {percent(max(by_fold))}"
         tiles[0] = (tiles[0][0], tiles[0][1], f"{tiles[0][2]}; {spread}")
     return tiles
@@ -190,14 +177,14 @@ def _shortened(source: str) -> str:
 # tables and lists
 
 
-def _class_rows(report: Any, names: list[str]) -> list[dict[str, Any]]:
+def _class_rows(findings: Findings) -> list[dict[str, Any]]:
     scores = sorted(
-        report._class_scores,
+        findings.class_scores,
         key=lambda one: (np.isnan(one.recall.value), one.recall.value, one.position),
     )
     return [
         {
-            "name": names[one.position],
+            "name": findings.names[one.position],
             "n": one.recall.n,
             "recall": one.recall,
             "recall_text": percent(one.recall.value),
@@ -209,9 +196,9 @@ def _class_rows(report: Any, names: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _matrix(report: Any, names: list[str]) -> dict[str, Any]:
+def _matrix(findings: Findings) -> dict[str, Any]:
     """Return the cells of the classes; of many classes, of those with the most errors."""
-    confusion = report._confusion
+    names, confusion = findings.names, findings.confusion
     wrong = confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * confusion.diagonal()
     chosen = np.arange(len(names))
     if len(names) > _MOST_IN_MATRIX:
@@ -242,9 +229,9 @@ def _matrix(report: Any, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _issue_card(report: Any, cards: _Cards, issue: Any) -> dict[str, Any]:
+def _issue_card(findings: Findings, cards: _Cards, issue: LabelIssue) -> dict[str, Any]:
     return {
-        "is_likely": issue.position in {one.position for one in report.label_issues},
+        "is_likely": issue.position in {one.position for one in findings.label_issues},
         **cards.of(issue.position),
         "overlay": None,
         "suggested": str(issue.suggested),
@@ -254,7 +241,7 @@ def _issue_card(report: Any, cards: _Cards, issue: Any) -> dict[str, Any]:
     }
 
 
-def _duplicate_set(report: Any, cards: _Cards, found: Any) -> dict[str, Any]:
+def _duplicate_set(findings: Findings, cards: _Cards, found: DuplicateSet) -> dict[str, Any]:
     members = [{**cards.of(i), "overlay": None} for i in found.positions]
     labels = {card["label"] for card in members}
     return {

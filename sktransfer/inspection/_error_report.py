@@ -4,26 +4,14 @@ import numbers
 from importlib.metadata import version
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._html_page import HtmlPage, render_page
-from ..hygiene._duplicates import duplicates_of
-from ..hygiene._label_issues import issues_of, label_support
 from ..hygiene._reading import images_of
-from ._activation_maps import NoMaps, activation_maps, is_free
-from ._error_scores import by_class, calibration, losses, overall
-from ._pictures import read_pictures
+from ._findings import Choices, Findings
 from ._predictions import cross_validated, of_fitted, of_given
-from ._rows import Rows, centred_unit_rows, map_of, reader_of, rows_of
-
-# Hashes of duplicates differ in at most as many bits, and rows, their mean taken off, have
-# at least this cosine; chosen for several networks, see docs/error_report.md.
-_MAX_DISTANCE = 12
-_MIN_COSINE = 0.8
-_N_MAPS = 12  # highest losses of which it is drawn where the network looked
-_LEAST_SHOWN = 1
+from ._rows import Rows, reader_of, rows_of
 
 _COMMON = {
     "X": "no_validation",
@@ -36,7 +24,7 @@ _COMMON = {
     "map_method": [StrOptions({"auto", "pca", "tsne"})],
     "activation_maps": [StrOptions({"auto"}), Interval(numbers.Integral, 0, None, closed="left")],
     "n_listed": [Interval(numbers.Integral, 1, None, closed="left")],
-    "max_pictures": [Interval(numbers.Integral, _LEAST_SHOWN, None, closed="left")],
+    "max_pictures": [Interval(numbers.Integral, 1, None, closed="left")],
     "thumbnail_size": [Interval(numbers.Integral, 16, 512, closed="both")],
     "n_jobs": [numbers.Integral, None],
 }
@@ -75,6 +63,10 @@ class ErrorReport(HtmlPage):
         Labels that are likely wrong, as those of
         :func:`~sktransfer.hygiene.label_issues`, which are found here in the
         probabilities and the rows of this report.
+    doubtful_labels : tuple of LabelIssue
+        The labels that the page lists: those of `label_issues` that are likeliest wrong,
+        and where these are fewer than `n_listed`, those with the next lowest scores for
+        which another class has more support.
     duplicates : Duplicates
         All sets of near-duplicates, as those of
         :func:`~sktransfer.hygiene.near_duplicates`.
@@ -120,38 +112,21 @@ class ErrorReport(HtmlPage):
     >>> report.save("report.html")  # doctest: +SKIP
     """
 
-    def __init__(self, predictions, images, X, **choices):
+    def __init__(self, findings, about):
         # private: what the three constructors share
-        self._choices = choices
-        self._predictions = predictions
-        groups = choices["groups"]
-        labels, predicted = predictions.labels, predictions.predicted
+        self._findings, self._about = findings, about
+        predictions = findings.predictions
         self.classes = predictions.classes
-        self.y_true, self.y_pred = self.classes[labels], self.classes[predicted]
+        self.y_true = self.classes[findings.labels]
+        self.y_pred = self.classes[findings.predicted]
         self.probabilities, self.folds = predictions.probabilities, predictions.folds
-        self.losses = losses(labels, self.probabilities)
-        self.accuracy, self.balanced_accuracy = overall(labels, predicted, groups)
-        self._confusion = confusion_matrix(labels, predicted, labels=range(len(self.classes)))
-        self._class_scores = by_class(self._confusion)
-        self._bins, self.calibration_error = calibration(
-            self.probabilities.max(axis=1), labels == predicted
-        )
-        self._sources = [image.describe() for image in images]
-        rows = choices["rows"]
-        self._rows = rows
-        support = label_support(labels, self.probabilities, rows.values, groups)
-        self.label_issues = issues_of(images, self.classes, labels, support)
-        self._doubtful = issues_of(
-            images, self.classes, labels, support, n_least=choices["n_listed"]
-        )
-        self._shown = self._chosen_to_show(choices["max_pictures"])
-        self._pictures = read_pictures(
-            images, self._shown, choices["thumbnail_size"], choices["threads"]
-        )
-        self.duplicates = self._duplicates(images)
-        self._show_duplicates(images)
-        self._map = map_of(rows.values[self._shown], choices["map_method"])
-        self._maps, self._why_no_maps = self._activation_maps(X)
+        self.losses = findings.losses
+        self.accuracy = findings.accuracy
+        self.balanced_accuracy = findings.balanced_accuracy
+        self.calibration_error = findings.calibration_error
+        self.label_issues = findings.label_issues
+        self.doubtful_labels = findings.doubtful
+        self.duplicates = findings.duplicates
 
     @classmethod
     @validate_params(
@@ -256,7 +231,7 @@ class ErrorReport(HtmlPage):
             predictions, estimator, X, images, groups, image_shape, pixel_range,
             title=title, map_method=map_method, activation_maps=activation_maps,
             n_listed=n_listed, max_pictures=max_pictures, thumbnail_size=thumbnail_size,
-            threads=None,
+            n_threads=None,
         )  # fmt: skip
 
     @classmethod
@@ -338,7 +313,7 @@ class ErrorReport(HtmlPage):
             predictions, estimator, X, images, groups, image_shape, pixel_range,
             title=title, map_method=map_method, activation_maps=activation_maps,
             n_listed=n_listed, max_pictures=max_pictures, thumbnail_size=thumbnail_size,
-            threads=n_jobs,
+            n_threads=n_jobs,
         )  # fmt: skip
 
     @classmethod
@@ -427,12 +402,21 @@ class ErrorReport(HtmlPage):
         return cls._made(
             predictions, None, X, None, groups, image_shape, pixel_range, rows=rows,
             title=title, map_method=map_method, activation_maps=0, n_listed=n_listed,
-            max_pictures=max_pictures, thumbnail_size=thumbnail_size, threads=n_jobs,
+            max_pictures=max_pictures, thumbnail_size=thumbnail_size, n_threads=n_jobs,
         )  # fmt: skip
 
     @classmethod
     def _made(
-        cls, predictions, estimator, X, images, groups, image_shape, pixel_range, rows=None, **rest
+        cls,
+        predictions,
+        estimator,
+        X,
+        images,
+        groups,
+        image_shape,
+        pixel_range,
+        rows=None,
+        **choices,
     ):
         given = X if images is None else images
         shape, values = reader_of(estimator)
@@ -447,8 +431,11 @@ class ErrorReport(HtmlPage):
             check_consistent_length(groups, predictions.labels)
         if rows is None:
             rows = rows_of(estimator, given, predictions)
-        of = None if estimator is None else _described(estimator)
-        return cls(predictions, collection, given, groups=groups, rows=rows, estimator=of, **rest)
+        chosen = Choices(groups=groups, **choices)
+        about = (
+            "Predictions that were given." if estimator is None else _about(estimator, predictions)
+        )
+        return cls(Findings(predictions, collection, given, rows, chosen), about)
 
     def html(self):
         """Return the page, one self-contained text of HTML.
@@ -470,7 +457,7 @@ class ErrorReport(HtmlPage):
             needed_by="ErrorReport",
             script="error_report.js",
             made_with=made_with,
-            **page_values(self),
+            **page_values(self._findings, self._about),
         )
 
     def to_frame(self):
@@ -501,11 +488,11 @@ class ErrorReport(HtmlPage):
             suggested[issue.position] = issue.suggested
         columns = {
             "position": np.arange(n),
-            "source": self._sources,
+            "source": self._findings.sources,
             "label": self.y_true,
             "predicted": self.y_pred,
             "right": self.y_true == self.y_pred,
-            "probability": self.probabilities[np.arange(n), self._predictions.labels],
+            "probability": self.probabilities[np.arange(n), self._findings.labels],
             "confidence": self.probabilities.max(axis=1),
             "loss": self.losses,
             "fold": np.full(n, -1) if self.folds is None else self.folds,
@@ -513,7 +500,7 @@ class ErrorReport(HtmlPage):
             "suggested": suggested,
             "duplicates": self.duplicates.labels,
             **{
-                name: [np.nan if p is None else getattr(p, name) for p in self._pictures]
+                name: [np.nan if p is None else getattr(p, name) for p in self._findings.pictures]
                 for name in ("width", "height", "sharpness", "brightness")
             },
         }
@@ -530,108 +517,17 @@ class ErrorReport(HtmlPage):
             "wrong; save('report.html') or open() shows it"
         )
 
-    # what is shown
 
-    def _chosen_to_show(self, most):
-        """Return positions of the images with a thumbnail, in ascending order."""
-        n = len(self.losses)
-        rank = np.full(n, 2.0) + np.random.default_rng(0).random(n)
-        rank[self.y_true != self.y_pred] = 1.0
-        rank[[issue.position for issue in self.doubtful_labels()]] = 0.0
-        rank[self.highest_losses()] = 0.0
-        order = np.lexsort((-self.losses, rank))
-        return np.sort(order[:most])
-
-    def highest_losses(self):
-        """Return positions of the images with the highest losses that are predicted wrong.
-
-        Returns
-        -------
-        positions : ndarray of int
-            The highest loss first; as many as are listed.
-        """
-        wrong = np.flatnonzero(self.y_true != self.y_pred)
-        return wrong[np.argsort(-self.losses[wrong], kind="stable")][: self._choices["n_listed"]]
-
-    def doubtful_labels(self):
-        """Return the labels to look at, the likeliest wrong first.
-
-        Returns
-        -------
-        issues : tuple of LabelIssue
-            As many as are listed: those of `label_issues`, and where these are fewer, those
-            with the next lowest scores for which another class has more support. Which of
-            them are in `label_issues` is told on the page.
-        """
-        return self._doubtful[: self._choices["n_listed"]]
-
-    def _duplicates(self, images):
-        """Find near-duplicates in what was read and in the rows: nothing is computed again."""
-        digests, hashes, unread, known = [], {}, [], set()
-        for position, picture in enumerate(self._pictures):
-            if picture is None:
-                unread.append(position)
-                digests.append(position.to_bytes(8))  # shorter than a digest: equal to none
-                continue
-            digests.append(picture.digest)
-            if picture.digest not in known:
-                hashes[position] = picture.hash
-                known.add(picture.digest)
-        rows_at = centred_unit_rows(self._rows.values) if self._rows.is_of_images else None
-        distance = _MAX_DISTANCE if rows_at is not None else _MAX_DISTANCE // 3
-        return duplicates_of(images, digests, hashes, unread, rows_at, distance, _MIN_COSINE)
-
-    def telling_duplicates(self):
-        """Return the sets of near-duplicates that say something of labels or of errors.
-
-        Returns
-        -------
-        sets : list of DuplicateSet
-            Those with different labels first; then those of which one is predicted right
-            and another one wrong.
-        """
-        right = self.y_true == self.y_pred
-        different, across = [], []
-        for found in self.duplicates:
-            where = list(found.positions)
-            if len(set(self._predictions.labels[where].tolist())) > 1:
-                different.append(found)
-            elif len(set(right[where].tolist())) > 1:
-                across.append(found)
-        return different + across
-
-    def _show_duplicates(self, images):
-        """Read the thumbnails of the listed duplicates that have none yet."""
-        listed = self.telling_duplicates()[: self._choices["n_listed"]]
-        missing = sorted({i for found in listed for i in found.positions} - set(self._shown))
-        missing = [i for i in missing if self._pictures[i] is not None]
-        if missing:
-            again = read_pictures(
-                [images[i] for i in missing],
-                range(len(missing)),
-                self._choices["thumbnail_size"],
-                self._choices["threads"],
-            )
-            for position, picture in zip(missing, again, strict=True):
-                self._pictures[position] = picture
-
-    def _activation_maps(self, X):
-        """Return maps by position, and why there are none."""
-        asked = self._choices["activation_maps"]
-        if asked == "auto":
-            asked = _N_MAPS if is_free(self._predictions) else 0
-        positions = [int(i) for i in self.highest_losses()[:asked]]
-        if not positions:
-            return {}, None
-        try:
-            return activation_maps(self._predictions, X, positions), None
-        except NoMaps as error:
-            return {}, str(error)
-
-
-def _described(estimator):
-    """Return the names of the steps of an estimator, for the head of the page."""
-    steps = getattr(estimator, "steps", None)
-    if steps is None:
-        return type(estimator).__name__
-    return " + ".join(type(step).__name__ for _, step in steps)
+def _about(estimator, predictions):
+    """Return what predicted the images, and how."""
+    steps = getattr(estimator, "steps", [(None, estimator)])
+    name = " + ".join(type(step).__name__ for _, step in steps)
+    if predictions.folds is None:
+        return (
+            f"{name}, fitted before. If it was fitted on these images, the scores are too good and "
+            "few labels look wrong."
+        )
+    return (
+        f"{name}, cross-validated over {len(predictions.models)} folds: each image is predicted by "
+        "a model that was not fitted on it."
+    )

@@ -39,7 +39,7 @@ def data_of(page):
 
 def test_planted_wrong_labels_are_the_first_that_are_listed(report):
     assert sorted(issue.position for issue in report.label_issues) == WRONG
-    assert sorted(report.highest_losses()) == WRONG
+    assert sorted(issue.position for issue in report.doubtful_labels) == WRONG
     assert "3 labels are likely wrong" in report.html()
 
 
@@ -66,7 +66,7 @@ def test_a_fitted_estimator_is_asked_once(colours, pipeline):
 
 def test_given_probabilities_make_the_same_report(report, colours):
     X, y = colours
-    rows = report._rows.values
+    rows = report._findings.rows.values
     made = ErrorReport.from_predictions(X, y, report.probabilities, rows=rows)
     assert made.label_issues[:] == report.label_issues[:]
     assert made.accuracy == report.accuracy
@@ -97,7 +97,7 @@ def test_near_duplicates_with_different_labels_are_shown(colours, pipeline):
     y[1] = 1 - y[0]
     made = ErrorReport.from_cv(pipeline, X, y, cv=2)
     assert [found.positions for found in made.duplicates] == [(0, 1), (2, 3)]
-    assert made.telling_duplicates()[0].positions == (0, 1)
+    assert made._findings.telling_duplicates[0].positions == (0, 1)
     assert "Different labels" in made.html()
 
 
@@ -140,9 +140,9 @@ def tuned_report(colours, tmp_path_factory):
 def test_a_fine_tuned_network_has_maps_and_rows_from_stored_activations(tuned_report):
     made, counter = tuned_report
     assert counter.computed == 60
-    assert made._rows.is_of_images
-    assert made._rows.values.shape[0] == 60
-    assert made.html().count('class="overlay"') == min(12, len(made.highest_losses()))
+    assert made._findings.rows.is_of_images
+    assert made._findings.rows.values.shape[0] == 60
+    assert made.html().count('class="overlay"') == min(12, int((made.y_true != made.y_pred).sum()))
     assert set(WRONG) <= {issue.position for issue in made.label_issues}
 
 
@@ -257,10 +257,10 @@ def test_images_of_a_table_are_named(colours, pipeline, hostile):
         make_pipeline(columns, LogisticRegression(C=0.01, max_iter=1000)), X, y, cv=2,
         images=X["path"],
     )  # fmt: skip
-    assert made._rows.is_of_images
+    assert made._findings.rows.is_of_images
     assert made.to_frame()["source"].tolist() == paths.tolist()
     with pytest.raises(ValueError, match="2 columns"):
-        ErrorReport.from_cv(made._predictions.models[0], X, y, cv=2)
+        ErrorReport.from_cv(made._findings.predictions.models[0], X, y, cv=2)
 
 
 def test_an_image_that_can_not_be_read_has_no_picture(hostile, pipeline):
