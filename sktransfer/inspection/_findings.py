@@ -1,7 +1,7 @@
 """What an error report says of images and of their predictions, found once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,8 @@ class Findings:
         self._show_duplicates(images)
         self.map = map_of(rows.values[self.shown], choices.map_method)
         self.activation_maps, self.why_no_maps = self._activation_maps(given)
+        # a report that is kept holds no network
+        self.predictions = replace(predictions, models=[])
 
     def _chosen_to_show(self) -> np.ndarray:
         """Return the positions of the images with a thumbnail, in ascending order."""

@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 import warnings
 from html.parser import HTMLParser
@@ -99,6 +100,11 @@ def test_near_duplicates_with_different_labels_are_shown(colours, pipeline):
     assert [found.positions for found in made.duplicates] == [(0, 1), (2, 3)]
     assert made._findings.telling_duplicates[0].positions == (0, 1)
     assert "Different labels" in made.html()
+
+
+def test_a_report_holds_no_network(report, tuned_report):
+    assert len(pickle.dumps(tuned_report[0])) < 10 * len(tuned_report[0].html())
+    assert pickle.loads(pickle.dumps(report)).html() == report.html()
 
 
 # what it costs
@@ -253,14 +259,12 @@ def test_images_of_a_table_are_named(colours, pipeline, hostile):
     paths, y = hostile
     X = pandas.DataFrame({"path": paths, "size": np.arange(60.0)})
     columns = make_column_transformer((pipeline.steps[0][1], ["path"]), ("passthrough", ["size"]))
-    made = ErrorReport.from_cv(
-        make_pipeline(columns, LogisticRegression(C=0.01, max_iter=1000)), X, y, cv=2,
-        images=X["path"],
-    )  # fmt: skip
+    model = make_pipeline(columns, LogisticRegression(C=0.01, max_iter=1000))
+    made = ErrorReport.from_cv(model, X, y, cv=2, images=X["path"])
     assert made._findings.rows.is_of_images
     assert made.to_frame()["source"].tolist() == paths.tolist()
     with pytest.raises(ValueError, match="2 columns"):
-        ErrorReport.from_cv(made._findings.predictions.models[0], X, y, cv=2)
+        ErrorReport.from_cv(model, X, y, cv=2)
 
 
 def test_an_image_that_can_not_be_read_has_no_picture(hostile, pipeline):

@@ -25,14 +25,14 @@ WIDTHS = (400, 1600)
 
 
 @pytest.fixture(scope="module")
-def page(hostile, tmp_path_factory):
-    """Return the path of a report on images and classes of hostile names."""
+def report(hostile, tmp_path_factory):
+    """Return a report on images and classes of hostile names."""
     X, y = hostile
     network = PretrainedFeatureTransformer(
         "mini", image_size=32, feature_cache=tmp_path_factory.mktemp("cache")
     )
     pipeline = make_pipeline(network, LogisticRegression(C=0.01, max_iter=1000))
-    report = ErrorReport.from_cv(
+    return ErrorReport.from_cv(
         pipeline,
         X,
         y,
@@ -41,6 +41,11 @@ def page(hostile, tmp_path_factory):
         activation_maps=2,
         title="</title><script>window.ran=1</script>",
     )
+
+
+@pytest.fixture(scope="module")
+def page(report, tmp_path_factory):
+    """Return the path of the saved report."""
     path = tmp_path_factory.mktemp("page") / "report.html"
     report.save(path)
     return path
@@ -237,6 +242,27 @@ def test_there_is_nothing_to_scroll_sideways(opened, width):
     sheet = find(opened, "#sheet")[0]
     assert sheet.size["width"] <= width
     assert opened.execute_script("return arguments[0].scrollWidth", sheet) <= width
+
+
+def test_in_the_frame_of_a_notebook_it_works_as_well(browser, report, tmp_path):
+    notebook = tmp_path / "notebook.html"
+    notebook.write_text(f"<!doctype html><title>notebook</title>{report._repr_html_()}")
+    resize(browser, 1200)
+    prefer(browser, "light")
+    browser.get(notebook.as_uri())
+    browser.switch_to.frame(find(browser, "iframe")[0])
+    cell = find(browser, ".cell")[0]
+    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", cell)
+    cell.click()
+    assert find(browser, "#sheet")[0].is_displayed()
+    find(browser, "#sheet-close")[0].click()
+    link = find(browser, '.contents a[href="#map"]')[0]
+    browser.execute_script("scrollTo({top: 0, behavior: 'instant'})")
+    link.click()
+    assert browser.switch_to.active_element == find(browser, "#map")[0]  # and not another page
+    browser.switch_to.default_content()
+    assert browser.title == "notebook"
+    assert browser.execute_script("return window.ran") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
