@@ -17,8 +17,9 @@ from ._predictions import Predictions
 from ._rows import Rows, centred_unit_rows, map_of
 
 # Hashes of duplicates differ in at most as many bits, and rows, their mean taken off, have
-# at least this cosine. Of copies that are brighter, smaller, cropped or saved again, 99 of
-# 100 have it with two networks, and pictures of different things have less.
+# at least this cosine: then the scale of a network's rows has no effect, nor what all have
+# in common. Copies of photographs that are brighter, smaller, cropped by a little or saved
+# again have it; of pictures of 32 pixels that were enlarged, some have less.
 _MAX_DISTANCE = 12
 _MIN_COSINE = 0.8
 _MAX_DISTANCE_ALONE = 4  # bits, where there are no rows
