@@ -1,6 +1,6 @@
 """Wrong labels that were planted are among the first that an `ErrorReport` lists.
 
-    python benchmarks/bench_error_report.py ../shared/data mobilenet_v2_0.35.safetensors
+    python benchmarks/bench_error_report.py data mobilenet_v2_0.35.safetensors
 
 Of 400 images the labels of five are replaced by another class, and a report is made by
 cross-validation over five folds of a logistic regression on standardised rows. "found" are
