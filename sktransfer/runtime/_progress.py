@@ -13,7 +13,7 @@ _lock = ForkSafeLock()
 _counters: "list[ForwardPassCounter]" = []
 
 
-@dataclass
+@dataclass(eq=False)  # `remove` takes out the counter itself, not one of the same counts
 class ForwardPassCounter:
     """Numbers of forward passes and of cache hits.
 

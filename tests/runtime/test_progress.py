@@ -25,3 +25,11 @@ def test_the_former_name_warns_and_counts_as_before():
     with counting as counter:
         record(computed=2, cache_hits=3)
     assert (counter.passed, counter.kept) == (2, 3)
+
+
+def test_a_counter_that_ends_leaves_one_of_the_same_counts_open():
+    with count_forward_passes() as outer:
+        with count_forward_passes():
+            pass
+        record(computed=3)
+    assert outer.computed == 3
