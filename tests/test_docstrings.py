@@ -41,12 +41,15 @@ def test_every_fitted_attribute_is_documented(estimator, shapes):
 
 PUBLIC = {name: getattr(sktransfer, name) for name in sktransfer.__all__}
 PUBLIC |= {name: getattr(sktransfer.hygiene, name) for name in sktransfer.hygiene.__all__}
+PUBLIC |= {n: getattr(sktransfer.model_selection, n) for n in sktransfer.model_selection.__all__}
 # modules, and records that the examples of their makers show
 WITHOUT_EXAMPLE = {
     "inspection",
+    "model_selection",
     "count_passes",  # deprecated
     "hygiene",
     "InputSpec",
+    "BackboneRanking",
     "DuplicateSet",
     "Duplicates",
     "FoldLeakage",
@@ -55,6 +58,7 @@ WITHOUT_EXAMPLE = {
     "LabelIssue",
     "LabelIssues",
     "LeakageReport",
+    "RankedBackbone",
 }
 
 
