@@ -65,12 +65,14 @@ def main():
     parser.add_argument("cifar", help="zip of CIFAR-10 as JPEG files")
     parser.add_argument("folder", type=Path, help="where the files go")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--epochs", type=int, help="fewer or more than the table has")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     splits, classes = read_cifar(arguments.cifar)
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.networks:
         timm_name, params, epochs, peak_lr = NETWORKS[name]
+        epochs = arguments.epochs or epochs
         torch.manual_seed(0)
         model = timm.create_model(timm_name, num_classes=len(classes), **params)
         train(model, *splits["train"], epochs, peak_lr, device)
