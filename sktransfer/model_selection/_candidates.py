@@ -87,24 +87,21 @@ class Candidate:
         """The mean score."""
         return float(self.scores.mean())
 
-    def load(self, X: Any) -> None:
-        """Load the network, or tell the reason why it can't be used."""
-        try:
-            self.transformer.fit(X)
-        except _UNUSABLE as error:
-            self.reason = f"can't be used: {error}"
-            return
-        self.widths = self.transformer._widths
-        self.licence = self.licence or self.transformer.backbone_spec_.licence
-        self._images = self.transformer._validate_images(X, reset=False)
+    def extend(self, X: Any, start: int, end: int) -> list[ImageFailure]:
+        """Add the rows of the images from `start` to `end`; return those that can't be read.
 
-    def extend(self, start: int, end: int) -> list[ImageFailure]:
-        """Add the rows of the images from `start` to `end`; return those that can't be read."""
-        started = time.perf_counter()
-        with count_forward_passes() as counter:
-            extraction = self._extract(range(start, end))
-        self.seconds += time.perf_counter() - started
-        self.forward_passes += counter.computed
+        At first the network is loaded. Where that fails, the reason is told and nothing added.
+        """
+        if self._images is None:
+            try:
+                self.transformer.fit(X)
+            except _UNUSABLE as error:
+                self.reason = f"can't be used: {error}"
+                return []
+            self.widths = self.transformer._widths
+            self.licence = self.licence or self.transformer.backbone_spec_.licence
+            self._images = self.transformer._validate_images(X, reset=False)
+        extraction = self._extract(range(start, end))
         new = extraction.values
         if len(extraction.failures) == len(new):  # no image told the width
             new = np.zeros((len(new), sum(self.widths)), dtype=np.float32)
@@ -113,13 +110,19 @@ class Candidate:
 
     def _extract(self, positions: Sequence[int]) -> Extraction:
         transformer = self.transformer
+        backbone = reload_backbone(transformer.backbone_spec_)
         batch_size = transformer.batch_size
-        return transformer._extract(
-            self._images.take(positions),
-            reload_backbone(transformer.backbone_spec_),
-            transformer._plan,
-            None if batch_size == "auto" else batch_size,
-        )
+        started = time.perf_counter()
+        with count_forward_passes() as counter:
+            extraction = transformer._extract(
+                self._images.take(positions),
+                backbone,
+                transformer._plan,
+                None if batch_size == "auto" else batch_size,
+            )
+        self.seconds += time.perf_counter() - started
+        self.forward_passes += counter.computed
+        return extraction
 
     def rows_at(self, depth: int, positions: np.ndarray) -> np.ndarray:
         """Return the rows of some images at one of the depths."""

@@ -24,6 +24,7 @@ class Halving:
 
     Parameters
     ----------
+    X : sequence of images
     y : ndarray of shape (n_images,) or (n_images, n_outputs)
     groups : ndarray of shape (n_images,)
         Numbers of groups, which cross no fold.
@@ -44,6 +45,7 @@ class Halving:
 
     def __init__(
         self,
+        X: Any,
         y: np.ndarray,
         groups: np.ndarray,
         cv: Any,
@@ -51,8 +53,8 @@ class Halving:
         is_classes: bool,
         ends: list[int],
     ):
-        self.y, self.groups, self.cv, self.scoring = y, groups, cv, scoring
-        self.is_classes, self.ends = is_classes, ends
+        self.X, self.y, self.groups = X, y, groups
+        self.cv, self.scoring, self.is_classes, self.ends = cv, scoring, is_classes, ends
         self.failures: dict[int, ImageFailure] = {}
         self.n_images: list[int] = []
 
@@ -84,9 +86,10 @@ class Halving:
         """Add the rows of a round's new images; return the candidates that have them."""
         candidates = [candidate for candidate in candidates if candidate.reason is None]
         for candidate in candidates if end > start else []:
-            failures = candidate.extend(start, end)
+            failures = candidate.extend(self.X, start, end)
             self.failures.update((failure.position, failure) for failure in failures)
         read = self.readable(end)
+        candidates = [candidate for candidate in candidates if candidate.reason is None]
         if candidates and not len(read):
             raise ImageReadError(list(self.failures.values()), end)
         for candidate in candidates:
@@ -169,4 +172,6 @@ def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
     by_top1 = [ranked[i] for i in sorted(known, key=lambda i: known[i], reverse=True)]
     for i, candidate in zip(known, by_top1, strict=True):
         ranked[i] = candidate
+    if ranked[0].difference > 0:
+        ranked[0].outcome = "within noise of the best, and first by ImageNet accuracy"
     return ranked + [c for c in candidates if c.reason is not None]

@@ -11,7 +11,8 @@ from .._text_table import Table, count, table
 
 _HEADER = ("backbone", "depth", "score", "±", "top-1", "seconds", "passes", "width", "parameters",
            "download", "licence", "outcome")  # fmt: skip
-_OUTCOME_SHOWN = 60  # characters; `outcome` holds all
+# Characters that are printed; the records hold all
+_BACKBONE_SHOWN, _LICENCE_SHOWN, _OUTCOME_SHOWN = 40, 20, 60
 # Grey borders and inherited colours stand on light and dark pages alike.
 _STYLE = """<style>
 .sktransfer-ranking table {border-collapse: collapse; margin: 0.5em 0;}
@@ -148,8 +149,6 @@ class BackboneRanking(Table[RankedBackbone]):
     def __repr__(self) -> str:
         return f"{self._headline()}\n{table(_HEADER, [_cells(record) for record in self])}"
 
-    __str__ = __repr__
-
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in _HEADER)
         rows = "".join(
@@ -175,12 +174,10 @@ class BackboneRanking(Table[RankedBackbone]):
 
 
 def _cells(record: RankedBackbone) -> tuple[object, ...]:
-    outcome = record.outcome
-    if len(outcome) > _OUTCOME_SHOWN:
-        outcome = outcome[: _OUTCOME_SHOWN - 3] + "..."
     has_score = record.score is not None
+    name = record.backbone
     return (
-        record.backbone,
+        name if len(name) <= _BACKBONE_SHOWN else "..." + name[3 - _BACKBONE_SHOWN :],
         str(record.depth) if has_score else None,
         _number(record.score),
         _number(record.error),
@@ -190,9 +187,13 @@ def _cells(record: RankedBackbone) -> tuple[object, ...]:
         record.width,
         count(record.n_params),
         "none" if record.n_bytes == 0 else count(record.n_bytes, "B"),
-        record.licence or None,
-        outcome,
+        _shortened(record.licence, _LICENCE_SHOWN) or None,
+        _shortened(record.outcome, _OUTCOME_SHOWN),
     )
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _shown(cell: object) -> object:

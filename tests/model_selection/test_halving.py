@@ -20,7 +20,7 @@ class Known(Candidate):
         self.known, self.failing, self.widths = rows, failing, (rows.shape[1],)
         return self
 
-    def extend(self, start, end):
+    def extend(self, X, start, end):
         self.forward_passes += end - start
         self.rows = self.known[:end]
         return [ImageFailure(i, "x", "bad") for i in self.failing if start <= i < end]
@@ -35,7 +35,7 @@ def candidate(name, signal, seed=1, **facts):
 
 def halving(cv=5, groups=None, ends=(100, 200, 400), y=Y, is_classes=True):
     groups = np.arange(N) if groups is None else groups
-    return Halving(y, groups, cv, None, is_classes, list(ends))
+    return Halving(None, y, groups, cv, None, is_classes, list(ends))
 
 
 def test_fewer_and_fewer_candidates_get_more_images_and_bad_ones_are_dropped_first():
@@ -101,6 +101,8 @@ def test_imagenet_accuracy_orders_those_within_noise_and_no_others():
         c.scores, c.difference, c.error, c.round = np.full(5, score), 0.9 - score, error, 2
     worse.scores, worse.difference, worse.error, worse.round = np.full(5, 0.8), 0.1, 0.01, 2
     assert [c.label for c in in_order([worse, *tied])] == ["a", "c", "b", "worse"]
+    assert [c.label for c in in_order([worse, *tied[1:]])] == ["c", "b", "worse"]
+    assert tied[2].outcome == "within noise of the best, and first by ImageNet accuracy"
 
 
 def test_images_that_can_not_be_read_are_in_no_fold():

@@ -92,7 +92,6 @@ def test_it_prints_and_is_a_frame_and_a_table_in_a_notebook(ranking):
     assert lines[1].split()[:4] == ["backbone", "depth", "score", "±"]
     assert lines[2].startswith("mini ")
     assert "BSD-3-Clause" in lines[2]
-    assert str(table) == repr(table)
     frame = table.to_frame()
     assert list(frame["backbone"]) == ["mini", *[record.backbone for record in table[1:]]]
     assert {"score", "error", "seconds", "forward_passes", "licence"} <= set(frame.columns)
