@@ -183,7 +183,7 @@ def list_backbones(
             name for name in found if _works_offline(named_architecture(name, None)) == offline
         ]
     if max_params is not None:
-        found = [name for name in found if _n_params(named_architecture(name, None)) <= max_params]
+        found = [name for name in found if n_params(named_architecture(name, None)) <= max_params]
     return BackboneList(found)
 
 
@@ -298,15 +298,16 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _n_params(architecture: Architecture) -> int:
-    published = architecture.published_params()
-    return _size(_without_values(architecture, {})) if published is None else published
+def n_params(architecture: Architecture, params: Mapping[str, Any] | None = None) -> int:
+    """Return the parameters of a whole network with its head, as published where it is."""
+    published = None if params else architecture.published_params()
+    return _size(_without_values(architecture, params or {})) if published is None else published
 
 
 def _known_params(architecture: Architecture) -> int | None:
     """Return what is known without building a large network; the embedded one is small."""
     return (
-        _n_params(architecture)
+        n_params(architecture)
         if architecture.source == "embedded"
         else (architecture.published_params())
     )

@@ -10,8 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from .._feature_transformer import PretrainedFeatureTransformer
-from .._spec import WeightsOffer
-from ..backbones._catalogue import BackboneInfo, backbone_info, list_backbones
+from ..backbones._catalogue import list_backbones, n_params
 from ..backbones._registry import reload_backbone
 from ..backbones._weights import read_metadata
 from ..backbones.sources import named_architecture
@@ -184,32 +183,32 @@ def _candidate(
 def _describe(candidate: Candidate, offline: bool) -> None:
     """Find what is known of a backbone before it is loaded, or the reason to leave it out."""
     transformer = candidate.transformer
+    name, weights = os.fspath(transformer.backbone), transformer.weights
+    metadata = None
     try:
-        info = backbone_info(transformer.backbone, transformer.backbone_params)
-        offer = _offer(info, transformer.weights)
+        if name.endswith(".safetensors"):
+            metadata = read_metadata(name)
+        architecture = named_architecture(name, metadata)
+        offers = {} if metadata else architecture.offers()
+        params = {**(metadata or {}).get("params", {}), **(transformer.backbone_params or {})}
+        candidate.n_params = n_params(architecture, params)
     except (WeightsError, ImportError, OSError) as error:
         candidate.reason = f"can't be used: {error}"
         return
     except ValueError as error:
         raise ValueError(f"backbones: {error}") from error
-    candidate.n_params = info.n_params
+    offer = next(iter(offers.values()), None) if weights == "default" else offers.get(weights)
     if offer is None:
         candidate.n_bytes = 0
-        path = transformer.weights
-        if path is not None and os.fspath(path).endswith(".safetensors") and os.path.exists(path):
-            candidate.licence = (read_metadata(path) or {}).get("licence", "")
+        candidate.licence = _licence_of_file(name if weights == "default" else weights)
         return
     candidate.top1, candidate.n_bytes, candidate.licence = offer.top1, offer.n_bytes, offer.licence
-    if offline and not _is_here(info, offer):
+    if offline and not architecture.is_downloaded(offer):
         candidate.reason = "its weights are not on this machine, and offline=True"
 
 
-def _offer(info: BackboneInfo, weights: Any) -> WeightsOffer | None:
-    """Return the weights on offer that are asked for; None for random ones and for a file."""
-    if weights == "default":
-        return next(iter(info.weights), None)
-    return next((offer for offer in info.weights if offer.name == weights), None)
-
-
-def _is_here(info: BackboneInfo, offer: WeightsOffer) -> bool:
-    return info.source == "file" or named_architecture(info.name, None).is_downloaded(offer)
+def _licence_of_file(path: Any) -> str:
+    """Return the licence in the metadata of a file; empty for random weights."""
+    if path is None or not os.fspath(path).endswith(".safetensors") or not os.path.exists(path):
+        return ""
+    return (read_metadata(os.fspath(path)) or {}).get("licence", "")

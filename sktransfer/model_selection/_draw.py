@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Images of the first round, at least. With half of them, networks that know something and
-# random ones change places (benchmarks/bench_rank_backbones.py), and little is saved.
-_LEAST_IMAGES = 250
+# Images of the first round, at least. With 300, networks that know something and random ones
+# change places (benchmarks/bench_rank_backbones.py), and little is saved.
+_LEAST_IMAGES = 500
 _LEAST_OF_A_CLASS = 20
 _LEAST_GROUPS = 20
 _ROUNDS = 3
@@ -76,10 +76,7 @@ def _those_that_fit(order: np.ndarray, sizes: np.ndarray, max_images: int) -> np
 
 
 def round_ends(ends: np.ndarray, n_classes: int) -> list[int]:
-    """Return how many images each round has: half as many as the next, and at the end all.
-
-    The first round scores by neighbours, and so there are two at least.
-    """
+    """Return how many images each round has: half as many as the next, and at the end all."""
     n_images = int(ends[-1])
     least = max(_LEAST_IMAGES, _LEAST_OF_A_CLASS * n_classes)
     rounds = [n_images]
@@ -88,4 +85,4 @@ def round_ends(ends: np.ndarray, n_classes: int) -> list[int]:
         if n_groups < _LEAST_GROUPS or ends[n_groups - 1] < least:
             break
         rounds.insert(0, int(ends[n_groups - 1]))
-    return rounds if len(rounds) > 1 else [n_images, n_images]
+    return rounds

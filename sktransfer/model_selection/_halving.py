@@ -85,7 +85,7 @@ class Halving:
     def _extend(self, candidates: Sequence[Candidate], start: int, end: int) -> list[Candidate]:
         """Add the rows of a round's new images; return the candidates that have them."""
         candidates = [candidate for candidate in candidates if candidate.reason is None]
-        for candidate in candidates if end > start else []:
+        for candidate in candidates:
             failures = candidate.extend(self.X, start, end)
             self.failures.update((failure.position, failure) for failure in failures)
         read = self.readable(end)
@@ -103,8 +103,12 @@ class Halving:
         self.n_images.append(len(read))
         y = self.y[read]
         folds = folds_of(self.cv, y, self.groups[read], self.is_classes)
-        is_first = number == 1
-        probe = neighbours(self.is_classes, len(read)) if is_first else linear(self.is_classes)
+        is_first_of_several = number == 1 < len(self.ends)
+        probe = (
+            neighbours(self.is_classes, len(read))
+            if is_first_of_several
+            else linear(self.is_classes)
+        )
         scorer = check_scoring(probe, self.scoring)
         for candidate in candidates:
             started = time.perf_counter()

@@ -74,9 +74,10 @@ def rank_backbones(
 ):
     """Rank backbones by how well simple models predict `y` from their frozen rows.
 
-    The score is cross-validated: nearest neighbours on few images first, then a linear
-    model in rounds of twice as many. After a round those stay that are within noise of the
-    best, and the better half in any case, so that most images pass the good ones only.
+    The score is cross-validated: that of nearest neighbours on few images first, then that
+    of a linear model in rounds of twice as many. After a round those stay that are within
+    noise of the best, and the better half in any case, so that most images pass the good
+    ones only. Few images make one round, of the linear model.
 
     Parameters
     ----------
@@ -151,8 +152,8 @@ def rank_backbones(
     Notes
     -----
     Each image passes each backbone once at most. With 2,000 images the rounds have 500,
-    1,000 and 2,000 of them; there are fewer rounds where the first would have less than 250
-    images, or less than 20 for each class.
+    1,000 and 2,000 of them; there are fewer where the first would have less than 500 images,
+    or less than 20 for each class.
 
     A backbone is within noise of the best where its mean difference over the folds is at
     most a standard error of these differences. It stays for the next round up to 2.8 of

@@ -168,7 +168,7 @@ class BackboneRanking(Table[RankedBackbone]):
         left_out = len(self) - len(scored)
         return (
             f"{len(scored)} backbones by {self.scoring} on {self.n_images} images, "
-            f"{len(self.rounds)} rounds of {', '.join(map(str, self.rounds))} images"
+            f"in rounds of {', '.join(map(str, self.rounds))}"
             + (f"; {left_out} left out" if left_out else "")
         )
 

@@ -43,8 +43,8 @@ def test_a_group_larger_than_all_images_that_may_be_drawn_is_passed_over():
     ("n_images", "n_classes", "expected"),
     [
         (2000, 2, [500, 1000, 2000]),
-        (600, 2, [300, 600]),
-        (400, 2, [400, 400]),
+        (1000, 2, [500, 1000]),
+        (900, 2, [900]),
         (2000, 50, [1000, 2000]),  # 20 images of each class
     ],
 )
@@ -53,5 +53,5 @@ def test_rounds_double_and_the_first_is_not_too_small(n_images, n_classes, expec
 
 
 def test_rounds_end_where_groups_end():
-    ends = np.cumsum(np.full(50, 31))
-    assert round_ends(ends, 2) == [25 * 31, 50 * 31]  # a quarter of the groups are too few
+    ends = np.cumsum(np.full(50, 61))
+    assert round_ends(ends, 2) == [25 * 61, 50 * 61]  # a quarter of the groups are too few

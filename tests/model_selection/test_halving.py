@@ -72,16 +72,18 @@ def test_the_better_half_stays_even_where_it_is_clearly_worse():
     assert in_order(many[::-1]) == many
 
 
-def test_neighbours_score_the_first_round_and_the_linear_model_the_others():
-    first, last = candidate("first", 1.0), candidate("last", 1.0)
+def test_neighbours_score_the_first_of_several_rounds_and_the_linear_model_the_others():
+    best, worst, alone = candidate("best", 6), candidate("worst", 0, seed=2), candidate("alone", 1)
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
-    halving(ends=[N]).run([first])
-    expected = cross_val_score(neighbours(True, N), first.known, Y, cv=folds, groups=np.arange(N))
-    np.testing.assert_allclose(first.scores, expected)
-    halving(ends=[N, N]).run([last])
-    expected = cross_val_score(linear(True), last.known, Y, cv=folds, groups=np.arange(N))
-    np.testing.assert_allclose(last.scores, expected)
-    assert last.forward_passes == N
+    halving(ends=[200, N]).run([best, worst])
+    assert (best.round, worst.round) == (2, 1)
+    few = {"y": Y[:200], "groups": np.arange(200), "cv": folds}
+    expected = cross_val_score(neighbours(True, 200), worst.known[:200], **few)
+    np.testing.assert_allclose(worst.scores, expected)
+    every = {"y": Y, "groups": np.arange(N), "cv": folds}
+    np.testing.assert_allclose(best.scores, cross_val_score(linear(True), best.known, **every))
+    halving(ends=[N]).run([alone])
+    np.testing.assert_allclose(alone.scores, cross_val_score(linear(True), alone.known, **every))
 
 
 def test_the_error_is_that_of_the_differences_fold_by_fold():
