@@ -14,8 +14,10 @@ from ._spec import InputSpec
 from .backbones._catalogue import backbone_info, list_backbones
 from .backbones._registration import register_backbone
 from .images._folder import load_image_folder
+from .images._reading import read_image
 from .inspection import DepthCurveDisplay, TrainingCurveDisplay
 from .runtime._progress import count_forward_passes, count_passes
+from .runtime._search_progress import search_progress
 from .store._store import clear_feature_cache, feature_cache_info
 
 __version__ = version("sktransfer")
@@ -38,5 +40,7 @@ __all__ = [
     "list_backbones",
     "load_image_folder",
     "model_selection",
+    "read_image",
     "register_backbone",
+    "search_progress",
 ]

@@ -4,6 +4,7 @@ import numbers
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +18,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
+from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
 from ._spec import FittedPlan, InputSpec
 from ._stage_table import StageDiagramMixin, StageTable
 from .backbones._backbone import Backbone
@@ -69,7 +71,7 @@ def _installed() -> tuple[tuple[str, str], ...]:
 _SMALLEST_IMAGE_SIZE = 32
 
 
-class ImageEstimator(StageDiagramMixin, BaseEstimator):
+class ImageEstimator(StageDiagramMixin, CallbackSupportMixin, BaseEstimator):
     """Base of the public estimators, with the parameters that mean the same in all."""
 
     _parameter_constraints: dict = {
@@ -87,7 +89,7 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
             None,
         ],
         "feature_cache": [str, os.PathLike, list, tuple, None],
-        "verbose": ["verbose"],
+        "verbose": [Interval(numbers.Integral, -1, None, closed="left"), "boolean"],
     }
 
     # what `fit` learns under names that are not public
@@ -106,7 +108,8 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
 
     # pickle, joblib and skops call these two
     def __getstate__(self):
-        return with_versions(super().__getstate__())
+        state = super().__getstate__()
+        return with_versions(without_callbacks(state, is_fitted=self.__sklearn_is_fitted__()))
 
     def __setstate__(self, state):
         state = without_versions(state, type(self).__name__)
@@ -207,19 +210,23 @@ class ImageEstimator(StageDiagramMixin, BaseEstimator):
         batch_size: int | None = None,
         view: AugmentedView | None = None,
         keep: bool = True,
+        tasks: FitTasks | None = None,
     ) -> Extraction:
         """Return the rows of all images, and the failures.
 
-        If `keep` is false, the store is neither read nor written.
+        If `keep` is false, the store is neither read nor written. `tasks` are those of a fit
+        whose callbacks are told.
         """
-        return extract(
-            images,
-            ExtractionPlan(backbone, plan, resolve_device(self.device), view),
-            open_store(self.feature_cache) if keep else None,
-            batch_size=batch_size,
-            n_jobs=self.n_jobs,
-            verbose=self.verbose,
-        )
+        with nullcontext() if tasks is None else tasks.images(len(images)) as on_done:
+            return extract(
+                images,
+                ExtractionPlan(backbone, plan, resolve_device(self.device), view),
+                open_store(self.feature_cache) if keep else None,
+                batch_size=batch_size,
+                n_jobs=self.n_jobs,
+                verbose=self.verbose,
+                on_done=on_done,
+            )
 
 
 def raise_failures(failures: list[ImageFailure], n_images: int) -> None:

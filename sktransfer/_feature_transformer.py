@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
+from ._callbacks import FitTasks
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import reload_backbone
@@ -87,7 +88,9 @@ class PretrainedFeatureTransformer(
         list, such as ``["/shared/prebuilt", "auto"]``, all are read and the last one is
         written to. None stores nothing.
     verbose : int, default=0
-        1 shows progress; 0 shows it only when it takes long.
+        1 shows progress; 0 shows it only when it takes long; -1 never. The environment
+        variable ``SKTRANSFER_PROGRESS`` sets it for all estimators: 1 shows it at once, 0
+        never.
 
     Attributes
     ----------
@@ -149,7 +152,7 @@ class PretrainedFeatureTransformer(
 
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
-        "depth": [numbers.Integral, tuple, list, None],
+        "depth": [numbers.Integral, str, tuple, list, None],
         "pooling": [StrOptions(set(POOLINGS))],
         "on_error": [StrOptions({"raise", "nan"})],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -217,10 +220,16 @@ class PretrainedFeatureTransformer(
         WeightsError
             When the weights don't fit, are damaged or can't be loaded.
         """
-        self._validate_images(X, reset=True)
-        self._fit_backbone()
+        tasks = FitTasks(self, 0, X, y)
+        self._learn(X)
+        tasks.end()
         return self
 
+    def _learn(self, X):
+        self._validate_images(X, reset=True)
+        self._fit_backbone()
+
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit_transform(self, X, y=None):
         """Fit, and return the rows of `X`; like ``fit(X).transform(X)``.
 
@@ -235,7 +244,11 @@ class PretrainedFeatureTransformer(
         -------
         rows : ndarray of shape (n_images, n_features_out_), float32
         """
-        return self.fit(X, y).transform(X)
+        tasks = FitTasks(self, 1, X, y)
+        self._learn(X)
+        rows = self._rows_of(X, tasks)
+        tasks.end()
+        return rows
 
     def transform(self, X):
         """Return one row of features per image.
@@ -261,12 +274,16 @@ class PretrainedFeatureTransformer(
             The same list, with ``on_error="nan"``.
         """
         check_is_fitted(self)
+        return self._rows_of(X)
+
+    def _rows_of(self, X, tasks=None):
         images = self._validate_images(X, reset=False)
         extraction = self._extract(
             images,
             reload_backbone(self.backbone_spec_),
             self._plan,
             None if self.batch_size == "auto" else self.batch_size,
+            tasks=tasks,
         )
         if self.on_error == "raise":
             raise_failures(extraction.failures, len(images))

@@ -177,8 +177,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Seed of the order of the images, of views that are not stored, of dropout and
         mixing, of the choice of held-out images, and of a head that starts at random.
     verbose : int, default=0
-        1 shows progress; 0 shows it only when it takes long; 2 prints a line for
-        each epoch.
+        1 shows progress; 0 shows it only when it takes long; -1 never; 2 prints a line for
+        each epoch. The environment variable ``SKTRANSFER_PROGRESS`` sets it for all
+        estimators: 1 shows it at once, 0 never.
 
     Attributes
     ----------

@@ -23,6 +23,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
 from ._cross_fitting import checked_folds, for_a_fold, values_of, width_of
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
@@ -32,7 +33,9 @@ _CLASSES = ("binary", "multiclass", "multilabel-indicator")
 _NUMBERS = ("continuous", "continuous-multioutput")
 
 
-class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class FineTunedTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+):
     """Transform images to predictions or rows of a network that is fine-tuned on `y`.
 
     Any scikit-learn model can be fitted on the output, also beside other columns, such as
@@ -179,10 +182,14 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             Lists every image that can't be read, with position, path and cause.
         """
         self._forget()
+        tasks = FitTasks(self, 1, X, y, params.get("sample_weight"))
         y, kind = _checked_targets(y)
         network, _ = self._unfitted(kind)
         of_fit = self._routed("fit", params).estimator.fit
-        self._set_fitted(network.fit(X, y, **of_fit))
+        with tasks.sub_estimator("fit", network):
+            network.fit(X, y, **of_fit)
+        self._set_fitted(network)
+        tasks.end()
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -226,7 +233,10 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             split=routed.splitter.split,
         )
         # first, so that what is wrong with an image is reported with its position in X
-        of_all = clone(network).fit(X, y, **routed.estimator.fit)
+        tasks = FitTasks(self, 1 + len(folds), X, y, routed.estimator.fit.get("sample_weight"))
+        of_all = clone(network)
+        with tasks.sub_estimator("fit", of_all):
+            of_all.fit(X, y, **routed.estimator.fit)
         network = for_a_fold(network, of_all)
         if y.ndim == 2 and y.shape[1] == 1:  # the fit of all images has warned of it
             y = y.ravel()
@@ -234,11 +244,13 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         for train, test in folds:
             of_fit = _check_method_params(X, routed.estimator.fit, train)
             fitted = clone(network)
-            with warnings.catch_warnings():  # as it has of these
+            # as it has of these
+            with warnings.catch_warnings(), tasks.sub_estimator("fold", fitted):
                 warnings.simplefilter("ignore", UnreadableImageWarning)
                 fitted.fit(_safe_indexing(X, train), y[train], **of_fit)
                 values[test] = values_of(fitted, _safe_indexing(X, test), self.output)
         self._set_fitted(of_all)
+        tasks.end()
         return values
 
     def transform(self, X):
@@ -304,6 +316,9 @@ class FineTunedTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "estimator_")  # what `fit` sets last
+
+    def __getstate__(self):
+        return without_callbacks(super().__getstate__(), is_fitted=self.__sklearn_is_fitted__())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -5,6 +5,7 @@ import json
 import numbers
 import os
 from dataclasses import asdict, fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from sklearn.utils.validation import (
 )
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
+from ._callbacks import EpochTasks, FitTasks
 from ._fine_tuning_checks import (
     check_column_names,
     check_combinations,
+    check_present,
     check_views,
     column_names,
     hold_out,
@@ -83,7 +86,7 @@ class FineTunedEstimator(ImageEstimator):
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
         "recipe": [StrOptions(set(RECIPES))],
-        "freeze_depth": [numbers.Integral, StrOptions({AUTO}), None],
+        "freeze_depth": [numbers.Integral, str, None],
         "head": [StrOptions({"linear"}), tuple, list, callable],
         "dropout": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({AUTO})],
         "optimizer": [StrOptions(set(OPTIMIZERS)), type],
@@ -287,6 +290,7 @@ class FineTunedEstimator(ImageEstimator):
     def _check_named_targets(self, y, *, reset, title="y", classes=None):
         """Return checked targets, and check or learn the names of their columns."""
         names = column_names(y)
+        check_present(y, title)
         if not reset:
             check_column_names(names, getattr(self, "target_names_", None), title)
         y = self._check_targets(y, reset=reset, classes=classes)
@@ -309,6 +313,7 @@ class FineTunedEstimator(ImageEstimator):
         if not is_continued:
             self._forget()  # also where a check fails
         check_combinations(self, X_val, y_val)
+        tasks = FitTasks(self, 3 if self.early_stopping else 2, X, y, sample_weight)
         n_given = _num_samples(X)
         kept, weights = nonzero_weights(X, y, sample_weight)
         if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
@@ -339,7 +344,7 @@ class FineTunedEstimator(ImageEstimator):
         if self.early_stopping and X_val is None:
             train, held_out = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
         activations, train, held_activations, held_out = self._read(
-            images, train, held_out, self._view(0, seed), kept, n_given
+            images, train, held_out, self._view(0, seed), kept, n_given, tasks
         )
         self._check_left_over(y, train)
         if self.mix == "cutmix" and activations.ndim != 4:
@@ -368,7 +373,7 @@ class FineTunedEstimator(ImageEstimator):
                 weights[held_out],
             )
         elif X_val is not None:
-            validation = self._given_validation(X_val, y_val, class_weights)
+            validation = self._given_validation(X_val, y_val, class_weights, tasks)
 
         # A copy is trained: a continued fit that fails leaves the estimator unchanged.
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
@@ -378,7 +383,8 @@ class FineTunedEstimator(ImageEstimator):
             start = Continued(start, self._seen, old is not None and len(old) == self._n_seen)
             if old is not None:
                 training = _with_old(training, old)
-        net = fit_net(start, config, self._targets, training, validation, self._run_options(seed))
+        options = self._run_options(seed, EpochTasks(tasks, self._fitted_with))
+        net = fit_net(start, config, self._targets, training, validation, options)
         self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
         self._replay = None
         if self.replay:
@@ -395,7 +401,14 @@ class FineTunedEstimator(ImageEstimator):
         elif is_continued:
             self.__dict__.pop("best_epoch_", None)  # that of another fit
         self.n_iter_ = len(self.history_)
+        tasks.end()
         return self
+
+    def _fitted_with(self, module, n_epochs):
+        """Return the attributes of an estimator that is fitted with a copy of a module."""
+        module = copy.deepcopy(getattr(module, "_orig_mod", module)).cpu().eval()
+        net = SimpleNamespace(module_=module)
+        return {"_backbone": self._backbone, "net_": net, "n_iter_": n_epochs}
 
     def _training_config(self):
         """Return the parameters that say how to train."""
@@ -441,14 +454,14 @@ class FineTunedEstimator(ImageEstimator):
                     "warm_start=False"
                 )
 
-    def _read(self, images, train, held_out, view, kept, n_given):
+    def _read(self, images, train, held_out, view, kept, n_given, tasks):
         """Return activations and positions of what can be read, to train and to validate on.
 
         `kept` are the positions that `images` had among the `n_given` of ``X``.
         """
-        sides = [(self._extract_at_cut(images.take(train), view), train)]
+        sides = [(self._extract_at_cut(images.take(train), view, tasks), train)]
         if held_out is not None:
-            sides.append((self._extract_at_cut(images.take(held_out)), held_out))
+            sides.append((self._extract_at_cut(images.take(held_out), tasks=tasks), held_out))
         failures = sorted(
             failure._replace(position=int(kept[positions[failure.position]]))
             for extraction, positions in sides
@@ -464,11 +477,11 @@ class FineTunedEstimator(ImageEstimator):
             read += [_compacted(extraction.values, good), positions[good]]
         return read if held_out is not None else [*read, None, None]
 
-    def _given_validation(self, X_val, y_val, class_weights):
+    def _given_validation(self, X_val, y_val, class_weights, tasks):
         images = self._validate_images(X_val, reset=False)
         y_val = self._check_named_targets(y_val, reset=False, title="y_val")
         check_consistent_length(images, y_val)
-        extraction = self._extract_at_cut(images)
+        extraction = self._extract_at_cut(images, tasks=tasks)
         raise_failures(extraction.failures, len(images))
         counts = np.ones(len(y_val))
         return LabelledActivations(
@@ -478,7 +491,7 @@ class FineTunedEstimator(ImageEstimator):
             counts,
         )
 
-    def _run_options(self, seed):
+    def _run_options(self, seed, watcher):
         """Return the device, seed, checkpoint and callbacks of a fit."""
         # without a seed of the user, a repeated fit has the same name
         random_state = None if self.random_state is None else seed
@@ -497,6 +510,7 @@ class FineTunedEstimator(ImageEstimator):
             },
             callbacks=list(self.callbacks or ()),
             net_params=self.net_params,
+            watcher=watcher,
             verbose=self.verbose,
         )
 
@@ -536,7 +550,7 @@ class FineTunedEstimator(ImageEstimator):
 
     # the network
 
-    def _extract_at_cut(self, images, view=None):
+    def _extract_at_cut(self, images, view=None, tasks=None):
         """Return what the trained stages read; with all stages frozen, pooled rows."""
         return self._extract(
             images,
@@ -545,6 +559,7 @@ class FineTunedEstimator(ImageEstimator):
             view=view,
             # a view that is used once is not stored
             keep=view in (None, _MIRROR_IMAGE) or self.recipe_["augment_views"] is not None,
+            tasks=tasks,
         )
 
     def _trained_stages(self):

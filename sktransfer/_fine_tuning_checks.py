@@ -3,10 +3,12 @@
 import numbers
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_consistent_length
 
 from .images._augment import make_augmentation
+from .images._collection import is_missing
 from .training._naming import name_of
 from .training._net import check_callbacks, check_net_params
 from .training._recipe import is_auto
@@ -20,6 +22,44 @@ _NAMED_IN_CHECKPOINTS = (
     "callbacks",
     "net_params",
 )
+
+
+def check_present(y, title):
+    """Raise where targets are missing, or are text and numbers together.
+
+    scikit-learn names neither which, nor how many. In an array of text None and NaN would
+    become classes of these names, and 1 that of "1".
+    """
+    if y is None or issparse(y):
+        return
+    values = np.array(y, dtype=object) if isinstance(y, (list, tuple)) else np.asarray(y)
+    if values.dtype.kind not in "fO" or values.ndim == 0:
+        return
+    rows = values.reshape(len(values), -1) if len(values) else values
+    if values.dtype.kind == "f":
+        is_bad = np.isnan(rows)
+    else:
+        is_bad = np.array([[is_missing(value) for value in row] for row in rows], dtype=bool)
+    bad = np.flatnonzero(is_bad.any(axis=1)) if is_bad.size else is_bad
+    if len(bad):
+        raise ValueError(
+            f"{title} contains NaN, None or NA: {len(bad)} of {len(values)} images have no target, "
+            f"the first at position {bad[0]}; leave these images out, or label them"
+        )
+    if values.dtype.kind == "O":
+        _check_one_kind(rows.ravel().tolist(), title)
+
+
+def _check_one_kind(values, title):
+    """Raise where text and other values are mixed."""
+    text = [value for value in values if isinstance(value, str)]
+    other = [value for value in values if not isinstance(value, str)]
+    if text and other:
+        raise ValueError(
+            f"{title} mixes text and other values, such as {text[0]!r} and {other[0]!r} (of type "
+            f"{type(other[0]).__name__}); give labels of one type, as with "
+            f"[str(label) for label in {title}]"
+        )
 
 
 def check_combinations(estimator, X_val, y_val):

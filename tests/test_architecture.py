@@ -18,7 +18,7 @@ LAYERS = [
     ["runtime"],
     ["extraction"],
     ["training"],
-    ["_stage_table"],
+    ["_stage_table", "_callbacks"],
     ["_base"],
     ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe"],
     ["_feature_transformer", "_fine_tuning"],

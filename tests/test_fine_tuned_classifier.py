@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
+from sktransfer.runtime import _display
 from sktransfer.training._probe import mean_and_scale
 
 FAST = {
@@ -322,10 +324,23 @@ def test_verbose_shows_progress_or_a_line_for_each_epoch(shapes, capsys):
     assert capsys.readouterr().out == ""
     FineTunedClassifier(**FAST, verbose=1).fit(X, y)
     progress = capsys.readouterr().err
-    assert "training: 100%" in progress
-    assert "step/s" in progress or "s/step" in progress
+    assert re.search(r"training: 1 of \d+ steps, .* left", progress)
+    assert re.search(r"training: \d+ steps in .*, epoch \d", progress)
     FineTunedClassifier(**FAST, verbose=2).fit(X, y)
-    assert capsys.readouterr().out.count("\n") >= FAST["max_epochs"]
+    table = capsys.readouterr().out
+    assert table.count("\n") >= FAST["max_epochs"]
+    assert "\x1b" not in table  # colours are for terminals
+
+
+def test_verbose_of_minus_one_never_shows_anything(shapes, capsys, monkeypatch):
+    monkeypatch.setattr(_display, "_SECONDS_BEFORE_PROGRESS", 0.0)
+    X, y = shapes
+    FineTunedClassifier(**FAST, verbose=-1).fit(X, y).predict(X)
+    assert capsys.readouterr() == ("", "")
+    FineTunedClassifier(**FAST, verbose=0).fit(X, y)
+    assert "training" in capsys.readouterr().err  # that of 0 takes long here
+    with pytest.raises(ValueError, match="'verbose' parameter"):
+        FineTunedClassifier(**FAST, verbose=-2).fit(X, y)
 
 
 def test_with_nothing_frozen_a_prediction_does_not_depend_on_its_neighbours(shapes):
@@ -335,3 +350,40 @@ def test_with_nothing_frozen_a_prediction_does_not_depend_on_its_neighbours(shap
     alone = np.concatenate([fitted.predict_proba(X[i : i + 1]) for i in range(len(X))])
     np.testing.assert_allclose(alone, together, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(fitted.predict_proba(X[::-1])[::-1], together, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(("label", "text"), [(None, "None"), (np.nan, "NaN"), (None, "NA")])
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_a_missing_label_is_named_with_its_position(label, text, kind, shapes):
+    X, y = shapes
+    values = y.astype(object)
+    values[5] = pytest.importorskip("pandas").NA if text == "NA" else label
+    values = values.tolist() if kind is list else values
+    with pytest.raises(ValueError, match=r"y contains NaN, None or NA: 1 of 24 .* position 5"):
+        FineTunedClassifier(**FAST).fit(X, values)
+
+
+def test_missing_labels_of_validation_images_are_named(shapes):
+    X, y = shapes
+    y_val = [*y[:3], None]
+    with pytest.raises(ValueError, match=r"y_val contains NaN, None or NA: 1 of 4 .* position 3"):
+        FineTunedClassifier(**FAST, early_stopping=True).fit(X, y, X_val=X[:4], y_val=y_val)
+
+
+def test_labels_of_several_types_are_refused_with_an_example_of_each(shapes):
+    X, y = shapes
+    with pytest.raises(ValueError, match=r"y mixes text and other values, such as 'disc' and 1 "):
+        FineTunedClassifier(**FAST).fit(X, [1, *y[1:]])
+
+
+def test_rows_of_a_transformer_are_sent_to_a_scikit_learn_model(shapes):
+    rows = np.zeros((24, 256), dtype=np.float32)
+    with pytest.raises(ValueError, match="give it to a scikit-learn model such as LogisticRegr"):
+        FineTunedClassifier(**FAST).fit(rows, shapes[1])
+
+
+def test_the_name_of_a_stage_as_depth_is_answered_with_its_number(shapes):
+    with pytest.raises(TypeError, match=r"stem, stage1, .*: freeze_depth=3 is up to 'stage2'"):
+        FineTunedClassifier("mini", freeze_depth="stage2").fit(*shapes)
+    with pytest.raises(TypeError, match=r"freeze_depth must be an int or None, got 'half', a num"):
+        FineTunedClassifier("mini", freeze_depth="half").fit(*shapes)

@@ -5,7 +5,7 @@ whose rows it lacks are read: once, to be digested, decoded, passed through the 
 stored. Rows are returned in the order of the images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,8 @@ import torch
 from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..runtime import _progress
+from ..runtime._display import fingerprint_display, forward_pass_display
 from ..runtime._gpu_lock import gpu_lock
-from ..runtime._progress import fingerprint_bar, forward_pass_bar
 from ..runtime._result_array import ResultArray
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
@@ -50,11 +50,12 @@ def extract(
     batch_size: int | None = None,
     n_jobs: int | None = None,
     verbose: int = 0,
+    on_done: Callable[[int], None] | None = None,
 ) -> Extraction:
     """Return the rows of all images; stored rows are not computed again.
 
     The rows of all images that can be read are computed and stored, even when others can't
-    be read.
+    be read. `on_done` is called with numbers of images whose rows were found or computed.
     """
     if not plan.is_storable:
         store = None
@@ -62,7 +63,7 @@ def extract(
         plan = replace(plan, device=torch.device("cpu"))
     pool = CorePool(n_jobs)
     try:
-        return _extract(images, plan, store, batch_size, pool, verbose)
+        return _extract(images, plan, store, batch_size, pool, verbose, on_done or (lambda n: None))
     finally:
         # after Ctrl-C, running batches are finished and stored, and waiting ones are dropped
         pool.shutdown(wait=True, cancel_futures=True)
@@ -75,12 +76,13 @@ def _extract(
     batch_size: int | None,
     pool: CorePool,
     verbose: int,
+    on_done: Callable[[int], None],
 ) -> Extraction:
     ids = ImageIds(len(images))
-    with fingerprint_bar(len(images)) as bar:
+    with fingerprint_display(len(images), verbose) as display:
         for positions, looked_at in identify(images, store, pool):
             ids.set_range(positions, looked_at)
-            bar.update(len(positions))
+            display.update(len(positions))
     first_of = ids.first_of_each()
     is_copy = first_of != np.arange(len(images))
     # by which digests copies were told; those of one path share what the path held
@@ -96,7 +98,8 @@ def _extract(
         n_cache_hits += len(found)
         is_wanted[list(found)] = False
     _progress.record(cache_hits=n_cache_hits)
-    with forward_pass_bar(n_wanted, n_cache_hits, verbose) as bar:
+    on_done(n_cache_hits)
+    with forward_pass_display(n_wanted, n_cache_hits, verbose) as display:
         missing = np.flatnonzero(is_wanted)
         while len(missing):
             # the network is on a GPU only while the lock is held
@@ -106,8 +109,9 @@ def _extract(
                     result.write(computed.rows)
                     ids.failures.update(computed.failures)
                     n_cache_hits += computed.n_cache_hits
-                    bar.set_postfix_str(f"{n_cache_hits} cache hits", refresh=False)
-                    bar.update(computed.n_images)
+                    display.set_note(f"{n_cache_hits} cache hits")
+                    display.update(computed.n_images)
+                    on_done(computed.n_images)
                 del computing
             # The content of a first image has changed since it was told: its copies may not have.
             changed = [first for first, digest in told_by.items() if ids.changed(first, digest)]

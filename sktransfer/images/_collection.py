@@ -230,7 +230,7 @@ def _make_ref(
             return ArrayImage(_image_array(cell, image_shape), pixel_range)
         except (LayoutError, TypeError) as error:
             return NoImage(f"an {error}")
-    if _is_missing(cell):
+    if is_missing(cell):
         return NoImage("a missing value", is_missing=True)
     return NoImage(f"of type {type(cell).__name__}, which is no image")
 
@@ -263,7 +263,7 @@ def _image_array(
     return cell
 
 
-def _is_missing(cell: Any) -> bool:
+def is_missing(cell: Any) -> bool:
     """Return whether a value is None, NaN, NaT or pandas.NA."""
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True

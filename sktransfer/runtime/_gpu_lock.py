@@ -121,7 +121,7 @@ def _user() -> str:
 
 def _wait_for_a_place(name: str) -> int:
     """Return the open file whose lock is the place."""
-    folder = _own_folder()
+    folder = own_folder()
     files = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
     while True:
         for path in files:
@@ -132,7 +132,7 @@ def _wait_for_a_place(name: str) -> int:
         time.sleep(_BETWEEN_LOOKS)
 
 
-def _own_folder() -> Path:
+def own_folder() -> Path:
     """Return a folder that only this user can write to, the same in all of the user's processes.
 
     Everybody may write to the folder of temporary files, and a name in it can be predicted.

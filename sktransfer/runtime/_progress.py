@@ -1,11 +1,9 @@
-"""Count the images that pass frozen networks, and show progress when a run takes long."""
+"""Count the images that pass frozen networks."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-
-from tqdm.auto import tqdm
 
 from .._locking import ForkSafeLock
 
@@ -92,30 +90,3 @@ def record(*, computed: int = 0, cache_hits: int = 0) -> None:
         for counter in _counters:
             counter.computed += computed
             counter.cache_hits += cache_hits
-
-
-_SECONDS_BEFORE_PROGRESS = 10
-
-
-def forward_pass_bar(n_images: int, n_cache_hits: int, verbose: int) -> tqdm:
-    """Return a progress bar of images, which starts with the cache hits."""
-    return tqdm(
-        total=n_images,
-        initial=n_cache_hits,
-        desc="backbone",
-        unit="img",
-        postfix=f"{n_cache_hits} cache hits",
-        delay=0 if verbose else _SECONDS_BEFORE_PROGRESS,
-        leave=verbose > 0,
-    )
-
-
-def fingerprint_bar(n_images: int) -> tqdm:
-    """Return a progress bar of images whose ids are found, shown if that takes long."""
-    return tqdm(
-        total=n_images,
-        desc="fingerprints",
-        unit="img",
-        delay=_SECONDS_BEFORE_PROGRESS,
-        leave=False,
-    )

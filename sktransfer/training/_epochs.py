@@ -4,7 +4,7 @@ import copy
 import statistics
 import time
 import warnings
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,19 @@ from ._targets import score_outputs
 # steps, and by its second epoch. The first of all take longer than others.
 _SLOW_FIT = 300.0  # s
 _STEPS_TO_TELL = 10
+
+
+class EpochWatcher(Protocol):
+    """Is told of the epochs of a training, and may end it."""
+
+    def begin_training(self, n_epochs: int) -> None: ...
+
+    def begin_epoch(self) -> None: ...
+
+    def end_epoch(self, module: nn.Module, epoch: int) -> bool:
+        """Return whether training is to stop; epochs are numbered from 1."""
+
+    def end_training(self) -> None: ...
 
 
 def start_epoch(

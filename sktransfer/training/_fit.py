@@ -17,6 +17,7 @@ from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
 from ._continued import Continued, solve_again
 from ._data import TrainingSet
+from ._epochs import EpochWatcher
 from ._folded_norms import folded_norms
 from ._head import Penalty, TrainablePart, is_linear_probe, start_head
 from ._inference import pooled_rows
@@ -56,6 +57,7 @@ class RunOptions:
     checkpoint_choices: Mapping[str, Any] = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
     net_params: dict[str, Any] | None = None
+    watcher: EpochWatcher | None = None
     verbose: int = 0
 
 
@@ -106,6 +108,7 @@ def fit_net(
             device=device,
             callbacks=options.callbacks,
             net_params=options.net_params,
+            watcher=options.watcher,
             verbose=options.verbose,
         )
         with torch_threads_within_cores(_threads_of(part, net.batch_size)), _faster(part, training):

@@ -2,6 +2,8 @@
 
 import copy
 import inspect
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,16 +20,21 @@ from skorch.callbacks import (
 )
 from skorch.utils import TeeGenerator
 from torch import nn
-from tqdm.auto import tqdm
 
+from ..runtime._display import Display
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
 from ._data import Batches, TrainingSet, mix_batch, n_batches
-from ._epochs import EarlyStop, FitDuration, ValidationOutputs, check_loss, start_epoch
+from ._epochs import (
+    EarlyStop,
+    EpochWatcher,
+    FitDuration,
+    ValidationOutputs,
+    check_loss,
+    start_epoch,
+)
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
-
-_SECONDS_BEFORE_PROGRESS = 10
 
 # Arguments of skorch's net that follow from the configuration and the images.
 _OURS = {
@@ -81,7 +88,9 @@ class TransferNet(NeuralNet):
             ("valid_loss", PassthroughScoring(name="valid_loss")),
         ]
         # PrintLog makes its table even when it does not print it
-        return [*callbacks, ("print_log", PrintLog())] if self.verbose > 1 else callbacks
+        if self.verbose > 1:
+            callbacks.append(("print_log", PrintLog(sink=_print_plainly)))
+        return callbacks
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> "TransferNet":
         groups = parameter_groups(
@@ -179,17 +188,16 @@ class TransferNet(NeuralNet):
             self.checkpoint.delete()
         return self
 
-    def _progress(self, n_samples: int) -> tqdm:
-        """Return a bar of steps, which tells the time that is left after the first of them."""
+    def _progress(self, n_samples: int) -> Display:
+        """Return a display of steps, which tells the time that is left after the first of them."""
         n_steps = n_batches(n_samples, self.batch_size)
-        return tqdm(
-            total=self.n_epochs * n_steps,
+        return Display(
+            "training",
+            self.n_epochs * n_steps,
+            "steps",
             initial=len(self.history) * n_steps,
-            desc="training",
-            unit="step",
-            delay=0 if self.verbose == 1 else _SECONDS_BEFORE_PROGRESS,
-            leave=self.verbose == 1,
-            disable=self.verbose > 1,  # skorch prints a line for each epoch
+            # at 2 and above skorch prints a line for each epoch
+            verbose=self.verbose if self.verbose < 2 else -1,
         )
 
     def _was_stopped_by_skorch(self) -> bool:
@@ -245,10 +253,24 @@ class TransferNet(NeuralNet):
         return self
 
 
+def _print_plainly(line: str) -> None:
+    """Print a line of skorch's table; its colours are for terminals alone."""
+    print(line if sys.stdout.isatty() else re.sub(r"\x1b\[\d*m", "", line))
+
+
 class _Epochs(Callback):
     """Calls the functions of `_epochs`, after the callbacks of skorch and of the user."""
 
+    def __init__(self, watcher: EpochWatcher | None = None):
+        self.watcher = watcher
+
+    def on_train_begin(self, net: TransferNet, **kwargs: Any) -> None:
+        if self.watcher is not None:
+            self.watcher.begin_training(net.n_epochs - len(net.history))
+
     def on_epoch_begin(self, net: TransferNet, **kwargs: Any) -> None:
+        if self.watcher is not None:
+            self.watcher.begin_epoch()
         epoch, device = len(net.history) - 1, torch.device(net.device)
         start_epoch(net.module_, net.config, net.seed, epoch, device)
         self.validated_ = ValidationOutputs()
@@ -272,11 +294,11 @@ class _Epochs(Callback):
         stop = net.best_ is not None and net.best_.update(
             epoch, net.history[-1, "valid_loss"], net.module_
         )
+        if self.watcher is not None:
+            stop = self.watcher.end_epoch(net.module_, epoch) or stop
         net.save_checkpoint()
         net.duration_.end_epoch()
-        net.bar_.set_postfix_str(
-            f"epoch {epoch} of {net.n_epochs}, train loss {loss:.4f}", refresh=False
-        )
+        net.bar_.set_note(f"epoch {epoch} of {net.n_epochs}, train loss {loss:.4f}")
         if stop:
             raise _EndOfTraining
 
@@ -285,6 +307,8 @@ class _Epochs(Callback):
         if net.best_ is not None:
             net.best_.restore(net.module_)
             net.best_.state = None  # the module holds it now
+        if self.watcher is not None:
+            self.watcher.end_training()
 
 
 def make_net(
@@ -300,6 +324,7 @@ def make_net(
     device: torch.device,
     callbacks: Sequence[Any] = (),
     net_params: dict[str, Any] | None = None,
+    watcher: EpochWatcher | None = None,
     verbose: int = 0,
 ) -> TransferNet:
     """Return a net that is ready for ``fit(training_set)``.
@@ -316,7 +341,7 @@ def make_net(
         seed=seed,
         checkpoint=checkpoint,
         train_split=None if validation is None else _Validation(validation),
-        callbacks=[*callbacks, ("epochs", _Epochs())],
+        callbacks=[*callbacks, ("epochs", _Epochs(watcher))],
         device=device,
         verbose=verbose,
         **(net_params or {}),

@@ -15,7 +15,7 @@ from sktransfer.extraction import _compute, _extract
 from sktransfer.extraction._extract import extract
 from sktransfer.extraction._feature_extractor import ExtractionPlan
 from sktransfer.images._collection import as_images
-from sktransfer.runtime import _progress, _result_array
+from sktransfer.runtime import _display, _result_array
 from sktransfer.runtime._progress import count_forward_passes
 from sktransfer.store._store import open_store
 
@@ -234,9 +234,9 @@ def test_progress_is_shown_when_asked_also_when_all_rows_are_stored(cache, capsy
     extract(greys(1, 2), plan_of(), store)
     assert capsys.readouterr() == ("", "")
     extract(greys(1, 2, 3), plan_of(), store, verbose=1)
-    assert re.search(r"backbone.*3/3.*2 cache hits", capsys.readouterr().err)
+    assert re.search(r"backbone: 3 images in .*2 cache hits", capsys.readouterr().err)
     extract(greys(1, 2, 3), plan_of(), store, verbose=1)
-    assert re.search(r"backbone.*3/3.*3 cache hits", capsys.readouterr().err)
+    assert re.search(r"backbone: 3 images in .*3 cache hits", capsys.readouterr().err)
 
 
 def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
@@ -245,6 +245,6 @@ def test_progress_is_shown_when_it_takes_long(monkeypatch, capsys):
             time.sleep(0.02)
             return super().forward(images)
 
-    monkeypatch.setattr(_progress, "_SECONDS_BEFORE_PROGRESS", 0.1)
+    monkeypatch.setattr(_display, "_SECONDS_BEFORE_PROGRESS", 0.1)
     extract(greys(*range(30)), plan_of(Slow()), None, batch_size=1, n_jobs=1)
     assert "backbone" in capsys.readouterr().err

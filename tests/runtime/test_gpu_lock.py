@@ -144,7 +144,7 @@ def places(tmp_path, monkeypatch):
 
 def folder_of_locks():
     with GpuLock("cuda-of-a-test"):
-        return _gpu_lock._own_folder()
+        return _gpu_lock.own_folder()
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o277])

@@ -1,0 +1,154 @@
+import re
+import time
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from sktransfer import FineTunedClassifier, search_progress
+from sktransfer.runtime import _display, _search_progress
+from sktransfer.runtime._display import Display
+from sktransfer.runtime._search_progress import SearchProgress
+from sktransfer.runtime._worker_steps import Steps, made_folder, read_steps, tell_parent
+
+X = np.arange(40.0).reshape(20, 2)
+y = np.arange(20) % 2
+
+
+class Majority(ClassifierMixin, BaseEstimator):
+    """Predicts the first class; tells of 8 steps, of which 3 are done, from its process."""
+
+    def __init__(self, c=1):
+        self.c = c
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        Display("backbone", 8, "images").update(3)
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch):
+    monkeypatch.delenv("SKTRANSFER_PROGRESS", raising=False)
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_fits_of_searches_and_validations_are_counted(n_jobs, backend, capsys):
+    with joblib.parallel_config(backend), search_progress() as progress:
+        GridSearchCV(Majority(), {"c": [1, 2, 3]}, cv=2, n_jobs=n_jobs).fit(X, y)
+        assert (progress.n_done, progress.n_fits) == (6, 6)
+        cross_val_score(Majority(), X, y, cv=4, n_jobs=n_jobs)
+    assert (progress.n_done, progress.n_fits) == (10, 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert re.match(r"sktransfer: search: 1 of 6 fits, .* so far, .* left", lines[0])
+    assert re.match(r"sktransfer: search: 10 of 10 fits in", lines[-1])
+    assert not any(line.startswith("sktransfer: backbone") for line in lines)
+
+
+def test_what_fits_do_in_parallel_is_not_counted():
+    with search_progress() as progress:
+        cross_val_score(RandomForestClassifier(n_estimators=3), X, y, cv=2)
+    assert (progress.n_done, progress.n_fits) == (2, 2)
+
+
+def test_joblib_is_left_as_it_was_also_after_an_error():
+    before = joblib.Parallel.__call__, joblib.Parallel.print_progress
+    with pytest.raises(ZeroDivisionError), search_progress():
+        _ = 1 / 0
+    assert (joblib.Parallel.__call__, joblib.Parallel.print_progress) == before
+
+
+def test_a_second_display_inside_is_refused():
+    with search_progress(), pytest.raises(RuntimeError, match="open already"), search_progress():
+        pass
+
+
+def test_quiet_is_quiet(capsys, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_PROGRESS", "0")
+    with search_progress() as progress:
+        cross_val_score(Majority(), X, y, cv=2)
+    assert progress.n_done == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_steps_of_a_fit_are_shown_until_they_are_done():
+    shown = _search_progress._Shown(SearchProgress())
+    assert shown._take(Steps("training", "steps", 8, 3, 0, 1.0))
+    assert shown._text() == "search: 0 of 0 fits, less than 1 s so far; training, 3 of 8 steps"
+    shown._take(Steps("training", "steps", 8, 8, 0, 1.0))
+    assert "training" not in shown._text()
+
+
+def test_a_fit_tells_its_steps(shapes, monkeypatch):
+    told = []
+    monkeypatch.setattr(_display, "_take_steps", lambda steps: told.append(steps) or True)
+    FineTunedClassifier("mini", recipe="fast", max_epochs=3, feature_cache=None).fit(*shapes)
+    whats = [steps.what for steps in told if steps.done == 0]
+    assert whats == ["fingerprints", "backbone", "training"]
+    assert told[-1].done == told[-1].total > 0
+
+
+def test_a_bar_is_drawn_in_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(_search_progress._display, "_can_draw", lambda: True)
+    with search_progress():
+        cross_val_score(Majority(), X, y, cv=3)
+    drawn = capsys.readouterr().err
+    assert "search |" in drawn
+    assert "3 of 3 fits" in drawn
+
+
+class _Parallel:
+    def __init__(self, n_jobs):
+        self.n_jobs = n_jobs
+        self.n_completed_tasks = 0
+
+
+def _after(monkeypatch, ends, n_fits, n_jobs=1):
+    """Return the progress of a search whose fits ended at some seconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress, parallel = SearchProgress(), _Parallel(n_jobs)
+    progress.begin(parallel, n_fits)
+    assert progress.seconds_left is None
+    for end in ends:
+        now[0] = 100.0 + end
+        parallel.n_completed_tasks += 1
+        progress.take_done(parallel)
+    return progress
+
+
+def test_the_whole_is_estimated_after_the_first_fit(monkeypatch):
+    assert _after(monkeypatch, [3], 5).seconds_left == 12
+
+
+def test_fits_that_run_beside_the_first_count_half(monkeypatch):
+    assert _after(monkeypatch, [3], 5, n_jobs=2).seconds_left == 8
+
+
+def test_after_some_fits_the_first_ones_do_not_count(monkeypatch):
+    # the first one computed all rows
+    assert _after(monkeypatch, [100, 101, 102, 103, 104, 105], 10).seconds_left == 4
+
+
+def test_steps_go_from_a_worker_to_the_process_that_started_it(monkeypatch):
+    folder = made_folder()
+    try:
+        steps = Steps("backbone", "images", 8, 3, 0, 1.5, "0 cache hits")
+        assert not tell_parent(steps)  # this process is no worker
+        with joblib.parallel_config("loky"):
+            told = joblib.Parallel(n_jobs=2)(joblib.delayed(tell_parent)(steps) for _ in range(2))
+        assert told == [True, True]
+        assert {found for _, found in read_steps(folder)} == {steps}
+    finally:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    with joblib.parallel_config("loky"):
+        assert joblib.Parallel(n_jobs=2)([joblib.delayed(tell_parent)(steps)] * 2) == [False] * 2
