@@ -1,10 +1,12 @@
 """The limit on the size of a store, and the format of sizes."""
 
 import os
+import re
 
 DEFAULT_LIMIT = 10 * 2**30  # bytes, or a tenth of the free disk if that is less
 LIMIT_VARIABLE = "SKTRANSFER_CACHE_LIMIT"
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([KMGT]?)(I?B)?", re.IGNORECASE)
 
 
 def read_limit() -> int | None:
@@ -12,18 +14,14 @@ def read_limit() -> int | None:
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     if not text:
         return None
-    unit = _UNITS.get(text[-1].upper(), 1)
-    number = text if unit == 1 else text[:-1]
-    try:
-        limit = int(float(number) * unit)
-    except (ValueError, OverflowError):  # no number; infinity
-        limit = -1
-    if limit < 0:
+    match = _SIZE.fullmatch(text)
+    if match is None:
         raise ValueError(
             f"{LIMIT_VARIABLE} must be a number of bytes, or a number with K, M, G "
-            f"or T such as 20G, got {text!r}"
+            f"or T such as 20G, 300MB or 1 GiB, got {text!r}"
         )
-    return limit
+    number, unit, _ = match.groups()
+    return int(float(number) * _UNITS.get(unit.upper(), 1))
 
 
 def format_size(n_bytes: float) -> str:
