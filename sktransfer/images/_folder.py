@@ -2,14 +2,30 @@
 
 import os
 import warnings
+from typing import Literal, overload
 
 import numpy as np
 
 from ..exceptions import UnreadableImageWarning
 from ._formats import ENDINGS
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "holdout"}
+_NAMED = 5  # files, folders or classes in a message
 
-def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+
+@overload
+def load_image_folder(
+    path: str | os.PathLike[str], *, labelled: Literal[True] = True
+) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+@overload
+def load_image_folder(path: str | os.PathLike[str], *, labelled: Literal[False]) -> np.ndarray: ...
+
+
+def load_image_folder(
+    path: str | os.PathLike[str], *, labelled: bool = True
+) -> tuple[np.ndarray, np.ndarray] | np.ndarray:
     """List the images below a folder whose subfolders are the classes.
 
     Only names are read: no image is opened. Links to files and to class folders are
@@ -21,26 +37,31 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
         Folder whose direct subfolders are the classes, ``path/<class>/**/<image>``:
         of ``data/train/<class>``, it is ``data/train``. Hidden
         files and folders, whose names start with a dot, are left out.
+    labelled : bool, default=True
+        False: the images have no labels, as those to predict. All that are in the folder
+        and below it are listed, and only `paths` is returned.
 
     Returns
     -------
     paths : ndarray of shape (n_images,), dtype object
-        Paths as str, sorted by class and then by name.
+        Paths as str, sorted by class and then by name; without labels, by path.
     labels : ndarray of shape (n_images,), dtype str
-        Name of each image's class folder.
+        Name of each image's class folder. Only where `labelled` is true.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         When `path` is not a folder.
     ValueError
-        When no subfolder holds an image.
+        When no subfolder holds an image; when the subfolders are splits, such as
+        ``train`` and ``val``, that hold the same classes.
 
     Warns
     -----
     UnreadableImageWarning
-        Names the files whose ending is not that of a supported format, and the images
-        that are in no class folder; they are left out.
+        Names the files whose ending is not that of a supported format, the images
+        that are in no class folder, and the class folders without an image; they are left
+        out.
 
     Examples
     --------
@@ -54,9 +75,14 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
     >>> paths, labels = load_image_folder(root)
     >>> labels.tolist()
     ['cat', 'dog']
+    >>> len(load_image_folder(root, labelled=False))
+    2
     """
     root = os.fspath(path)
-    paths, labels, left_out = [], [], []
+    _check_is_folder(root)
+    if not labelled:
+        return _unlabelled(root)
+    paths, labels, left_out, empty = [], [], [], []
     for name in sorted(os.listdir(root)):
         if name.startswith("."):
             continue
@@ -64,25 +90,84 @@ def load_image_folder(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndar
         if not os.path.isdir(folder):
             left_out.append(folder)
             continue
+        n_before = len(paths)
         for file in _files_below(folder):
-            if os.path.splitext(file)[1].lower() in ENDINGS:
+            if _is_image(file):
                 paths.append(file)
                 labels.append(name)
             else:
                 left_out.append(file)
+        if len(paths) == n_before:
+            empty.append(name)
     if not paths:
+        n_images = sum(map(_is_image, left_out))
+        hint = f". {n_images} image(s) are in no class folder: labelled=False lists them"
         raise ValueError(
-            f"no image below {root!r}; expected {os.path.join(root, '<class>', '<image>')}"
+            f"no class folder with an image below path={root!r}; expected "
+            f"{os.path.join(root, '<class>', '<image>')}{hint if n_images else ''}"
         )
+    _check_is_no_level_above(root, sorted(set(labels)))
     if left_out:
-        shown = ", ".join(left_out[:5]) + (", ..." if len(left_out) > 5 else "")
-        warnings.warn(
-            f"left out, no image by its ending or in no class folder: {len(left_out)} "
-            f"file(s), {shown}",
-            UnreadableImageWarning,
-            stacklevel=2,
-        )
+        _warn_of_left_out("no image by its ending or in no class folder", left_out, "file(s)")
+    if empty:
+        _warn_of_left_out("classes without an image", empty, "folder(s)")
     return np.array(paths, dtype=object), np.array(labels)
+
+
+def _unlabelled(root: str) -> np.ndarray:
+    files = _files_below(root)
+    paths = [file for file in files if _is_image(file)]
+    if not paths:
+        raise ValueError(f"no image in path={root!r} or below it")
+    left_out = [file for file in files if not _is_image(file)]
+    if left_out:
+        _warn_of_left_out("no image by its ending", left_out, "file(s)")
+    return np.array(paths, dtype=object)
+
+
+def _is_image(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in ENDINGS
+
+
+def _check_is_folder(root: str) -> None:
+    if os.path.isdir(root):
+        return
+    if os.path.exists(root):
+        raise NotADirectoryError(
+            f"path={root!r} is a file; pass the folder whose subfolders are the classes"
+        )
+    there = os.path.abspath(root)
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
+    names = sorted(name for name in os.listdir(there) if not name.startswith("."))
+    listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    raise FileNotFoundError(
+        f"path={root!r} does not exist; the folder {there!r} does, and holds {listed or 'nothing'}"
+    )
+
+
+def _check_is_no_level_above(root: str, classes: list[str]) -> None:
+    """Raise where the subfolders are splits that hold the same class folders."""
+    if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
+        return
+    below = []
+    for name in classes:
+        with os.scandir(os.path.join(root, name)) as entries:
+            below.append({e.name for e in entries if e.is_dir() and not e.name.startswith(".")})
+    shared = sorted(set.intersection(*below))
+    if shared:
+        raise ValueError(
+            f"path={root!r} holds the splits {', '.join(classes)}, and these hold the classes: "
+            f"{', '.join(shared[:_NAMED])}{', ...' if len(shared) > _NAMED else ''}. Load one "
+            f"split at a time: load_image_folder({os.path.join(root, classes[0])!r})"
+        )
+
+
+def _warn_of_left_out(what: str, names: list[str], unit: str) -> None:
+    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    warnings.warn(
+        f"left out, {what}: {len(names)} {unit}, {shown}", UnreadableImageWarning, stacklevel=3
+    )
 
 
 def _files_below(folder: str) -> list[str]:

@@ -87,3 +87,62 @@ def test_what_is_no_folder_is_an_error(name, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotADirectoryError if name == "file" else FileNotFoundError):
         load_image_folder(tmp_path / name)
+
+
+@pytest.mark.parametrize(("first", "second"), [("train", "val"), ("Train", "TEST")])
+def test_a_folder_one_level_too_high_is_refused(first, second, root, tmp_path_factory):
+    above = tmp_path_factory.mktemp("above")
+    for name in (first, second):
+        (above / name).symlink_to(root)
+    with pytest.raises(
+        ValueError, match=r"holds the splits .* hold the classes: bird, cat, dog"
+    ) as e:
+        load_image_folder(above)
+    assert f"load_image_folder({str(above / min(first, second))!r})" in str(e.value)
+
+
+def test_splits_as_classes_are_allowed_where_they_hold_no_classes(tmp_path):
+    for name in ("train/1.png", "bus/1.png", "test/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert set(load_image_folder(tmp_path)[1]) == {"train", "bus", "test"}
+    (tmp_path / "bus" / "1.png").unlink()
+    (tmp_path / "bus").rmdir()
+    assert set(load_image_folder(tmp_path)[1]) == {"train", "test"}
+
+
+def test_a_class_folder_without_an_image_is_named(root):
+    (root / "fox").mkdir()
+    with pytest.warns(
+        UnreadableImageWarning, match=r"classes without an image: 1 .*, fox"
+    ) as caught:
+        load_image_folder(root)
+    assert caught[0].filename == __file__
+
+
+def test_images_without_labels_are_listed(root):
+    Image.new("RGB", (4, 4)).save(root / "up.png")
+    paths = load_image_folder(root, labelled=False)
+    assert paths.dtype == object
+    assert [os.path.relpath(path, root) for path in paths][-2:] == ["dog/2.png", "up.png"]
+    assert len(paths) == 6
+    (root / "notes.txt").write_bytes(b"")
+    with pytest.warns(UnreadableImageWarning, match="notes.txt"):
+        load_image_folder(root, labelled=False)
+
+
+def test_a_flat_folder_is_an_error_that_names_the_parameter(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    with pytest.raises(ValueError, match=r"1 image\(s\) are in no class folder: labelled=False"):
+        load_image_folder(tmp_path)
+    assert len(load_image_folder(tmp_path, labelled=False)) == 1
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(ValueError, match="no image in path="):
+        load_image_folder(tmp_path, labelled=False)
+
+
+def test_a_wrong_folder_is_an_error_that_says_what_is_there(root):
+    with pytest.raises(FileNotFoundError, match=r"path='.*/hen' does not exist.* bird, cat, dog"):
+        load_image_folder(root / "hen")
+    with pytest.raises(NotADirectoryError, match=r"2\.png' is a file; pass the folder"):
+        load_image_folder(root / "dog" / "2.png")
