@@ -86,7 +86,7 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
         raise WeightsNotFoundError(
             f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
             f"can't be loaded here: {error}"
-        ) from error
+        ) from None
     _check_stages(_title(spec), spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:
         cause = "; this version of torch draws others" if spec.weights is None else ""

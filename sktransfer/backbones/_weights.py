@@ -135,7 +135,7 @@ def download(url: str, title: str, progress: bool = False) -> str:
                 f"network, put the file at {path}, or use a backbone that works offline: "
                 "backbone='mini', which ships with sktransfer and is for trying and testing, or "
                 "the path of a self-describing .safetensors file"
-            ) from error
+            ) from None  # its traceback is long, and says no more
         except RuntimeError as error:  # torch's own word for a wrong hash
             raise WeightsError(f"the download of {title} from {url} is damaged: {error}") from error
     elif wanted is not None and not _sha256(path).startswith(wanted):

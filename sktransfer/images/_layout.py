@@ -76,8 +76,10 @@ def row_shape(n_values: int, image_shape: Sequence[int] | None) -> tuple[int, ..
     """Return the shape of the image in a row of `n_values`; one -1 is computed."""
     if image_shape is None:
         raise LayoutError(
-            f"X is a 2-D array of rows of {n_values} numbers: say how a row is an image "
-            "with image_shape=(H, W) or (H, W, C)"
+            f"X is a 2-D array of rows of {n_values} numbers. Where a row is an image, say how "
+            "with image_shape=(H, W) or (H, W, C). Where it holds the features that a "
+            "transformer made of an image, give it to a scikit-learn model such as "
+            "LogisticRegression: the estimators of sktransfer read images"
         )
     shape = [int(side) for side in image_shape]
     if shape.count(-1) == 1:

@@ -1,6 +1,7 @@
 """From what the user names to a backbone."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -271,3 +272,25 @@ def test_a_head_is_dropped_where_it_has_parameters_and_its_pooling_stays():
     assert isinstance(model.head.attention, nn.Identity)
     assert isinstance(model.head.fc, nn.Identity)
     assert [name for name, _ in model.named_parameters()] == ["body.weight", "body.bias"]
+
+
+@pytest.mark.parametrize("name", ["mine.pth", "runs/best.pt", "pytorch_model.bin", "last.ckpt"])
+def test_a_file_of_weights_as_backbone_is_answered_with_weights(name):
+    with pytest.raises(ValueError, match="is a file of weights") as caught:
+        load_backbone(name)
+    assert f"weights={name!r}" in str(caught.value)
+
+
+def test_a_name_of_timm_is_answered_with_its_prefix():
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="timm:convnext_nano and others"):
+        load_backbone("convnext_nano")
+
+
+def test_a_worker_that_does_not_know_a_backbone_says_how_it_would(monkeypatch):
+    with pytest.raises(ValueError, match="is unknown") as caught:
+        load_backbone("mine")
+    assert "worker" not in str(caught.value)
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-1")
+    with pytest.raises(ValueError, match=r"register_backbone too, .*loky', initializer=function"):
+        load_backbone("mine")

@@ -1,5 +1,6 @@
 """Where architectures come from: each source is a module with `names` and `architecture`."""
 
+import multiprocessing
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +14,8 @@ SOURCES = {
     "timm": _timm,
     "torchvision": _torchvision,
 }
+
+_FILES_OF_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt")
 
 
 def names(source: str | None = None) -> list[str]:
@@ -36,14 +39,26 @@ def named_architecture(name: str, metadata: dict[str, Any] | None) -> Architectu
     if architecture is not None:
         return architecture
     known = names("timm") if wanted.startswith("timm:") else names()
-    close = get_close_matches(wanted, known) or known[:3]
+    close = _timm.names_like(wanted) or get_close_matches(wanted, known) or known[:3]
     listed = f"{', '.join(close)} and others, see list_backbones()"
     if metadata:
         raise WeightsError(
             f"backbone={name!r} asks for the architecture {wanted!r}, which this version does not "
             f"have; it has {listed}"
         )
+    if name.endswith(_FILES_OF_WEIGHTS):
+        raise ValueError(
+            f"backbone={name!r} is a file of weights, which does not say what network it belongs "
+            f"to; name the network, and give the file as weights: backbone='resnet50', "
+            f"weights={name!r}"
+        )
+    hint = ""
+    if multiprocessing.current_process().name != "MainProcess":
+        hint = (
+            ". This is a worker process: where the backbone is your own, each worker has to call "
+            "register_backbone too, as with joblib.parallel_config('loky', initializer=function)"
+        )
     raise ValueError(
         f"backbone={name!r} is unknown; allowed are the path of a self-describing .safetensors "
-        f"file, {listed}"
+        f"file, {listed}{hint}"
     )

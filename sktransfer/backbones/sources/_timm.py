@@ -6,6 +6,7 @@ Names are timm's own, with or without a tag (``"timm:vit_small_patch14_dinov2"``
 loaded and adapted by timm; stages are found by tracing `forward_features`.
 """
 
+import importlib.util
 import math
 from functools import partial
 from types import ModuleType
@@ -28,6 +29,13 @@ _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
 def names() -> tuple[str, ...]:
     """Return the names of timm's architectures, without tags."""
     return tuple(PREFIX + name for name in _timm().list_models())
+
+
+def names_like(name: str) -> list[str]:
+    """Return the name with timm's prefix where timm, if it is installed, has it."""
+    if name.startswith(PREFIX) or importlib.util.find_spec("timm") is None:
+        return []
+    return [PREFIX + name] if _known(name) else []
 
 
 def architecture(name: str) -> Architecture | None:
@@ -166,7 +174,7 @@ def _pretrained(
             "network, load them once where there is one and copy its Hugging Face cache folder "
             "(HF_HOME), give the path of a state dict as weights, or use a backbone that works "
             "offline: backbone='mini', which ships with sktransfer and is for trying and testing"
-        ) from error
+        ) from None  # its traceback is long, and says no more
     except TypeError as error:
         raise ValueError(
             f"backbone_params={params!r} is not what {architecture.name!r} takes: {error}"
