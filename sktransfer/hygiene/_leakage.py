@@ -58,12 +58,16 @@ class LeakageReport(Table[FoldLeakage]):
         Mean over the folds.
     score_without : float
         Mean over the folds that have images without a twin; NaN where none has.
+    n_together : int
+        Test images with a duplicate in the test images of their own fold, and none in
+        training: other folds of the same images, such as shuffled ones, may separate them.
     """
 
     _record = FoldLeakage
 
-    def __init__(self, records: Sequence[FoldLeakage]):
+    def __init__(self, records: Sequence[FoldLeakage], n_together: int = 0):
         super().__init__(records)
+        self.n_together = n_together
         self.n_test = sum(record.n_test for record in records)
         self.n_twins = sum(record.n_twins for record in records)
         self.score = float(np.mean([record.score for record in records]))
@@ -71,10 +75,16 @@ class LeakageReport(Table[FoldLeakage]):
         self.score_without = float(np.mean(without)) if without else math.nan
 
     def _headline(self) -> str:
-        return (
+        text = (
             f"{self.n_twins} of {self.n_test} test images ({self.n_twins / self.n_test:.1%}) have "
             f"a twin in training; score {self.score:.3f}, without them {self.score_without:.3f}"
         )
+        if self.n_together:
+            text += (
+                f"; {self.n_together} more have a duplicate in their own fold, which shuffled "
+                "folds would separate"
+            )
+        return text
 
 
 @validate_params(
@@ -161,6 +171,11 @@ def leakage_report(
     model that was not trained on duplicates of its test images, pass
     ``cv=DuplicateGroups(X)`` to ``cross_val_score``.
 
+    Duplicates often lie side by side in a folder. An int as `cv` is a split without shuffling,
+    as in ``cross_val_score``, which may leave such neighbours in one fold: `n_together` counts
+    them. For the leak of shuffled folds pass
+    ``StratifiedKFold(5, shuffle=True, random_state=0)``.
+
     Examples
     --------
     >>> import numpy as np
@@ -196,7 +211,7 @@ def leakage_report(
         n_jobs=n_jobs,
     ).labels
 
-    records = []
+    records, n_together = [], 0
     splits = check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y, groups)
     for fold, (train, test) in enumerate(splits):
         train, test = np.arange(len(labels))[train], np.arange(len(labels))[test]  # or masks
@@ -209,7 +224,9 @@ def leakage_report(
 
         is_twin = np.isin(labels[test], labels[train])
         twins, others = test[is_twin], test[~is_twin]
+        _, place, sizes = np.unique(labels[others], return_inverse=True, return_counts=True)
+        n_together += int((sizes[place] > 1).sum())
         records.append(
             FoldLeakage(fold, len(test), len(twins), score(test), score(others), score(twins))
         )
-    return LeakageReport(records)
+    return LeakageReport(records, n_together)

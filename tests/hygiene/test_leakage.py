@@ -135,3 +135,17 @@ def test_defaults_are_those_of_near_duplicates(face):
     for name, parameter in defaults.items():
         if name != "X":
             assert theirs[name].default == parameter.default, name
+
+
+def test_duplicates_that_share_a_fold_are_counted_and_said(leaky):
+    X, y = leaky
+    order = np.argsort(np.r_[np.arange(30), np.arange(10)], kind="stable")  # twins side by side
+    X, y = [X[i] for i in order], y[order]
+    split = [(np.arange(20, 40), np.arange(20))]  # the ten pairs are in one fold
+    report = leakage_report(X, y, split, estimator=DummyClassifier())
+    assert (report.n_twins, report.n_together) == (0, 20)
+    assert "20 more have a duplicate in their own fold" in repr(report)
+    split = [(np.arange(1, 20, 2), np.arange(0, 20, 2))]
+    report = leakage_report(X, y, split, estimator=DummyClassifier())
+    assert (report.n_twins, report.n_together) == (10, 0)
+    assert "own fold" not in repr(report)
