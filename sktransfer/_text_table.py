@@ -1,5 +1,6 @@
-"""Printed tables: columns of text, and lists of records."""
+"""Tables for terminals and notebooks: columns of text, and lists of records."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
@@ -9,10 +10,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Return rows under a header; numbers, formatted by the caller, stand at the right."""
     cells = [list(header), *([_text(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [
-        all(row[column][:1].isdigit() or row[column] == "-" for row in cells[1:])
-        for column in range(len(header))
-    ]
+    right = [_is_numeric([row[column] for row in cells[1:]]) for column in range(len(header))]
     lines = [
         "  ".join(
             cell.rjust(width) if at_right else cell.ljust(width)
@@ -21,6 +19,41 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         for row in cells
     ]
     return "\n".join(lines)
+
+
+# Grey borders and inherited colours stand on light and dark pages alike.
+_STYLE = """<style>
+.sktransfer-table table {border-collapse: collapse; margin: 0.5em 0;}
+.sktransfer-table caption {caption-side: top; text-align: left; padding: 0.4em 0;}
+.sktransfer-table :is(th, td) {
+  border-bottom: 1px solid rgba(128, 128, 128, 0.4); padding: 0.2em 1em 0.2em 0.3em;
+  text-align: left !important; overflow-wrap: anywhere;}
+.sktransfer-table :is(th, td).number {
+  text-align: right !important; font-variant-numeric: tabular-nums; white-space: nowrap;}
+</style>"""
+
+
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", after: str = ""
+) -> str:
+    """Return `table` for a notebook; the texts of cells are escaped."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    right = [_is_numeric([row[column] for row in cells]) for column in range(len(header))]
+
+    def row_of(texts: Sequence[str], tag: str) -> str:
+        return "".join(
+            f"<{tag}{' class=number' * at_right}>{html.escape(text)}</{tag}>"
+            for text, at_right in zip(texts, right, strict=True)
+        )
+
+    body = "".join(f"<tr>{row_of(row, 'td')}</tr>" for row in cells)
+    head = f"<thead><tr>{row_of(header, 'th')}</tr></thead>" if rows else ""
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    below = f"<p>{html.escape(after)}</p>" if after else ""
+    return (
+        f'{_STYLE}<div class="sktransfer-table"><table>{title}{head}<tbody>{body}</tbody></table>'
+        f"{below}</div>"
+    )
 
 
 def count(number: int | None, unit: str = "") -> str | None:
@@ -32,6 +65,10 @@ def count(number: int | None, unit: str = "") -> str | None:
             digits = max(0, 3 - len(str(number // size)))
             return f"{number / size:.{digits}f} {prefix}{unit}"
     return f"{number} {unit}".rstrip()
+
+
+def _is_numeric(texts: Sequence[str]) -> bool:
+    return all(text[:1].isdigit() or text == "-" for text in texts)
 
 
 def _text(cell: object) -> str:
@@ -71,6 +108,12 @@ class Table(Sequence, Generic[Record]):
         if len(self) > _SHOWN:
             text.append(f"... and {len(self) - _SHOWN} more")
         return "\n".join(line.rstrip() for line in text)
+
+    def _repr_html_(self) -> str:
+        names = [field.name for field in fields(self._record)]
+        rows = [[_cell(getattr(row, name)) for name in names] for row in self[:_SHOWN]]
+        left = len(self) - _SHOWN
+        return html_table(names, rows, self._headline(), f"... and {left} more" if left > 0 else "")
 
     def _headline(self) -> str:
         """Return the first line of the printed report: its summary."""

@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from .._spec import InputSpec, WeightsOffer
-from .._text_table import count, table
+from .._text_table import count, html_table, table
 from ._architecture import Architecture
 from ._stages import PRE_LOGITS, PreLogits, count_macs, cut_into_stages, modules_of
 from ._weights import read_metadata
 from .sources import SOURCES, named_architecture, names
+
+_Table = tuple[tuple[str, ...], list[tuple]]  # header, rows
 
 
 @dataclass(frozen=True)
@@ -94,26 +96,37 @@ class BackboneInfo:
             f"input: {self.input.size} pixels{only}, resized to {self.input.resize}, "
             f"{self.input.interpolation}",
             "",
-            self._stages_table(),
+            table(*self._stages_table()),
         ]
         if self.weights:
-            lines += ["", _offers_table(self.weights)]
+            lines += ["", table(*_offers_table(self.weights))]
         return "\n".join(lines)
 
-    def _stages_table(self) -> str:
+    def _repr_html_(self) -> str:
+        first, second = repr(self).splitlines()[:2]
+        stages = html_table(*self._stages_table(), caption=f"{first}; {second}")
+        return stages + (html_table(*_offers_table(self.weights)) if self.weights else "")
+
+    def _stages_table(self) -> _Table:
         size = self.input.size
-        rows = [(0, "(image)", 3, _shape((3, size, size)), None, None)]
+        rows: list[tuple] = [(0, "(image)", 3, _shape((3, size, size)), None, None)]
         rows += [(depth, *_cells(stage)) for depth, stage in enumerate(self.stages, start=1)]
         if self.pre_logits is not None:
             rows.append((None, *_cells(self.pre_logits)))
-        return table(("depth", "stage", "width", "activation", "parameters", "MACs"), rows)
+        return ("depth", "stage", "width", "activation", "parameters", "MACs"), rows
 
 
 class BackboneList(list[str]):
     """A list of names that prints as a table."""
 
     def __repr__(self) -> str:
-        rows = []
+        return table(*self._table())
+
+    def _repr_html_(self) -> str:
+        return html_table(*self._table())
+
+    def _table(self) -> _Table:
+        rows: list[tuple] = []
         for name in self:
             architecture = named_architecture(name, None)
             offer = next(iter(architecture.offers().values()), None)
@@ -130,7 +143,7 @@ class BackboneList(list[str]):
                 )
             )
         header = ("name", "source", "parameters", "pixels", "top-1", "download", "licence")
-        return table(header, rows)
+        return header, rows
 
     __str__ = __repr__
 
@@ -318,7 +331,7 @@ def _works_offline(architecture: Architecture) -> bool:
     return offer is None or architecture.is_downloaded(offer)
 
 
-def _offers_table(offers: Iterable[WeightsOffer]) -> str:
+def _offers_table(offers: Iterable[WeightsOffer]) -> _Table:
     rows = [
         (
             offer.name,
@@ -329,7 +342,7 @@ def _offers_table(offers: Iterable[WeightsOffer]) -> str:
         )
         for offer in offers
     ]
-    return table(("weights", "pixels", "top-1", "download", "licence"), rows)
+    return ("weights", "pixels", "top-1", "download", "licence"), rows
 
 
 def _cells(stage: StageInfo) -> tuple:

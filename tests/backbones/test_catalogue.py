@@ -198,3 +198,13 @@ def test_a_list_is_filtered_by_what_works_offline(tmp_path, monkeypatch):
 def test_an_unknown_source_lists_those_there_are():
     with pytest.raises(ValueError, match="source must be one of 'embedded', 'registered', 'timm'"):
         list_backbones(source="keras")
+
+
+def test_lists_and_descriptions_are_tables_in_notebooks():
+    names = list_backbones(source="embedded")
+    assert names._repr_html_().count("<tr>") == 1 + len(names)
+    assert "<td>mini</td>" in names._repr_html_()
+    info = backbone_info("mini")
+    shown = info._repr_html_()
+    assert all(f"<td>{stage.name}</td>" in shown for stage in info.stages)
+    assert f"<td>{info.weights[0].licence}</td>" in shown
