@@ -77,7 +77,7 @@ def test_an_epoch_is_a_step_and_so_is_an_image_of_few(shapes, cache):
 
 
 def test_copies_and_unreadable_images_are_steps_too(shapes, tmp_path):
-    X, y = shapes
+    X, _ = shapes
     (tmp_path / "broken.png").write_bytes(b"no image")
     X = np.array([*X, *X, str(tmp_path / "broken.png")], dtype=object)
     transformer = PretrainedFeatureTransformer("mini", on_error="nan", feature_cache=None)

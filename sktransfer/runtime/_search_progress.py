@@ -45,7 +45,7 @@ class SearchProgress:
         self._n_at_once = 1
         self._start: float | None = None
         self._ends: list[float] = []
-        self._parallel: Parallel | None = None  # the outermost that runs now
+        self._parallel: Any = None  # the outermost that runs now
         self._n_done_before = 0
 
     @property
@@ -81,7 +81,7 @@ class SearchProgress:
 
     def take_done(self, parallel: Parallel) -> None:
         """Note how many fits of `parallel` are done."""
-        if self._parallel is not None and parallel is self._parallel:
+        if parallel is self._parallel:
             self.n_done = self._n_done_before + parallel.n_completed_tasks
             now = self.seconds
             self._ends += [now] * (self.n_done - len(self._ends))
