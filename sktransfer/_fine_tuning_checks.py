@@ -56,8 +56,8 @@ def _check_one_kind(values, title):
     other = [value for value in values if not isinstance(value, str)]
     if text and other:
         raise ValueError(
-            f"{title} mixes text and other values, such as {str(text[0])!r} and {other[0]} (of type "
-            f"{type(other[0]).__name__}); give labels of one type, as with "
+            f"{title} mixes text and other values, such as {str(text[0])!r} and {other[0]} (of "
+            f"type {type(other[0]).__name__}); give labels of one type, as with "
             f"[str(label) for label in {title}]"
         )
 

@@ -23,6 +23,7 @@ from .._trace import trace_stages
 from .._trace_head import trace_pre_logits
 
 PREFIX = "timm:"
+_CONNECTION = 10.0  # s, to wait for the first answer
 _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
 
 
@@ -166,21 +167,43 @@ def _pretrained(
         timm_name = timm_name.partition(".")[0]
         timm_name += "" if offer.name == "default" else f".{offer.name}"
     title = f"backbone={architecture.name!r}, weights={offer.name!r}"
+    if not _is_downloaded(offer):
+        _check_connection(title, offer)
     try:
         return _timm().create_model(timm_name, pretrained=True, **params)
     except OSError as error:  # connections, and files that are not there
-        raise WeightsNotFoundError(
-            f"the weights of {title} can't be had ({error}). Wanted: {offer.location}. Without "
-            "network, load them once where there is one and copy its Hugging Face cache folder "
-            "(HF_HOME), give the path of a state dict as weights, or use a backbone that works "
-            "offline: backbone='mini', which ships with sktransfer and is for trying and testing"
-        ) from None  # its traceback is long, and says no more
+        raise _not_found(title, offer, error) from None  # its traceback is long, and no help
     except TypeError as error:
         raise ValueError(
             f"backbone_params={params!r} is not what {architecture.name!r} takes: {error}"
         ) from error
     except (RuntimeError, KeyError, ValueError) as error:
         raise WeightsError(f"the weights of {title} don't fit: {error}") from error
+
+
+def _check_connection(title: str, offer: WeightsOffer) -> None:
+    """Raise where there is no way to Hugging Face: timm's loader would try for a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    _, _, repository = offer.location.partition("hf-hub:")
+    if not repository:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=_CONNECTION)
+    except Exception as error:
+        # of the library of requests that huggingface_hub uses, which has changed twice
+        if {"ConnectError", "ConnectionError"} & {cls.__name__ for cls in type(error).__mro__}:
+            raise _not_found(title, offer, error) from None
+        # any other answer, such as that there is no such file: timm's loader tries more
+
+
+def _not_found(title: str, offer: WeightsOffer, error: Exception) -> WeightsNotFoundError:
+    return WeightsNotFoundError(
+        f"the weights of {title} can't be had ({error}). Wanted: {offer.location}. Without "
+        "network, load them once where there is one and copy its Hugging Face cache folder "
+        "(HF_HOME), give the path of a state dict as weights, or use a backbone that works "
+        "offline: backbone='mini', which ships with sktransfer and is for trying and testing"
+    )
 
 
 def _structure(model: Any) -> NetworkStructure:

@@ -277,16 +277,38 @@ def test_a_tuned_timm_network_is_a_backbone_file(tmp_path, nothing_kept):
     assert again.spec.digest == spec.digest
 
 
-def test_without_network_the_error_says_what_is_wanted_and_what_works(monkeypatch, nothing_kept):
-    def no_network(*args, **kwargs):
-        raise ConnectionError("no route to host")
+class ConnectError(Exception):
+    """Named as that of httpx, which is no OSError."""
 
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", no_network)
+
+@pytest.mark.parametrize("kind", [ConnectionError, ConnectError])
+def test_without_network_the_error_comes_at_once_and_says_what_works(
+    kind, monkeypatch, nothing_kept
+):
+    def no_network(*args, **kwargs):
+        raise kind("no route to host")
+
+    def tries_again(*args, **kwargs):
+        raise AssertionError("the loader that tries five times was called")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", no_network)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", tries_again)
     with pytest.raises(WeightsNotFoundError) as caught:
         load_backbone("timm:test_vit")
     message = str(caught.value)
     for part in ("timm:test_vit", "no route to host", "hf-hub:timm/test_vit", "HF_HOME", "mini"):
         assert part in message
+    assert caught.value.__suppress_context__
+
+
+def test_a_download_that_breaks_off_is_such_an_error_too(monkeypatch, nothing_kept):
+    def breaks_off(*args, **kwargs):
+        raise OSError("connection reset")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *args, **kwargs: None)
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", breaks_off)
+    with pytest.raises(WeightsNotFoundError, match="connection reset"):
+        load_backbone("timm:test_vit")
 
 
 def test_an_unknown_model_or_tag_names_close_ones():
