@@ -4,14 +4,13 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from torch import nn
 
 from .._spec import InputSpec
 from ._custom_transform import (
@@ -41,9 +40,14 @@ _DEGREES = 10
 _LIGHTING = 0.8
 _OFTEN = 0.75
 
-# torchvision's presets resample with what the network was trained with; its
-# default, the nearest pixel, makes jagged edges that no photograph has.
-_TRIVIAL = v2.TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+
+@cache
+def _trivial() -> nn.Module:
+    from torchvision.transforms import v2
+
+    # torchvision's presets resample with what the network was trained with; its
+    # default, the nearest pixel, makes jagged edges that no photograph has.
+    return v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR)
 
 
 def crop(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
@@ -60,16 +64,24 @@ def crop(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
 def light(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a crop about the scale of the evaluation's, in half of the cases mirrored."""
     square = crop(pixels, spec, rng)
-    return F.horizontal_flip(square) if rng.random() < 0.5 else square
+    return _mirror(square) if rng.random() < 0.5 else square
 
 
 def mirrored(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return the square that is evaluated, mirrored left to right."""
-    return F.horizontal_flip(preprocess(pixels, spec))
+    return _mirror(preprocess(pixels, spec))
+
+
+def _mirror(square: torch.Tensor) -> torch.Tensor:
+    from torchvision.transforms.v2 import functional as F
+
+    return F.horizontal_flip(square)
 
 
 def medium(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a light view, turned a little, its lighting and colours changed a little."""
+    from torchvision.transforms.v2 import functional as F
+
     square = light(pixels, spec, rng)
     if rng.random() < _OFTEN:
         square = _turn(square, _DEGREES * _between_minus_one_and_one(rng))
@@ -83,7 +95,7 @@ def trivial(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a light view with one strong change at random, by TrivialAugmentWide."""
     square = light(pixels, spec, rng)
     with SeededDraws(int(rng.random() * 2**53)):
-        return _TRIVIAL(square)
+        return _trivial()(square)
 
 
 def draw_crop(height: int, width: int, spec: InputSpec, rng: Random) -> tuple[int, int, int, int]:
@@ -113,6 +125,9 @@ def _whole_pixels(start: float, length: float, scale: float, n_pixels: int) -> t
 
 def _turn(square: torch.Tensor, degrees: float) -> torch.Tensor:
     """Turn about the middle; what comes in at the corners is mirrored at the border."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     size = square.shape[-1]
     # half of what the square's bounding box grows by when it is turned
     angle = math.radians(_DEGREES)

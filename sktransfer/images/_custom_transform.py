@@ -16,12 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import Image
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torchvision import transforms as v1
-from torchvision.transforms import v2
 
 from .._locking import ForkSafeLock
 from .._spec import InputSpec
@@ -119,6 +116,8 @@ def transform_name(transform: Any) -> str | None:
 
 def library_versions() -> str:
     """Return the versions of the libraries, without the part that names a device."""
+    import torchvision
+
     versions = {"torchvision": torchvision.__version__, "torch": torch.__version__}
     return " ".join(f"{name} {str(text).split('+')[0]}" for name, text in versions.items())
 
@@ -145,6 +144,8 @@ def _describe(value: Any) -> str:
 
 
 def _is_torchvision_s(module: nn.Module) -> bool:
+    from torchvision.transforms import v2
+
     kind = type(module)
     return kind in _CONTAINERS or getattr(v2, kind.__name__, None) is kind
 
@@ -203,6 +204,9 @@ class CustomTransform:
 
 def check_transform(transform: Any) -> None:
     """Raise ValueError when a part of a transform shows that it can't be used."""
+    from torchvision import transforms as v1
+    from torchvision.transforms import v2
+
     for part in _parts(transform):
         if isinstance(part, (v2.Normalize, v1.Normalize)):
             raise ValueError(_NO_NORMALIZE)

@@ -8,8 +8,6 @@ that knows nothing of resizing, such as ONNX's, gives the same pixels.
 import numpy as np
 import torch
 from torch import nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from .._spec import InputSpec
 
@@ -40,6 +38,8 @@ def _middle(image: torch.Tensor, size: int) -> torch.Tensor:
     """Return the middle square, as torchvision's ``center_crop`` does, which costs more time."""
     height, width = image.shape[1:]
     if min(height, width) < size:  # padded with black
+        from torchvision.transforms.v2 import functional as F
+
         return F.center_crop(image, [size, size])
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, top : top + size, left : left + size]
@@ -48,6 +48,10 @@ def _middle(image: torch.Tensor, size: int) -> torch.Tensor:
 def resize(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:
     """Return uint8 (3, H, W) in another shape, the same to the last bit on every processor."""
     if interpolation not in ("bilinear", "bicubic"):
+        # imported where it is used: it takes longer than all else
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         return F.resize(image, shape, InterpolationMode(interpolation), antialias=True)
     if shape == list(image.shape[1:]):
         return image

@@ -1,22 +1,28 @@
 """torchvision's classifiers: what they are built from, and the weights on offer."""
 
+from __future__ import annotations
+
 import math
 import os
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torchvision import models
 
 from ..._spec import InputSpec, WeightsOffer
 from .._architecture import Architecture, NetworkStructure
 from .._weights import download, downloaded_path, load_strictly, read_state_dict
 from ._torchvision_families import Family, family_of
 
+if TYPE_CHECKING:  # its import takes longer than all else: torchvision is imported where it is used
+    from torchvision import models
+
 
 @cache
 def names() -> tuple[str, ...]:
     """Return the classifiers of the installed torchvision that a family covers."""
+    from torchvision import models
+
     return tuple(name for name in models.list_models(module=models) if family_of(name))
 
 
@@ -25,6 +31,8 @@ def architecture(name: str) -> Architecture | None:
     family = family_of(name) if name in names() else None
     if family is None:
         return None
+    from torchvision import models
+
     table = models.get_model_weights(name)
     return Architecture(
         name=name,
