@@ -23,11 +23,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 # Grey borders and inherited colours stand on light and dark pages alike.
 _STYLE = """<style>
+.sktransfer-table {overflow-x: auto;}
 .sktransfer-table table {border-collapse: collapse; margin: 0.5em 0;}
 .sktransfer-table caption {caption-side: top; text-align: left; padding: 0.4em 0;}
 .sktransfer-table :is(th, td) {
   border-bottom: 1px solid rgba(128, 128, 128, 0.4); padding: 0.2em 1em 0.2em 0.3em;
-  text-align: left !important; overflow-wrap: anywhere;}
+  text-align: left !important;}
 .sktransfer-table :is(th, td).number {
   text-align: right !important; font-variant-numeric: tabular-nums; white-space: nowrap;}
 </style>"""

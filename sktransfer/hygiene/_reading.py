@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..images._collection import ImageCollection, ImageReference
 from ..images._decode import DecodeError
+from ..runtime._display import Display
 from ..runtime._threads import CorePool
 
 Result = TypeVar("Result")
@@ -40,10 +41,11 @@ def for_each(
         return results
 
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    with CorePool(n_jobs) as pool:
+    with CorePool(n_jobs) as pool, Display("reading", len(positions), "images") as display:
         try:
             for results in pool.map(work, chunks):
                 yield from results
+                display.update(len(results))
         except BaseException:  # Ctrl-C, or a caller who stops: drop what is waiting
             pool.shutdown(wait=True, cancel_futures=True)
             raise
