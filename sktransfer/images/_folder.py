@@ -82,7 +82,10 @@ def load_image_folder(
     _check_is_folder(root)
     if not labelled:
         return _unlabelled(root)
-    paths, labels, left_out, empty = [], [], [], []
+    paths: list[str] = []
+    labels: list[str] = []
+    left_out: list[str] = []
+    empty: list[str] = []
     for name in sorted(os.listdir(root)):
         if name.startswith("."):
             continue

@@ -47,7 +47,10 @@ def read_image(image: Any, *, pixel_range: tuple[float, float] | None = None) ->
     array([[  0, 128],
            [128, 255]], dtype=uint8)
     """
-    values = None if pixel_range is None else PixelRange(*map(float, pixel_range))
+    values = None
+    if pixel_range is not None:
+        low, high = pixel_range
+        values = PixelRange(float(low), float(high))
     reference = as_images([image], pixel_range=values)[0]
     try:
         return reference.read()

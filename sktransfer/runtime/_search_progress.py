@@ -45,6 +45,7 @@ class SearchProgress:
         self._n_at_once = 1
         self._start: float | None = None
         self._ends: list[float] = []
+        self._first_steps: float | None = None
         self._parallel: Any = None  # the outermost that runs now
         self._n_done_before = 0
 
@@ -65,7 +66,7 @@ class SearchProgress:
         n_left = self.n_fits - self.n_done
         if self.n_done <= _FEW_FITS:
             under_way = min(self._n_at_once - 1, n_left)  # half done, on average
-            each = self._ends[-1] / (self.n_done + under_way / 2)
+            each = (self._ends[-1] - (self._first_steps or 0)) / (self.n_done + under_way / 2)
         else:
             middle = len(self._ends) // 2
             each = (self._ends[-1] - self._ends[middle]) / (len(self._ends) - 1 - middle)
@@ -85,6 +86,11 @@ class SearchProgress:
             self.n_done = self._n_done_before + parallel.n_completed_tasks
             now = self.seconds
             self._ends += [now] * (self.n_done - len(self._ends))
+
+    def note_first_steps(self) -> None:
+        """Note that an estimator works: workers have started, and a network is loaded."""
+        if self._first_steps is None and self._start is not None and not self._ends:
+            self._first_steps = self.seconds
 
     def end(self) -> None:
         """Note that the search's fits are done, or failed."""
@@ -249,10 +255,13 @@ class _Shown:
         if os.getpid() != self._pid:  # a forked worker
             return tell_parent(steps)
         self._steps = time.time(), steps
+        self._progress.note_first_steps()
         return True
 
     def _keep_up_to_date(self) -> None:
         while not self._is_over.wait(_BETWEEN_LOOKS):
+            if not self._progress.n_done and self._folder and read_steps(self._folder):
+                self._progress.note_first_steps()
             self._draw()
 
     def _draw(self) -> None:

@@ -132,6 +132,22 @@ def test_fits_that_run_beside_the_first_count_half(monkeypatch):
     assert _after(monkeypatch, [3], 5, n_jobs=2).seconds_left == 8
 
 
+def test_what_comes_before_the_first_steps_does_not_count(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress, parallel = SearchProgress(), _Parallel(1)
+    progress.note_first_steps()  # of a fit before the search
+    progress.begin(parallel, 5)
+    for second in (20.0, 21.0):  # workers have started
+        now[0] = second
+        progress.note_first_steps()
+    now[0] = 23.0
+    parallel.n_completed_tasks = 1
+    progress.take_done(parallel)
+    progress.note_first_steps()
+    assert progress.seconds_left == 3 * 4
+
+
 def test_after_some_fits_the_first_ones_do_not_count(monkeypatch):
     # the first one computed all rows
     assert _after(monkeypatch, [100, 101, 102, 103, 104, 105], 10).seconds_left == 4
