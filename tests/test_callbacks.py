@@ -9,7 +9,6 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.utils._optional_dependencies import check_rich_support
 
 from sktransfer import (
     FineTunedClassifier,
@@ -203,10 +202,7 @@ def test_a_callback_of_scikit_learn_is_no_callback_of_skorch(shapes):
 
 
 def test_the_progress_bar_of_scikit_learn_shows_our_steps(shapes, capsys):
-    try:
-        check_rich_support("this test")
-    except ImportError:
-        pytest.skip("needs rich")
+    pytest.importorskip("rich")
     X, y = shapes
     search = GridSearchCV(FineTunedClassifier(**FAST), {}, cv=2)
     search.set_callbacks(callback.ProgressBar(max_propagation_depth=None)).fit(X, y)
