@@ -215,7 +215,10 @@ def test_importing_and_constructing_load_no_network():
         ({"weights": 3}, r"'weights' parameter.*Got 3"),
         ({"weights": "IMAGENET9"}, r"weights='IMAGENET9' is unknown"),
         ({"depth": 9}, r"depth=9 is out of range.*5 stages.*stem.*-5 to 5"),
-        ({"depth": "deep"}, r"'depth' parameter.*Got 'deep'"),
+        (
+            {"depth": "deep"},
+            r"depth must be an int or None, got 'deep': a number of stages of stem, ",
+        ),
         ({"pooling": "median"}, r"'pooling' parameter.*Got 'median'"),
         ({"pooling": "cls"}, r"pooling='cls' needs a network with a class token"),
         ({"image_size": 8}, r"'image_size' parameter.*Got 8"),

@@ -383,7 +383,9 @@ def test_rows_of_a_transformer_are_sent_to_a_scikit_learn_model(shapes):
 
 
 def test_the_name_of_a_stage_as_depth_is_answered_with_its_number(shapes):
-    with pytest.raises(TypeError, match=r"stem, stage1, .*: freeze_depth=3 is up to 'stage2'"):
+    with pytest.raises(TypeError, match=r"stem, stage1, .*\. freeze_depth=3 is up to 'stage2'"):
         FineTunedClassifier("mini", freeze_depth="stage2").fit(*shapes)
-    with pytest.raises(TypeError, match=r"freeze_depth must be an int or None, got 'half', a num"):
+    with pytest.raises(
+        TypeError, match=r"freeze_depth must be an int or None, got 'half' \(or 'auto'\): a num"
+    ):
         FineTunedClassifier("mini", freeze_depth="half").fit(*shapes)

@@ -156,10 +156,11 @@ def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> i
     if depth is None:
         return n_stages
     if isinstance(depth, bool) or not isinstance(depth, Integral):
-        hint = f", a number of stages of {', '.join(stages)}"
+        auto = " (or 'auto')" if parameter == "freeze_depth" and isinstance(depth, str) else ""
+        hint = f"{auto}: a number of stages of {', '.join(stages)}"
         if depth in stages:
             n = stages.index(depth) + 1
-            hint += f": {parameter}={n} is up to {depth!r} and with it, {n - 1} without it"
+            hint += f". {parameter}={n} is up to {depth!r} and with it, {n - 1} without it"
         raise TypeError(f"{parameter} must be an int or None, got {depth!r}{hint}")
     if not -n_stages <= depth <= n_stages:
         raise ValueError(
