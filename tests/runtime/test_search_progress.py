@@ -4,6 +4,7 @@ import time
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -153,7 +154,9 @@ def test_after_some_fits_the_first_ones_do_not_count(monkeypatch):
     assert _after(monkeypatch, [100, 101, 102, 103, 104, 105], 10).seconds_left == 4
 
 
-def test_steps_go_from_a_worker_to_the_process_that_started_it(monkeypatch):
+def test_steps_go_from_a_worker_to_the_process_that_started_it():
+    # workers of another test may have another folder for temporary files
+    get_reusable_executor().shutdown()
     folder = made_folder()
     try:
         steps = Steps("backbone", "images", 8, 3, 0, 1.5, "0 cache hits")
