@@ -5,7 +5,7 @@ from importlib.metadata import version
 from .runtime import _openmp  # noqa: F401  imports torch, which nothing may do before it
 
 # isort: split
-from . import hygiene, inspection, model_selection
+from . import hygiene, inspection, model_selection, monitoring
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
@@ -40,6 +40,7 @@ __all__ = [
     "list_backbones",
     "load_image_folder",
     "model_selection",
+    "monitoring",
     "read_image",
     "register_backbone",
     "search_progress",

@@ -123,6 +123,7 @@ class FineTunedEstimator(ImageEstimator):
         *ImageEstimator._learned,
         "_backbone",
         "_first_augment",
+        "_fitted_digests",
         "_structure",
         "_targets",
         "_replay",
@@ -343,7 +344,7 @@ class FineTunedEstimator(ImageEstimator):
         train, held_out = np.arange(len(y)), None
         if self.early_stopping and X_val is None:
             train, held_out = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
-        activations, train, held_activations, held_out = self._read(
+        digests, activations, train, held_activations, held_out = self._read(
             images, train, held_out, self._view(0, seed), kept, n_given, tasks
         )
         self._check_left_over(y, train)
@@ -386,6 +387,9 @@ class FineTunedEstimator(ImageEstimator):
         options = self._run_options(seed, EpochTasks(tasks, self._fitted_with))
         net = fit_net(start, config, self._targets, training, validation, options)
         self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
+        if is_continued:
+            digests = np.concatenate([self._fitted_digests, digests])
+        self._fitted_digests = np.unique(digests, axis=0)
         self._replay = None
         if self.replay:
             self._replay = Replay.draw(self.replay, *columns, seed=seed, old=old)
@@ -455,7 +459,7 @@ class FineTunedEstimator(ImageEstimator):
                 )
 
     def _read(self, images, train, held_out, view, kept, n_given, tasks):
-        """Return activations and positions of what can be read, to train and to validate on.
+        """Return digests, activations and positions of what can be read, to train and validate on.
 
         `kept` are the positions that `images` had among the `n_given` of ``X``.
         """
@@ -470,12 +474,13 @@ class FineTunedEstimator(ImageEstimator):
         if self.on_error == "raise":
             raise_failures(failures, n_given)
         warn_of_failures(failures, n_given, "left out of fit")
-        read = []
+        digests, read = [], []
         for extraction, positions in sides:
             bad = [failure.position for failure in extraction.failures]
             good = np.delete(np.arange(len(positions)), bad)
+            digests.append(extraction.digests[good])
             read += [_compacted(extraction.values, good), positions[good]]
-        return read if held_out is not None else [*read, None, None]
+        return [np.concatenate(digests), *(read if held_out is not None else [*read, None, None])]
 
     def _given_validation(self, X_val, y_val, class_weights, tasks):
         images = self._validate_images(X_val, reset=False)

@@ -28,13 +28,17 @@ LAYERS = [
     # leaves: they use the estimators, and nothing uses them
     ["hygiene"],
     ["model_selection"],
+    ["monitoring"],
     ["inspection"],
     ["__init__"],
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
-LEAVES = {"hygiene", "model_selection", "inspection"}
-# leaves that another one may use
-USED_BY = {"hygiene": {"model_selection", "inspection"}, "model_selection": {"inspection"}}
+LEAVES = {"hygiene", "model_selection", "monitoring", "inspection"}
+# leaves that others may use
+USED_BY = {
+    "hygiene": {"model_selection", "monitoring", "inspection"},
+    "model_selection": {"inspection"},
+}
 # Folders of one layer that do not know each other, and code that others share no code with.
 STRANGERS = {
     ("images", "backbones"),

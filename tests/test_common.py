@@ -11,6 +11,7 @@ from sktransfer import (
     FineTunedTransformer,
     PretrainedFeatureTransformer,
 )
+from sktransfer.monitoring import DriftMonitor, NoveltyDetector
 
 # How scikit-learn's rows of numbers are read as images: one pixel high.
 ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
@@ -25,6 +26,10 @@ ESTIMATORS = [
     FineTunedRegressor(**ROWS, **SHORT),
     FineTunedTransformer(FineTunedClassifier(**ROWS, freeze_depth=None), cv=3),
     FineTunedTransformer(FineTunedRegressor(**ROWS, **SHORT), output="rows", cv=3),
+    NoveltyDetector(),
+    NoveltyDetector("knn"),
+    DriftMonitor(PretrainedFeatureTransformer(**ROWS)),
+    DriftMonitor("passthrough"),
 ]
 
 # As scikit-learn lists it for its own estimators that train on random batches.

@@ -35,11 +35,13 @@ _BYTES_AT_ONCE = 2**26
 class Extraction:
     """Activations in the order of the images; those of failures are zeros.
 
-    `values` is in memory, or an `np.memmap` of a temporary file if it is large.
+    `values` is in memory, or an `np.memmap` of a temporary file if it is large. `digests`, uint8
+    of shape (n_images, 16), are those of the images' content; without meaning for failures.
     """
 
     values: np.ndarray
     failures: list[ImageFailure]
+    digests: np.ndarray
 
 
 def extract(
@@ -129,7 +131,8 @@ def _extract(
         ImageFailure(position, images[position].describe(), ids.failures[position])
         for position in sorted(ids.failures)
     ]
-    return Extraction(result.finish(), failures)
+    firsts = np.where(is_copy, first_of, np.arange(len(images)))
+    return Extraction(result.finish(), failures, ids.at(firsts))
 
 
 def _look_up(

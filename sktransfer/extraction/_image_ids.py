@@ -62,6 +62,10 @@ class ImageIds:
         values = self._ids[known].view(f"V{DIGEST_SIZE}")[:, 0].tolist()
         return dict(zip(known.tolist(), values, strict=True))
 
+    def at(self, positions: np.ndarray) -> np.ndarray:
+        """Return the ids at these positions, uint8 of shape (n, DIGEST_SIZE)."""
+        return self._ids[positions]
+
     def changed(self, position: int, digest: bytes) -> bool:
         """Tell whether an image that had a digest has another one by now, or can't be read."""
         return position in self.failures or self.digest(position) != digest
