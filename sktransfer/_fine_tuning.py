@@ -135,6 +135,7 @@ class FineTunedEstimator(ImageEstimator):
     )
 
     _first_augment: str | None
+    _fitted_digests: np.ndarray  # of the images of all calls so far
     _targets: Any  # Targets of the kind that the subclass makes
 
     def save_backbone(self, path):

@@ -117,9 +117,9 @@ class Comparison:
             yield replace(test, p_value=value, is_drift=is_drift)
 
     def _novelty(self) -> DriftTest:
-        rates = [self._novelty_rate(scores) for scores in (self.detector.scores_, self.scores)]
+        before, now = map(self._novelty_rate, (self.detector.scores_, self.scores))
         p_value = p_value_of_low_scores(self.detector.scores_, self.detector.offset_, self.scores)
-        return _test("novelty", "novelty", *rates, rates[1] - rates[0], p_value)
+        return _test("novelty", "novelty", before, now, now - before, p_value)
 
     def _novelty_rate(self, scores: np.ndarray) -> float:
         return float(np.mean(scores < self.detector.offset_))
@@ -129,7 +129,7 @@ class Comparison:
         assert before is not None
         assert now is not None
         if self.classes is None:
-            names = ["number"] if now.shape[1] == 1 else [f"number {i}" for i in range(now.shape[1])]
+            names = [f"number {i}" for i in range(now.shape[1])]
             columns = range(now.shape[1])
         else:
             names = [str(label) for label in self.classes.tolist()]
@@ -138,8 +138,8 @@ class Comparison:
             yield _distributions("predictions", names[i], before[:, i], now[:, i])
 
     def _shares(self, permutations: int) -> DriftTest:
-        counts = [self._counts(sample) for sample in (self.reference, self.new)]
-        effect, p_value = share_difference(*counts, permutations, self.rng)
+        before, now = self._counts(self.reference), self._counts(self.new)
+        effect, p_value = share_difference(before, now, permutations, self.rng)
         return _test("classes", "classes", None, None, effect, p_value)
 
     def _counts(self, sample: Sample) -> np.ndarray:
@@ -154,9 +154,10 @@ class Comparison:
             yield _distributions("quality", name, before[:, i], now[:, i])
         given = self.reference.n_given, self.new.n_given
         unreadable = self.reference.n_unreadable, self.new.n_unreadable
-        shares = [n / of for n, of in zip(unreadable, given, strict=True)]
+        before_share, now_share = (n / of for n, of in zip(unreadable, given, strict=True))
         p_value = p_value_of_more(*given, *unreadable)
-        yield _test("quality", "unreadable", *shares, shares[1] - shares[0], p_value)
+        effect = now_share - before_share
+        yield _test("quality", "unreadable", before_share, now_share, effect, p_value)
 
     def _class_shares(self) -> list[ClassShare]:
         if self.classes is None:
@@ -168,9 +169,7 @@ class Comparison:
         shares: Shares | None = None
         if reference.labels is not None:
             before = np.bincount(reference.labels, minlength=len(self.classes))
-            shares = corrected_shares(
-                reference.outputs, reference.labels, new.outputs, self.rng
-            )
+            shares = corrected_shares(reference.outputs, reference.labels, new.outputs, self.rng)
         before, now = before / before.sum(), self._counts(new) / len(new.rows)
         records = []
         for i, label in enumerate(self.classes.tolist()):

@@ -21,10 +21,8 @@ class DriftCurveDisplay:
 
     Attributes
     ----------
-    ax_ : matplotlib Axes
-        Where the AUC is drawn.
-    rate_ax_ : matplotlib Axes
-        Where the share of novel images is drawn, at the right.
+    axes_ : tuple of two matplotlib Axes
+        Where the AUC and the share of novel images are drawn.
     figure_ : matplotlib Figure
         The figure that holds both.
 
@@ -38,13 +36,13 @@ class DriftCurveDisplay:
         self.min_difference = min_difference
         self.contamination = contamination
 
-    def plot(self, ax=None):
+    def plot(self, axes=None):
         """Draw the AUC with its interval, the share of novel images, and where drift was found.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
-            Where to draw. None is a new figure.
+        axes : pair of matplotlib Axes, default=None
+            Where to draw, the second below the first. None is a new figure.
 
         Returns
         -------
@@ -66,46 +64,47 @@ class DriftCurveDisplay:
             raise ImportError(
                 "DriftMonitor.plot needs matplotlib: pip install 'sktransfer[plot]'"
             ) from error
-        if ax is None:
-            _, ax = pyplot.subplots(layout="constrained", figsize=(7.2, 4.2))
+        if axes is None:
+            _, axes = pyplot.subplots(2, 1, sharex=True, layout="constrained", figsize=(7.2, 5))
+        top, bottom = axes
         at = np.arange(len(self.history))
         auc, low, high = (self._column(name) for name in ("auc", "auc_low", "auc_high"))
-        is_drift = self._column("is_drift").astype(bool)
-
-        rate_ax = ax.twinx()
-        rate_ax.plot(
-            at, self._column("novelty_rate"), "s--", color="C2", markersize=4, label="novel"
+        for ax in axes:
+            self._mark_drift(ax)
+        top.fill_between(
+            at, low, high, color="C0", alpha=0.2, linewidth=0, label="interval of 95 %"
         )
-        rate_ax.axhline(self.contamination, color="C2", linestyle=":", linewidth=1)
-        rate_ax.set(ylabel="Share of novel images (dotted: expected)", ylim=(0, 1))
-        rate_ax.yaxis.label.set_color("C2")
-
-        ax.fill_between(at, low, high, color="C0", alpha=0.15, linewidth=0)
-        ax.plot(at, auc, "-", color="C0", label="AUC, with its interval")
-        ax.plot(at[~is_drift], auc[~is_drift], "o", color="C0", markersize=5)
-        ax.plot(at[is_drift], auc[is_drift], "D", color="C3", markersize=7, label="drift")
-        ax.axhline(
+        top.plot(at, auc, "o-", color="C0", markersize=4, label="AUC")
+        top.axhline(
             0.5 + self.min_difference / 2,
             color="0.4",
             linestyle=":",
-            linewidth=1,
             label=f"least difference, {self.min_difference:g}",
         )
-        ax.set(xlabel="Window", ylabel="AUC of new against reference", ylim=(0.4, 1.02))
-        ax.yaxis.label.set_color("C0")
-        step = -(-len(at) // _MOST_LABELS)
-        names = [str(record["window"]) for record in self.history][::step]
-        tilted = max(map(len, names)) > 4
-        ax.set_xticks(
-            at[::step], names, rotation=45 if tilted else 0, ha="right" if tilted else "center"
-        )
-        # above the lines of both axes
-        ax.set_zorder(rate_ax.get_zorder() + 1)
-        ax.patch.set_visible(False)
-        handles = [*ax.get_legend_handles_labels()[0], *rate_ax.get_legend_handles_labels()[0]]
-        ax.legend(handles=handles, loc="upper left")
-        self.ax_, self.rate_ax_, self.figure_ = ax, rate_ax, ax.figure
+        top.set(ylabel="AUC of new\nagainst reference", ylim=(min(0.45, low.min() - 0.02), 1.02))
+        bottom.plot(at, self._column("novelty_rate"), "s-", color="C2", markersize=4, label="novel")
+        bottom.axhline(self.contamination, color="0.4", linestyle=":", label="expected")
+        bottom.set(xlabel="Window", ylabel="Share of\nnovel images")
+        bottom.set_ylim(bottom=0)
+        self._name_windows(bottom)
+        for ax in axes:
+            ax.legend(loc="best", fontsize="small")
+        self.axes_, self.figure_ = (top, bottom), top.figure
         return self
+
+    def _mark_drift(self, ax):
+        """Shade the windows in which drift was found."""
+        where = [i for i, record in enumerate(self.history) if record["is_drift"]]
+        for i in where:
+            band = ax.axvspan(i - 0.5, i + 0.5, color="C3", alpha=0.15, linewidth=0)
+            if i == where[0]:  # once in the legend
+                band.set_label("drift")
+
+    def _name_windows(self, ax):
+        step = -(-len(self.history) // _MOST_LABELS)
+        names = [str(record["window"]) for record in self.history][::step]
+        tilt = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 4 else {}
+        ax.set_xticks(range(0, len(self.history), step), names, **tilt)
 
     def _column(self, name):
         return np.array([record[name] for record in self.history], dtype=float)

@@ -2,7 +2,6 @@
 
 import numbers
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
@@ -115,9 +114,10 @@ class DriftMonitor(BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.utils import shuffle
     >>> from sktransfer import PretrainedFeatureTransformer
     >>> from sktransfer.monitoring import DriftMonitor
-    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> X, y = shuffle(*load_digits(n_class=3, return_X_y=True), random_state=0)
     >>> transformer = PretrainedFeatureTransformer(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None
     ... )
@@ -311,12 +311,12 @@ class DriftMonitor(BaseEstimator):
         )
         return report
 
-    def plot(self, ax=None):
+    def plot(self, axes=None):
         """Draw what `update` has found over time.
 
         Parameters
         ----------
-        ax : matplotlib Axes, default=None
+        axes : pair of matplotlib Axes, default=None
             Where to draw. None is a new figure.
 
         Returns
@@ -333,7 +333,10 @@ class DriftMonitor(BaseEstimator):
         check_is_fitted(self)
         return DriftCurveDisplay(
             self.history_, min_difference=self.min_difference, contamination=self.contamination
-        ).plot(ax)
+        ).plot(axes)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_reference")  # what `fit` sets last
 
     def _forget(self):
         """Delete what an earlier fit learned, so that one that fails leaves nothing of two."""
@@ -355,8 +358,8 @@ class DriftMonitor(BaseEstimator):
         n = n_trained_on(estimator, X)
         if n:
             warnings.warn(
-                f"{n} images of the reference are among those that the estimator was trained on. It "
-                "is surer of them than of new ones, and new ones will seem to differ; fit the "
+                f"{n} images of the reference are among those that the estimator was trained on. "
+                "It is surer of them than of new ones, and new ones will seem to differ; fit the "
                 "monitor on images that were held out",
                 UserWarning,
                 stacklevel=4,

@@ -1,10 +1,8 @@
-"""What a comparison with the reference found: tests, shares of classes, and the most novel images."""
+"""What a comparison found: tests, shares of classes, and the most novel images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from .._html_page import HtmlPage, render_page
 from .._text_table import Table
@@ -245,4 +243,4 @@ def _share_cells(share: ClassShare) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else np.format_float_positional(value, 3, fractional=False)
+    return "-" if value is None else f"{value:.3g}"

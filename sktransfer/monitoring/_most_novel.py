@@ -10,9 +10,7 @@ from ._drift_report import NovelImage
 _SIDE = 160  # pixels of a picture: sharp on screens with two pixels to a dot
 
 
-def most_novel(
-    sample: Sample, scores: np.ndarray, offset: float, n_shown: int
-) -> list[NovelImage]:
+def most_novel(sample: Sample, scores: np.ndarray, offset: float, n_shown: int) -> list[NovelImage]:
     """Return the images with the lowest scores, the lowest first."""
     lowest = np.argsort(scores, kind="stable")[:n_shown]
     return [_novel_image(sample, int(i), float(scores[i]), offset) for i in lowest]

@@ -79,8 +79,8 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     ``1 / (n + 1)``.
 
     ``"knn"`` compares each fitted row with all others, and holds the fitted rows.
-    Mahalanobis distances hold two matrices of ``n_features_in_`` squared. All are
-    deterministic.
+    Mahalanobis distances hold two matrices of ``n_features_in_`` columns and as many rows, or as
+    there are samples if these are fewer. All are deterministic.
 
     References
     ----------
@@ -94,9 +94,10 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     --------
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.utils import shuffle
     >>> from sktransfer import PretrainedFeatureTransformer
     >>> from sktransfer.monitoring import NoveltyDetector
-    >>> X, y = load_digits(n_class=3, return_X_y=True)
+    >>> X, y = shuffle(*load_digits(n_class=3, return_X_y=True), random_state=0)
     >>> transformer = PretrainedFeatureTransformer(
     ...     "mini", image_shape=(8, 8), pixel_range=(0, 16), feature_cache=None
     ... )
@@ -104,9 +105,11 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
     >>> upside_down = 16 - X[200:210]
     >>> detector.predict(upside_down)
     array([-1, -1, -1, -1, -1, -1, -1, -1, -1, -1])
-    >>> (detector.predict(X[200:400]) == -1).mean() < 0.1
+    >>> bool((detector.predict(X[200:400]) == -1).mean() < 0.1)
     True
     """
+
+    _scores: NearestNeighbourScores | MahalanobisScores
 
     _parameter_constraints: dict = {
         "method": [StrOptions(set(_METHODS))],
@@ -152,13 +155,13 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         X = validate_data(self, X, dtype=[np.float32, np.float64], ensure_min_samples=2)
         if not has_labels or self.method == "knn":
             self.method_ = "knn"
-            self._scores = NearestNeighbourScores(self.n_neighbors)
-            self.scores_ = self._scores.fit(X)
+            neighbours = NearestNeighbourScores(self.n_neighbors)
+            self.scores_, self._scores = neighbours.fit(X), neighbours
         else:
             labels = self._checked_labels(X, y)
             self.method_ = "mahalanobis" if self.method == "auto" else self.method
-            self._scores = MahalanobisScores(self.method_ == "relative_mahalanobis")
-            self.scores_ = self._scores.fit(X, labels)
+            classes = MahalanobisScores(self.method_ == "relative_mahalanobis")
+            self.scores_, self._scores = classes.fit(X, labels), classes
         self._digests = np.array(_digests(X))
         self.offset_ = _threshold(self.scores_, self.contamination)
         return self

@@ -61,17 +61,18 @@ class _Gaussian:
 
     def __init__(self, rows: np.ndarray, labels: np.ndarray, weight: float, ridge: float):
         self.counts = np.bincount(labels)
-        self.weight = weight
+        self.weight, self.ridge = weight, ridge
         self.means = _means(rows, labels)
-        deviations = rows - self.means[labels]
-        values, vectors = np.linalg.eigh(weight * (deviations.T @ deviations))
-        self.whiten = vectors / np.sqrt(np.maximum(values, 0) + ridge)
-        self.white_means = self.means @ self.whiten
+        self.directions, variances = _principal(rows - self.means[labels], weight)
+        # what the inverse has along them beyond that of the ridge alone
+        self.gains = 1 / (variances + ridge) - 1 / ridge
+        self.of_means = np.einsum("ij,ij->i", self.means, self._times_inverse(self.means))
 
     def distances(self, rows: np.ndarray) -> np.ndarray:
         """Return the squared distances (n, n_means)."""
-        white = rows @ self.whiten
-        return _squared(white, self.white_means)
+        times_inverse = self._times_inverse(rows)
+        own = np.einsum("ij,ij->i", rows, times_inverse)
+        return own[:, None] - 2 * times_inverse @ self.means.T + self.of_means
 
     def distances_left_out(self, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Return the squared distances (n, n_means) of the fitted rows, each left out.
@@ -79,20 +80,24 @@ class _Gaussian:
         By the formula of Sherman and Morrison. Where the row is the only one of its mean,
         there is no such mean without it: the distance is infinite.
         """
-        white = rows @ self.whiten
-        distances = _squared(white, self.white_means)
+        distances = self.distances(rows)
         own = np.arange(len(rows)), labels
         n = self.counts[labels].astype(np.float64)
         is_only = n == 1
         grow = n / np.where(is_only, 1, n - 1)  # of the distance to its own mean, without it
-        deviation = white - self.white_means[labels]
-        length = distances[own]
+        deviation = rows - self.means[labels]
+        times_inverse = self._times_inverse(deviation)
+        length = np.einsum("ij,ij->i", deviation, times_inverse)
         removed = np.where(is_only, 0, self.weight * grow)
         gain = removed / np.maximum(1 - removed * length, np.finfo(np.float64).tiny)
-        along = np.einsum("ij,ij->i", white, deviation)[:, None] - deviation @ self.white_means.T
+        along = np.einsum("ij,ij->i", rows, times_inverse)[:, None] - times_inverse @ self.means.T
         left_out = distances + gain[:, None] * along**2
         left_out[own] = np.where(is_only, np.inf, grow**2 * (length + gain * length**2))
         return left_out
+
+    def _times_inverse(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows times the inverse of the covariance."""
+        return rows / self.ridge + (rows @ self.directions * self.gains) @ self.directions.T
 
 
 class MahalanobisScores:
@@ -147,6 +152,10 @@ def _means(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return sums / counts[:, None]
 
 
-def _squared(rows: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Return the squared Euclidean distances (n, n_means)."""
-    return np.stack([((rows - mean) ** 2).sum(axis=1) for mean in means], axis=1)
+def _principal(deviations: np.ndarray, weight: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the directions, as columns, in which rows deviate, and ``weight`` times their sums."""
+    if len(deviations) < deviations.shape[1]:
+        _, lengths, directions = np.linalg.svd(deviations, full_matrices=False)
+        return directions.T, weight * lengths**2
+    values, directions = np.linalg.eigh(weight * (deviations.T @ deviations))
+    return directions, np.maximum(values, 0)

@@ -1,4 +1,4 @@
-"""What a fitted estimator tells of images: its rows' network, its predictions, its training images."""
+"""What a fitted estimator says: its rows' network, its predictions, its training images."""
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor

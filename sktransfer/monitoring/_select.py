@@ -24,9 +24,7 @@ _BY = ("diverse", "novel", "uncertain")
     },
     prefer_skip_nested_validation=True,
 )
-def select_to_label(
-    rows, n, *, by="diverse", labelled=None, probabilities=None, n_candidates=None
-):
+def select_to_label(rows, n, *, by="diverse", labelled=None, probabilities=None, n_candidates=None):
     """Return the positions of the rows that are most worth a label.
 
     Parameters
@@ -66,8 +64,8 @@ def select_to_label(
 
     Notes
     -----
-    Rows are normalised as in :class:`NoveltyDetector`. Equal distances are decided by position; the choice is
-    deterministic. It takes `n` passes over the rows.
+    Rows are normalised as in :class:`NoveltyDetector`. Equal distances are decided by
+    position; the choice is deterministic. It takes `n` passes over the rows.
 
     References
     ----------
@@ -80,7 +78,7 @@ def select_to_label(
     >>> from sktransfer.monitoring import select_to_label
     >>> rows = np.array([[1, 0], [0.99, 0.01], [0, 1], [0.02, 0.98], [-1, 0.1]])
     >>> select_to_label(rows, 2, labelled=[[1, 0]])
-    array([4, 2])
+    array([4, 3])
     >>> probabilities = [[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.1, 0.9], [0.4, 0.6]]
     >>> select_to_label(rows, 2, by="uncertain", probabilities=probabilities)
     array([2, 4])
@@ -122,7 +120,9 @@ def _novelty(rows, labelled):
 
 def _uncertainty(rows, probabilities):
     if probabilities is None:
-        raise ValueError("by='uncertain' needs probabilities, those of a classifier's predict_proba")
+        raise ValueError(
+            "by='uncertain' needs probabilities, those of a classifier's predict_proba"
+        )
     probabilities = check_array(probabilities, input_name="probabilities", ensure_min_features=2)
     if len(probabilities) != len(rows):
         raise ValueError(

@@ -17,7 +17,7 @@ def test_samples_of_one_kind_are_told_apart_no_more_often_than_the_level_says():
     assert np.mean(p_values <= 0.1) <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 200)
     assert np.mean(p_values <= 0.1) > 0.03
     assert np.mean([one.auc for one in found]) == pytest.approx(0.5, abs=0.02)
-    assert np.mean([one.low <= 0.5 <= one.high for one in found]) > 0.9
+    assert np.mean([one.low <= 0.5 <= one.high for one in found]) > 0.85
 
 
 def test_a_shift_is_found_and_its_interval_holds_the_area():

@@ -59,8 +59,8 @@ def test_a_relative_distance_is_that_to_the_nearest_class_less_that_to_all(sampl
 def test_a_neighbour_is_never_the_row_itself(sample):
     rows, _ = sample
     found = NearestNeighbourScores(3).fit(rows)
-    distances, _ = NearestNeighbors(n_neighbors=4).fit(normalised(rows)).kneighbors(
-        normalised(rows)
+    distances, _ = (
+        NearestNeighbors(n_neighbors=4).fit(normalised(rows)).kneighbors(normalised(rows))
     )
     np.testing.assert_allclose(found, -distances[:, 1:].mean(axis=1), atol=1e-6)
 
