@@ -184,16 +184,19 @@ class DriftReport(HtmlPage, Table[DriftTest]):
     def _verdict(self) -> str:
         found = [test for test in self if test.is_drift]
         small = sum(test.p_value <= self.level for test in self) - len(found)
-        rule = f"at level {self.level:g} and a difference of at least {self.min_difference:g}"
+        rule = (
+            f"significant at level {self.level:g} with a difference of at least "
+            f"{self.min_difference:g}"
+        )
         if found:
             largest = sorted(found, key=lambda test: -test.effect)[:3]
             names = ", ".join(f"{_name(test)} ({test.effect:.2f})" for test in largest)
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            text = f"Drift: {len(found)} of {len(self)} tests {rule}: {names}{more}"
+            text = f"Drift: {len(found)} of {len(self)} tests are {rule}: {names}{more}"
         else:
-            text = f"No drift: none of {len(self)} tests {rule}"
+            text = f"No drift: none of {len(self)} tests is {rule}"
         if small:
-            text += f"; {small} with a smaller difference"
+            text += f"; {small} with a smaller one"
         return text
 
     def _headline(self) -> str:

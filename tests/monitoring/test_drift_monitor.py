@@ -63,7 +63,7 @@ def test_drift_needs_a_difference_as_large_as_the_user_asked(monitor, draw):
     report = patient.compare(X)
     assert not report.is_drift
     assert min(test.p_value for test in report) < 0.05
-    assert "with a smaller difference" in report.verdict
+    assert "with a smaller one" in report.verdict
 
 
 def test_the_most_novel_images_are_named_and_shown(monitor, draw):
