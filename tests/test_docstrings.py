@@ -48,6 +48,7 @@ WITHOUT_EXAMPLE = {
     "model_selection",
     "count_passes",  # deprecated
     "hygiene",
+    "monitoring",
     "InputSpec",
     "BackboneRanking",
     "DuplicateSet",
