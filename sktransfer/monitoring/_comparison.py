@@ -1,16 +1,16 @@
 """The tests of a comparison, their correction, and the report of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..images._collection import ImageCollection
 from ._domain_classifier import Separation, separation
 from ._drift_report import ClassShare, DriftReport, DriftTest, NovelImage
 from ._image_quality import MEASURES
 from ._label_shift import Shares, corrected_shares
 from ._novelty_detector import NoveltyDetector
+from ._sample import Sample
 from ._two_sample import (
     corrected,
     distribution_difference,
@@ -19,39 +19,6 @@ from ._two_sample import (
     p_value_of_more,
     share_difference,
 )
-
-
-@dataclass
-class Sample:
-    """What is known of the images that could be read.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n, n_features)
-    outputs : ndarray of shape (n, n_outputs) or None
-        Probabilities of the classes, or predicted numbers; None without an estimator.
-    positions : ndarray of shape (n,)
-        Where they are in ``X``.
-    n_given : int
-        Images of ``X``.
-    quality : ndarray of shape (n, n_measures) or None
-        None where ``X`` holds rows.
-    images : ImageCollection or None
-    labels : ndarray of shape (n,) or None
-        Columns of `outputs`.
-    """
-
-    rows: np.ndarray
-    outputs: np.ndarray | None
-    positions: np.ndarray
-    n_given: int
-    quality: np.ndarray | None = None
-    images: ImageCollection | None = field(default=None, repr=False)
-    labels: np.ndarray | None = None
-
-    @property
-    def n_unreadable(self) -> int:
-        return self.n_given - len(self.rows)
 
 
 @dataclass(frozen=True)

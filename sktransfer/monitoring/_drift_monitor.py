@@ -2,20 +2,27 @@
 
 import numbers
 import warnings
+from dataclasses import replace
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone, is_classifier
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from .._feature_transformer import PretrainedFeatureTransformer
-from ._comparison import Comparison, Sample
+from ._comparison import Comparison
 from ._drift_curve_display import DriftCurveDisplay
-from ._image_quality import quality_of
 from ._most_novel import most_novel
 from ._novelty_detector import NoveltyDetector
-from ._outputs import checked_estimator, n_trained_on, outputs_of, transformer_for
+from ._outputs import checked_estimator, n_trained_on, transformer_for
+from ._sample import columns_of, read_images, read_rows
 
 _PASSTHROUGH = "passthrough"
 _LEAST_IMAGES = 4  # two for each of two folds
@@ -179,7 +186,8 @@ class DriftMonitor(BaseEstimator):
             ``transformer="passthrough"``, rows of shape (n_samples, n_features).
         y : array-like of shape (n_images,), default=None
             Their labels. With a classifier as `estimator` they correct the shares of classes
-            among new images. Novelty is then relative to the nearest class.
+            among new images. Novelty is then relative to the nearest class. Targets that are
+            no classes are not used.
         estimator : estimator, default=None
             A fitted classifier with ``predict_proba``, or regressor, which takes `X`. Without
             one, predictions and shares of classes are not compared.
@@ -206,22 +214,24 @@ class DriftMonitor(BaseEstimator):
         """
         self._validate_params()  # scikit-learn's decorator has an argument `estimator` of its own
         self._forget()
+        if y is not None:
+            check_consistent_length(X, y)
         if estimator is not None:
             checked_estimator(estimator)
         self.transformer_ = self._fitted_transformer(X, estimator)
         self.estimator_ = estimator
         self.n_trained_on_ = None if estimator is None else self._count_trained_on(estimator, X)
         sample = self._read(X, reset=True)
-        labels = None if y is None else self._labels(y, sample)
+        labels = None if y is None else column_or_1d(y)[sample.positions]
         if estimator is not None and is_classifier(estimator):
             self.classes_ = np.asarray(estimator.classes_)
             if labels is not None:
-                sample.labels = self._columns_of(labels)
+                sample.labels = columns_of(labels, self.classes_)
         self.detector_ = NoveltyDetector(contamination=self.contamination)
         self.detector_.fit(sample.rows, labels if _has_two_classes(labels) else None)
         self.n_reference_ = len(sample.rows)
         self.history_ = []
-        self._reference = sample
+        self._reference = replace(sample, images=None)  # a pickle holds no pixels
         return self
 
     def compare(self, X):
@@ -346,9 +356,9 @@ class DriftMonitor(BaseEstimator):
     def _fitted_transformer(self, X, estimator):
         if isinstance(self.transformer, str):
             return None
-        transformer = transformer_for(self.transformer or estimator)
+        transformer = transformer_for(estimator if self.transformer is None else self.transformer)
         # images that can't be read are counted
-        transformer = transformer.set_params(on_error="nan").fit(X)
+        transformer.set_params(on_error="nan").set_output(transform="default").fit(X)
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(transformer, name):
                 setattr(self, name, getattr(transformer, name))
@@ -370,37 +380,8 @@ class DriftMonitor(BaseEstimator):
         """Return rows, predictions and quality of images."""
         if self.transformer_ is None:
             rows = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
-            return Sample(rows, self._outputs(X), np.arange(len(rows)), len(rows))
-        images = self.transformer_._validate_images(X, reset=False)
-        rows = self.transformer_.transform(X)
-        quality = quality_of(images, self.n_jobs)
-        readable = np.flatnonzero(np.isfinite(rows).all(axis=1) & np.isfinite(quality).all(axis=1))
-        if not len(readable):
-            raise ValueError(f"none of the {len(rows)} images of X can be read")
-        if len(readable) < len(rows):
-            X, rows = _taken(X, readable), rows[readable]
-        return Sample(rows, self._outputs(X), readable, len(images), quality[readable], images)
-
-    def _outputs(self, X):
-        return None if self.estimator_ is None else outputs_of(self.estimator_, X)
-
-    def _labels(self, y, sample):
-        labels = column_or_1d(y)
-        if len(labels) != sample.n_given:
-            raise ValueError(
-                f"X has {sample.n_given} images and y has {len(labels)} labels; give one for each"
-            )
-        return labels[sample.positions]
-
-    def _columns_of(self, labels):
-        """Return the column of the probabilities of each label."""
-        unknown = np.setdiff1d(labels, self.classes_)
-        if len(unknown):
-            raise ValueError(
-                f"y has the labels {unknown.tolist()}, and the estimator only has "
-                f"{self.classes_.tolist()}; leave these images out of the reference"
-            )
-        return np.searchsorted(self.classes_, labels)
+            return read_rows(rows, X, self.estimator_)
+        return read_images(X, self.transformer_, self.estimator_, self.n_jobs)
 
     def _notes(self):
         if self.n_trained_on_:
@@ -412,10 +393,6 @@ class DriftMonitor(BaseEstimator):
 
 
 def _has_two_classes(labels):
-    return labels is not None and labels.dtype.kind != "f" and len(np.unique(labels)) > 1
-
-
-def _taken(X, positions):
-    if hasattr(X, "to_pylist"):  # Arrow, which not every scikit-learn slices
-        X = (X.column(0) if hasattr(X, "column_names") else X).to_pylist()
-    return _safe_indexing(X, positions)
+    if labels is None or type_of_target(labels) not in ("binary", "multiclass"):
+        return False
+    return len(np.unique(labels)) > 1

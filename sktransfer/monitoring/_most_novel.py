@@ -4,8 +4,8 @@ import numpy as np
 
 from ..images._decode import DecodeError
 from ..images._thumbnail import Thumbnail, thumbnail
-from ._comparison import Sample
 from ._drift_report import NovelImage
+from ._sample import Sample
 
 _SIDE = 160  # pixels of a picture: sharp on screens with two pixels to a dot
 

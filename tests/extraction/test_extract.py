@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from sktransfer._spec import BackboneSpec, FittedPlan, InputSpec
@@ -67,6 +68,18 @@ def test_failures_are_listed_with_their_copies_and_the_rest_is_right():
     extraction = extract(images, plan_of(), None)
     assert [failure.position for failure in extraction.failures] == [0, 2, 3]
     np.testing.assert_array_equal(extraction.values[1], 7)
+
+
+def test_digests_are_those_of_the_content_of_stored_images_and_copies_too(cache, tmp_path):
+    paths = []
+    for i, value in enumerate([5, 3, 5, 9]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(paths[-1])
+    images = as_images([*paths, paths[1]])
+    expected = [image.digest() for image in images]
+    for store in (None, open_store(cache), open_store(cache)):  # computed, and then looked up
+        digests = extract(images, plan_of(), store).digests
+        assert [digest.tobytes() for digest in digests] == expected
 
 
 def test_rows_finished_before_an_interrupt_are_stored(cache, monkeypatch):
