@@ -20,6 +20,7 @@ MOST_ROWS = 1000
 # Of the penalty, relative to the mean squared length of a standardised row
 _RIDGE = 1.0
 _CONFIDENCE = 0.95
+_AT_ONCE = 1000  # permutations: their labels and predictions take some megabytes
 
 
 class Separation(NamedTuple):
@@ -44,32 +45,27 @@ def separation(
     rows = np.concatenate(some).astype(np.float64)
     is_new = np.repeat([False, True], [len(rows) for rows in some])
     folds = _folds(is_new, rng)
-    labels = _permuted(is_new, folds, n_permutations, rng)
     kernel = _kernel(rows)
-    areas, null_variance = np.zeros(1 + n_permutations), 0.0
-    placements: list[list[np.ndarray]] = [[], []]
-    n_folds = folds.max() + 1
-    for fold in range(n_folds):
-        test, train = folds == fold, folds != fold
-        predicted = _predictions(kernel, train, test, labels[train])
-        areas += _areas(predicted, labels[test]) / n_folds
-        null_variance += _null_variance(labels[test, 0]) / n_folds**2
-        for found, deviations in zip(
-            placements, _placements(predicted[:, 0], labels[test, 0]), strict=True
-        ):
-            found.append(deviations)
-    variance = sum(
-        np.sum(np.concatenate(of) ** 2) / max(1, count - n_folds) / count
-        for of, count in zip(placements, (len(some[0]), len(some[1])), strict=True)
+    tests = [folds == fold for fold in range(folds.max() + 1)]
+    weights = [_weights(kernel, ~test, test) for test in tests]
+
+    predicted = [_predictions(of, is_new[~test]) for of, test in zip(weights, tests, strict=True)]
+    auc = float(_mean_area(weights, tests, is_new[:, None])[0])
+    permuted = np.concatenate(
+        [
+            _mean_area(weights, tests, _permuted(is_new, tests, min(_AT_ONCE, left), rng))
+            for left in range(n_permutations, 0, -_AT_ONCE)
+        ]
     )
-    widening = max(1.0, areas[1:].var() / null_variance)
+    null_variance = np.mean([_null_variance(is_new[test]) for test in tests]) / len(tests)
+    widening = max(1.0, permuted.var() / null_variance)
+    variance = _variance(predicted, [is_new[test] for test in tests])
     half = norm.isf((1 - _CONFIDENCE) / 2) * np.sqrt(variance * widening)
-    auc = float(areas[0])
     return Separation(
         auc,
         float(max(0.0, auc - half)),
         float(min(1.0, auc + half)),
-        permutation_p_value(auc, areas[1:]),
+        permutation_p_value(auc, permuted),
     )
 
 
@@ -90,13 +86,12 @@ def _folds(is_new: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _permuted(
-    is_new: np.ndarray, folds: np.ndarray, n_permutations: int, rng: np.random.Generator
+    is_new: np.ndarray, tests: list[np.ndarray], n_permutations: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return labels (n, 1 + n_permutations), the first column as they are."""
-    labels = np.repeat(is_new[:, None], 1 + n_permutations, axis=1)
-    for fold in range(folds.max() + 1):
-        here = np.flatnonzero(folds == fold)
-        labels[here, 1:] = rng.permuted(labels[here, 1:], axis=0)
+    """Return labels (n, n_permutations), permuted within folds."""
+    labels = np.repeat(is_new[:, None], n_permutations, axis=1)
+    for test in tests:
+        labels[test] = rng.permuted(labels[test], axis=0)
     return labels
 
 
@@ -109,13 +104,26 @@ def _kernel(rows: np.ndarray) -> np.ndarray:
     return kernel / max(np.trace(kernel) / len(kernel), np.finfo(np.float64).tiny)
 
 
-def _predictions(
-    kernel: np.ndarray, train: np.ndarray, test: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    """Return what a ridge regression on the training rows predicts of the others."""
+def _weights(kernel: np.ndarray, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return the weights (n_train, n_test) of training labels in a ridge regression."""
     regularised = kernel[np.ix_(train, train)] + _RIDGE * np.eye(train.sum())
-    weights = cho_solve(cho_factor(regularised, overwrite_a=True), kernel[np.ix_(train, test)])
+    return cho_solve(cho_factor(regularised, overwrite_a=True), kernel[np.ix_(train, test)])
+
+
+def _predictions(weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what is predicted from labels of training rows, but for a constant."""
     return weights.T @ (labels - labels.mean(axis=0))
+
+
+def _mean_area(
+    weights: list[np.ndarray], tests: list[np.ndarray], labels: np.ndarray
+) -> np.ndarray:
+    """Return the mean over folds of the area of each column of labels (n, n_permutations)."""
+    areas = [
+        _areas(_predictions(of, labels[~test]), labels[test])
+        for of, test in zip(weights, tests, strict=True)
+    ]
+    return np.mean(areas, axis=0)
 
 
 def _areas(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -131,11 +139,16 @@ def _null_variance(is_new: np.ndarray) -> float:
     return float((n_new + n_reference + 1) / (12 * n_new * n_reference))
 
 
-def _placements(predicted: np.ndarray, is_new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the share of the other sample on the far side of each row, less its mean."""
-    shares = []
-    for of in (~is_new, is_new):
-        among_all, among_own = rankdata(predicted)[of], rankdata(predicted[of])
-        share = (among_all - among_own) / (~of).sum()
-        shares.append(share - share.mean())
-    return shares[0], shares[1]
+def _variance(predicted: list[np.ndarray], is_new: list[np.ndarray]) -> float:
+    """Return the variance of the mean area over folds, by DeLong, of the predictions of each."""
+    variance = 0.0
+    for sample in (False, True):
+        deviations = []
+        for values, labels in zip(predicted, is_new, strict=True):
+            of = labels == sample
+            # of each row, the share of the other sample in the fold that is predicted lower
+            share = (rankdata(values)[of] - rankdata(values[of])) / (~of).sum()
+            deviations.append(share - share.mean())
+        joined = np.concatenate(deviations)
+        variance += np.sum(joined**2) / max(1, len(joined) - len(predicted)) / len(joined)
+    return float(variance)

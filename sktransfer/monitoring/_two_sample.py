@@ -95,5 +95,8 @@ def corrected(p_values: Sequence[float]) -> list[float]:
 
 
 def n_permutations(level: float) -> int:
-    """Return how many permutations a test at this level needs: ten times the fewest."""
-    return math.ceil(10 / level) - 1
+    """Return how many permutations a test at this level needs: ten times the fewest.
+
+    Beyond ten thousand, twice the fewest.
+    """
+    return math.ceil(max(min(10 / level, 10_000), 2 / level)) - 1

@@ -36,7 +36,8 @@ def test_rows_are_predicted_by_a_regression_that_was_not_fitted_on_them():
     train = np.arange(30) >= 10
     kernel = _domain_classifier._kernel(rows)
     labels = is_new[:, None]
-    predicted = _domain_classifier._predictions(kernel, train, ~train, labels[train])[:, 0]
+    weights = _domain_classifier._weights(kernel, train, ~train)
+    predicted = _domain_classifier._predictions(weights, labels[train])[:, 0]
     # the same by scikit-learn, on rows scaled as the kernel is
     scaled = (rows - rows.mean(0)) / rows.std(0) / np.sqrt(6)
     model = Ridge(_domain_classifier._RIDGE, fit_intercept=False)
@@ -52,6 +53,16 @@ def test_many_rows_are_drawn_from(monkeypatch):
     found = separation(rng.normal(size=(500, 3)), 9 + rng.normal(size=(500, 3)), 19, rng)
     assert found.auc == 1.0
     assert found.p_value == 0.05
+
+
+def test_permutations_are_drawn_in_parts(monkeypatch):
+    rng = np.random.default_rng(5)
+    before, now = rng.normal(size=(30, 4)), rng.normal(0.8, 1, (20, 4))
+    whole = separation(before, now, 200, np.random.default_rng(0))
+    monkeypatch.setattr(_domain_classifier, "_AT_ONCE", 30)
+    parts = separation(before, now, 200, np.random.default_rng(0))
+    assert parts.auc == whole.auc
+    assert parts.p_value == pytest.approx(whole.p_value, abs=0.02)
 
 
 def test_rows_that_do_not_differ_at_all_are_not_told_apart():
