@@ -12,6 +12,7 @@ from sklearn.svm import LinearSVC
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.monitoring import DriftMonitor
+from sktransfer.monitoring._two_sample import corrected, distribution_difference, n_permutations
 
 
 def families(report):
@@ -181,6 +182,24 @@ def test_rows_are_compared_as_they_are_with_passthrough():
     assert "rows" in families(report)
     assert report.most_novel[0].source == f"row {report.most_novel[0].position}"
     assert report.most_novel[0].picture is None
+
+
+def test_p_values_are_corrected_for_the_number_of_families_and_of_tests():
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(90, 4)), np.arange(90) % 3
+    model = LogisticRegression().fit(X[:30], y[:30])
+    for estimator, n_families in ((None, 2), (model, 4)):
+        monitor = DriftMonitor("passthrough").fit(X[:60], estimator=estimator)
+        found = {test.family: test for test in monitor.compare(X[60:] + 9)}
+        # the least that so many permutations can give, for each family
+        least = 1 / (1 + n_permutations(0.05 / n_families))
+        assert found["rows"].p_value == pytest.approx(n_families * least)
+        assert found["rows"].is_drift
+    before, now = (model.predict_proba(rows) for rows in (X[:60], X[60:]))
+    raw = [distribution_difference(before[:, k], now[:, k])[1] for k in range(3)]
+    of_predictions = [test for test in monitor.compare(X[60:]) if test.family == "predictions"]
+    expected = [min(1.0, 4 * p_value) for p_value in corrected(raw)]
+    assert [test.p_value for test in of_predictions] == pytest.approx(expected)
 
 
 def test_predicted_numbers_are_compared_too():
