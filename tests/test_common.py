@@ -12,6 +12,7 @@ from sktransfer import (
     PretrainedFeatureTransformer,
 )
 from sktransfer.monitoring import DriftMonitor, NoveltyDetector
+from sktransfer.model_selection import TransferSearchCV
 
 # How scikit-learn's rows of numbers are read as images: one pixel high.
 ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
@@ -30,6 +31,8 @@ ESTIMATORS = [
     NoveltyDetector("knn"),
     DriftMonitor(PretrainedFeatureTransformer(**ROWS)),
     DriftMonitor("passthrough"),
+    TransferSearchCV(FineTunedClassifier(**ROWS), depths=(None,), max_fits=6, cv=2),
+    TransferSearchCV(FineTunedRegressor(**ROWS), depths=(-1,), max_fits=4, cv=2),
 ]
 
 # As scikit-learn lists it for its own estimators that train on random batches.
