@@ -7,10 +7,9 @@ from sklearn.base import BaseEstimator
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 
@@ -79,19 +78,19 @@ def default_heads(is_classifier: bool, is_multilabel: bool, n_images: int) -> He
         {
             first[0]: first[1],
             "kNN": KNeighborsClassifier(**nearest),
-            "nearest mean": make_pipeline(VarianceThreshold(), NearestCentroid()),
-            "LDA": _shrinkage_lda(),
+            # with a covariance that is the same in all directions
+            "nearest mean": _discriminant_analysis(shrinkage=1.0),
+            "LDA": _discriminant_analysis(covariance_estimator=LedoitWolf()),
             **dict(others),
         },
         frozenset({"nearest mean", "kNN"}),
     )
 
 
-def _shrinkage_lda() -> BaseEstimator:
-    """Return a discriminant analysis with the covariance of Ledoit and Wolf.
+def _discriminant_analysis(**parameters) -> BaseEstimator:
+    """Return a linear discriminant analysis in the span of the images.
 
-    In the span of the images, where they are fewer than columns: the same model in a
-    twentieth of the time.
+    Where they are fewer than columns, it is the same model in a twentieth of the time.
     """
-    model = LinearDiscriminantAnalysis(solver="lsqr", covariance_estimator=LedoitWolf())
+    model = LinearDiscriminantAnalysis(solver="lsqr", **parameters)
     return make_pipeline(PCA(random_state=0), model)

@@ -101,9 +101,11 @@ class Schedule:
                 continue
             self._trials.evaluate([strategy])
             steps += _steps_from(of, at)
+        limits = self._trials.limits
+        rest = limits.which() if limits.n_allowed(1) < 1 else "no step before it was worth it"
         for of in backbones:
             unreached = [s for s in of.tuned.values() if not self._trials.is_tried(s)]
-            self._trials.leave(unreached, "no step before it was worth it")
+            self._trials.leave(unreached, rest)
 
     def _why_no_step(self, of: OfBackbone, at: Position, before: Position | None) -> str | None:
         """Return why a step of fine-tuning is not worth it, or None."""

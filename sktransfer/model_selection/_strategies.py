@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from sklearn.base import BaseEstimator, clone, is_regressor
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn import get_config
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from .._feature_transformer import PretrainedFeatureTransformer
@@ -16,6 +15,7 @@ from ..training._config import TrainingConfig
 from ..training._recipe import RECIPES, auto_depth, is_auto
 from ._heads import Heads
 from ._pixel_rows import PixelRows
+from ._row_scaler import RowScaler
 
 PIXELS, ROWS, FINE_TUNING = "pixels", "rows", "fine-tuning"
 
@@ -108,7 +108,7 @@ class Strategies:
         self._template = template
         self._heads = heads
         self._n_images = n_images
-        self._requests = get_routing_for_object(template).fit.requests if is_weighted else {}
+        self._is_weighted = is_weighted
 
     def pixels(self) -> Strategy | None:
         """Return the first head on raw pixels; None where there is no head."""
@@ -176,18 +176,13 @@ class Strategies:
         return of
 
     def _scaled_head(self, name: str, head: BaseEstimator) -> list[tuple[str, BaseEstimator]]:
-        head, scaler = clone(head), StandardScaler()
-        if self._requests.get("sample_weight"):
-            # as the template asks for them; the scaler has none
-            head.set_fit_request(sample_weight=self._requests["sample_weight"])
-            scaler.set_fit_request(sample_weight=False)
-        steps: list[tuple[str, BaseEstimator]] = []
-        if is_regressor(head):  # a ridge keeps the 32 bits of rows, which are few for its sums
-            double = FunctionTransformer(np.asarray, kw_args={"dtype": np.float64})
-            steps.append(("double", double))
-        if self._heads.is_scaled(name):
-            steps.append(("scale", scaler))
-        return [*steps, ("model", head)]
+        head = clone(head)
+        if self._is_weighted and get_config()["enable_metadata_routing"]:
+            asked = get_routing_for_object(self._template)  # the head asks for the same
+            head.set_fit_request(sample_weight=asked.fit.requests["sample_weight"])
+            head.set_score_request(sample_weight=asked.score.requests["sample_weight"])
+        model: tuple[str, BaseEstimator] = ("model", head)
+        return [("scale", RowScaler()), model] if self._heads.is_scaled(name) else [model]
 
     def _work(self, recipe: str, cut: int, costs: Sequence[int]) -> float:
         template, values = self._template, RECIPES[recipe]

@@ -19,6 +19,14 @@ def test_nested_counters_count_for_themselves():
     assert (outer.computed, inner.computed) == (3, 2)
 
 
+def test_an_inner_counter_with_equal_numbers_does_not_end_the_outer_one():
+    with count_forward_passes() as outer:
+        with count_forward_passes():
+            record(computed=1)
+        record(computed=2)
+    assert outer.computed == 3
+
+
 def test_the_former_name_warns_and_counts_as_before():
     with pytest.warns(FutureWarning, match="use count_forward_passes"):
         counting = count_passes()
