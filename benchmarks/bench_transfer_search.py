@@ -83,7 +83,7 @@ def main():
         for who, figures in (("grid", of_grid), ("search", of_search)):
             line |= {f"{who}_{what}": value for what, value in figures.items()}
         lines.append(line)
-    write_csv("bench_transfer_search", lines)
+        write_csv("bench_transfer_search", lines)
     for line in lines:
         assert line["search_score"] >= line["grid_score"] - MOST_LOSS, line
         assert line["search_cpu_seconds"] <= SHARE * line["grid_cpu_seconds"], line

@@ -40,6 +40,7 @@ def test_every_fitted_attribute_is_documented(estimator, shapes):
 
 
 PUBLIC = {name: getattr(sktransfer, name) for name in sktransfer.__all__}
+PUBLIC |= {n: getattr(sktransfer.inspection, n) for n in sktransfer.inspection.__all__}
 PUBLIC |= {name: getattr(sktransfer.hygiene, name) for name in sktransfer.hygiene.__all__}
 PUBLIC |= {n: getattr(sktransfer.model_selection, n) for n in sktransfer.model_selection.__all__}
 # modules, and records that the examples of their makers show
@@ -60,6 +61,8 @@ WITHOUT_EXAMPLE = {
     "LabelIssues",
     "LeakageReport",
     "RankedBackbone",
+    "StrategyResult",
+    "StrategyTable",
 }
 
 

@@ -3,11 +3,17 @@
 
 def axes_or_new(ax, caller):
     """Return `ax`, or the axes of a new figure; `caller` is named where there is no matplotlib."""
+    pyplot = imported_pyplot(caller)
+    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def imported_pyplot(caller):
+    """Return ``matplotlib.pyplot``; `caller` is named where there is none."""
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(f"{caller} needs matplotlib: pip install 'sktransfer[plot]'") from error
-    return pyplot.subplots(layout="constrained")[1] if ax is None else ax
+    return pyplot
 
 
 def style(given, **defaults):
