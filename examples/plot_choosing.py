@@ -5,7 +5,7 @@
 
 Two figures of scikit-learn's digits, 15 images of each, or of folder/<class>/<image>: the
 strategies that a search has tried, score against time; and the scores of three of them with
-more and more labels, continued to four times as many. A few minutes on 2 cores.
+more and more labels, continued to four times as many. A minute or two on 2 cores.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def load(folder):
     X, _, y, _ = train_test_split(
         X, y, train_size=10 * IMAGES_PER_CLASS, stratify=y, random_state=0
     )
-    return X, y, {"image_shape": (8, 8), "pixel_range": (0, 16)}
+    return X, y, {"image_shape": (8, 8), "pixel_range": (0, 16), "image_size": 32}
 
 
 def main():

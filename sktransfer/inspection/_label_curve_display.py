@@ -281,7 +281,7 @@ class LabelCurveDisplay:
             When matplotlib is not installed.
         """
         fitted = self._fitted()
-        if not isinstance(extend, numbers.Real) or extend < 1:
+        if not isinstance(extend, (int, float)) or extend < 1:
             raise ValueError(f"extend must be a number of at least 1, got {extend!r}")
         ax = axes_or_new(ax, "LabelCurveDisplay")
         sizes = np.asarray(self.train_sizes)
@@ -299,7 +299,9 @@ class LabelCurveDisplay:
             self.errorbars_.append(bars)
             self.bands_.append(band)
         if extend > 1:
-            ax.axvline(n_most, color="0.4", linestyle=":", zorder=1, label="most labels that were fitted")
+            ax.axvline(
+                n_most, color="0.4", linestyle=":", zorder=1, label="most labels that were fitted"
+            )
         ax.set_xscale("log")
         ticks = [*sizes.tolist(), *([round(n_most * extend)] if extend > 1 else [])]
         ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])

@@ -105,7 +105,9 @@ class StrategyDisplay:
             raise NotFittedError("This TransferSearchCV is not fitted yet; call fit first")
         if score_name is None:
             metric = search.strategies_.metric
-            name = search.scoring if metric == "score" and isinstance(search.scoring, str) else metric
+            name = (
+                search.scoring if metric == "score" and isinstance(search.scoring, str) else metric
+            )
             score_name = name.replace("neg_", "negative ").replace("_", " ").capitalize()
         return cls(search.strategies_, score_name=score_name).plot(ax, line_kw=line_kw)
 
@@ -185,7 +187,7 @@ def _name(ax, strategy, title, offset, side):
 
 def _frontier(tried):
     """Return the strategies that no other one beats in both, the quickest first."""
-    frontier = []
+    frontier: list = []
     for strategy in sorted(tried, key=lambda s: (s.seconds, -s.score)):
         if not frontier or strategy.score > frontier[-1].score:
             frontier.append(strategy)

@@ -35,7 +35,7 @@ class Schedule:
         """Try raw pixels, rows with heads, and fine-tuning."""
         if pixels is not None:
             self._trials.evaluate([pixels])
-        read = []
+        read: list[OfBackbone] = []
         for of in backbones:
             if self._trials.limits.is_over() and read:
                 self._trials.leave([*of.rows, *of.tuned.values()], OUT_OF_TIME)

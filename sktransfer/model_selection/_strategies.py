@@ -125,7 +125,7 @@ class Strategies:
         backbone: Any,
         depths: Sequence[int | None] | None,
         recipes: Sequence[str],
-        freeze_depths: Sequence[int | str | None],
+        freeze_depths: Sequence[Any],
     ) -> OfBackbone:
         """Return the strategies with one backbone; `depths` None is every stage."""
         network = {"backbone": backbone}
@@ -155,15 +155,16 @@ class Strategies:
         costs = loaded.costs(loaded.spec.input) if recipes else ()
         for i, recipe in enumerate(recipes):
             known: dict[int, Strategy] = {}
-            for j, depth in enumerate(freeze_depths):
-                if is_auto(depth):
+            for j, freeze_depth in enumerate(freeze_depths):
+                if is_auto(freeze_depth):
                     cut = auto_depth(costs, RECIPES[recipe].trained_share)
                 else:
-                    cut = loaded.depth(depth, "freeze_depths")
+                    cut = loaded.depth(freeze_depth, "freeze_depths")
                 if cut not in known:
-                    shown = depth if is_auto(depth) or depth is None else cut - n_stages
+                    as_given = is_auto(freeze_depth) or freeze_depth is None
+                    shown = freeze_depth if as_given else cut - n_stages
                     tuned = clone(self._template).set_params(
-                        **network, recipe=recipe, freeze_depth=depth
+                        **network, recipe=recipe, freeze_depth=freeze_depth
                     )
                     known[cut] = Strategy(
                         f"fine-tuned {name}, depth {shown if cut else 0}, {recipe}",

@@ -114,8 +114,8 @@ def strategy_table(trials: Iterable[Trial], metric: str, n_errors: float | None)
         elif trial is best:
             status = "best"
         else:
-            status = "worse" if below.is_below(2 if n_errors is None else n_errors) else (
-                "within noise"
+            status = (
+                "worse" if below.is_below(2 if n_errors is None else n_errors) else ("within noise")
             )
         records.append(
             StrategyResult(
@@ -133,9 +133,8 @@ def strategy_table(trials: Iterable[Trial], metric: str, n_errors: float | None)
     for trial in trials:
         if trial.scores is None:
             name, kind = trial.strategy.name, trial.strategy.kind
-            records.append(
-                StrategyResult(name, *[None] * 5, "not tried", trial.reason, kind)
-            )
+            nothing = (None, None, None, None, None)
+            records.append(StrategyResult(name, *nothing, "not tried", trial.reason, kind))
     return StrategyTable(records, metric)
 
 

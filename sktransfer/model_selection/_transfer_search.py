@@ -331,9 +331,15 @@ default=("fast", "default", "thorough")
             )
         for name in ("backbones", "heads", "freeze_depths"):
             value = getattr(self, name)
-            if value is not None and len(value) == 0 and (name != "freeze_depths" or self.recipes):
+            is_needed = name != "freeze_depths" or len(self.recipes) > 0
+            if value is not None and len(value) == 0 and is_needed:
                 raise ValueError(f"{name} must not be empty; use None for the default")
-        if not self.pixels and not len(self.recipes) and self.depths is not None and not self.depths:
+        if (
+            not self.pixels
+            and not len(self.recipes)
+            and self.depths is not None
+            and not self.depths
+        ):
             raise ValueError(
                 "nothing is left to try: pixels=False, depths and recipes are empty; give one of "
                 "them"

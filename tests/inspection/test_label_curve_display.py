@@ -11,7 +11,7 @@ from sktransfer.inspection import LabelCurveDisplay
 from sktransfer.inspection._power_law import PowerLaw
 
 pytest.importorskip("matplotlib").use("Agg")
-from matplotlib import pyplot
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 SIZES = np.array([25, 50, 100, 200, 400])
 

@@ -7,7 +7,7 @@ from sktransfer.inspection import StrategyDisplay
 from sktransfer.model_selection import StrategyResult, TransferSearchCV
 
 pytest.importorskip("matplotlib").use("Agg")
-from matplotlib import pyplot
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 
 @pytest.fixture(autouse=True)
