@@ -4,7 +4,7 @@
     python examples/plot_choosing.py --data folder --backbone resnet18
 
 Two figures of scikit-learn's digits, 15 images of each, or of folder/<class>/<image>: the
-strategies that a search has tried, score against time; and the scores of three of them with
+strategies that a search has tried, score against time; and the scores of two of them with
 more and more labels, continued to four times as many. A minute or two on 2 cores.
 """
 
@@ -36,43 +36,52 @@ def load(folder):
     return X, y, {"image_shape": (8, 8), "pixel_range": (0, 16), "image_size": 32}
 
 
+def strategies(backbone, X, y, how, ax):
+    """Draw what a search has tried."""
+    classifier = FineTunedClassifier(backbone, random_state=0, **how)
+    search = TransferSearchCV(
+        classifier, cv=3, recipes=("fast", "default"), scoring="accuracy", random_state=0
+    )
+    search.fit(X, y)
+    print(search.answer_, search.strategies_, sep="\n", flush=True)
+    return StrategyDisplay.from_search(search, ax=ax)
+
+
+def label_curve(backbone, X, y, how, ax):
+    """Draw the scores of two strategies with more and more labels."""
+    rows = PretrainedFeatureTransformer(backbone, depth=-1, **how)
+    models = {
+        "frozen rows": make_pipeline(
+            rows, StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
+        ),
+        "fine-tuned, fast": FineTunedClassifier(backbone, recipe="fast", random_state=0, **how),
+    }
+    display = LabelCurveDisplay.from_estimators(
+        models, X, y, n_repeats=5, scoring="accuracy", random_state=0, ax=ax
+    )
+    print(*display.answers_.values(), sep="\n")
+    return display
+
+
+FIGURES = {"strategies": strategies, "label_curve": label_curve}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder/<class>/<image>; default: scikit-learn's digits")
     parser.add_argument("--backbone", default="mini", help="name or path of a backbone")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the figures")
+    parser.add_argument("--figures", nargs="+", default=list(FIGURES), choices=list(FIGURES))
     arguments = parser.parse_args()
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
     X, y, how = load(arguments.data)
-    classifier = FineTunedClassifier(arguments.backbone, random_state=0, **how)
-    search = TransferSearchCV(
-        classifier, cv=3, recipes=("fast", "default"), scoring="accuracy", random_state=0
-    )
-    search.fit(X, y)
-    print(search.answer_, search.strategies_, sep="\n", flush=True)
-    _, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained", dpi=110)
-    StrategyDisplay.from_search(search, ax=ax).figure_.savefig(
-        arguments.out / "plot_strategies.png"
-    )
-
-    rows = PretrainedFeatureTransformer(arguments.backbone, depth=-1, **how)
-    strategies = {
-        "frozen rows": make_pipeline(
-            rows, StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)
-        ),
-        "fine-tuned, fast": FineTunedClassifier(
-            arguments.backbone, recipe="fast", random_state=0, **how
-        ),
-    }
-    _, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained", dpi=110)
-    display = LabelCurveDisplay.from_estimators(
-        strategies, X, y, n_repeats=5, scoring="accuracy", random_state=0, ax=ax
-    )
-    print(*display.answers_.values(), sep="\n")
-    display.figure_.savefig(arguments.out / "plot_label_curve.png")
+    for name in arguments.figures:
+        _, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained", dpi=110)
+        display = FIGURES[name](arguments.backbone, X, y, how, ax)
+        display.figure_.savefig(arguments.out / f"plot_{name}.png")
 
 
 if __name__ == "__main__":

@@ -161,8 +161,8 @@ class StrategyDisplay:
         )
         quick = next(s for s in self.frontier_ if s.status in ("best", "within noise"))
         if quick is not self.frontier_[-1]:
-            _name(ax, quick, "quickest within noise", (12, -70), "left")
-        _name(ax, self.frontier_[-1], "best", (-12, 22), "right")
+            _name(ax, quick, "quickest within noise", (12, -60), "left")
+        _name(ax, self.frontier_[-1], "best", (-12, -90), "right")
         ax.set_xscale("log")
         ax.set(xlabel="Seconds of a fit", ylabel=f"{self.score_name}, mean of the folds")
         ax.margins(x=0.1, y=0.2)
@@ -175,7 +175,7 @@ class StrategyDisplay:
 def _name(ax, strategy, title, offset, side):
     """Write the name of a strategy beside its point, with a line to it."""
     ax.annotate(
-        f"{title}: {strategy.strategy}".replace(", ", ",\n"),
+        f"{title}:\n{strategy.strategy}",
         (strategy.seconds, strategy.score),
         xytext=offset,
         textcoords="offset points",

@@ -115,9 +115,10 @@ class Schedule:
         if reason := self._why_lost([last]):
             return f"the step before {reason}"
         best_tuned = self._trials.best(lambda strategy: strategy in of.tuned.values())
-        if best_tuned is not None and best_tuned.strategy is not last:
+        if best_tuned is not None:
             below = self._trials.difference(last, best_tuned.strategy)
-            return f"another step was better by {below}" if below.mean else "another was as good"
+            if below.mean < 0:
+                return f"another step was better by {below}"
         if at[0] > before[0] and at[0] >= _FIRST_COSTLY_RECIPE:
             frozen = self._trials.best(lambda strategy: strategy.kind != FINE_TUNING)
             if frozen is not None:

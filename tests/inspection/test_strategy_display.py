@@ -48,7 +48,7 @@ def test_each_strategy_with_a_score_is_a_point_of_its_kind():
 def test_the_best_and_the_quickest_within_noise_are_named():
     display = StrategyDisplay(TRIED).plot()
     texts = [text.get_text() for text in display.ax_.texts]
-    assert texts == ["quickest within noise: rows,\nquick", "best: fine-tuned,\ndeep"]
+    assert texts == ["quickest within noise:\nrows, quick", "best:\nfine-tuned, deep"]
 
 
 def test_a_search_is_drawn_with_the_name_of_its_scoring():

@@ -98,6 +98,11 @@ def test_fine_tuning_goes_on_from_what_was_better_and_the_cheapest_first(run):
     assert reasons["r1c0"].startswith("the step before 0.100 ± ")
 
 
+def test_fine_tuning_goes_on_from_all_that_are_equally_good(run):
+    tried, _, _ = run({"r0c0": 0.6, "r0c1": 0.6, "r1c0": 0.6}, backbone())
+    assert {"r0c2", "r1c1"} <= set(tried)
+
+
 def test_fine_tuning_ends_where_the_first_step_is_clearly_worse_than_rows(run):
     tried, reasons, _ = run({"0a": 0.9, "r0c0": 0.7}, backbone())
     assert [name for name in tried if name[0] == "r"] == ["r0c0"]
