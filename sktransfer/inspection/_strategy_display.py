@@ -60,7 +60,7 @@ class StrategyDisplay:
     >>> classifier = FineTunedClassifier("mini", image_shape=(8, 8), pixel_range=(0, 16))
     >>> search = TransferSearchCV(classifier, depths=(None,), recipes=(), cv=3, random_state=0)
     >>> display = StrategyDisplay.from_search(search.fit(X[:60], y[:60]))
-    >>> display.frontier_[-1].score == search.best_score_
+    >>> display.frontier_[-1].score == search.strategies_[0].score
     True
     """
 

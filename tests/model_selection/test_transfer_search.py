@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import sklearn
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
@@ -260,3 +261,21 @@ def test_what_can_not_be_searched_is_refused(make, digits, parameters, message):
 def test_parameters_of_fit_that_need_routing_say_so(make, digits):
     with pytest.raises(TypeError, match=r"got 'X_val'.*enable_metadata_routing=True"):
         TransferSearchCV(make(), **FEW).fit(*digits, X_val=digits[0])
+
+
+@pytest.mark.parametrize("kind", ["paths", "list of paths", "4-D array", "PIL images", "table"])
+def test_images_of_any_kind_are_searched(shapes, cache, kind):
+    X, y = shapes
+    if kind == "list of paths":
+        X = X.tolist()
+    elif kind == "table":
+        X = pytest.importorskip("pandas").DataFrame({"photo": X})
+    elif kind != "paths":
+        X = [Image.open(path).convert("RGB") for path in X]
+        X = np.stack([np.asarray(image) for image in X]) if kind == "4-D array" else X
+    template = FineTunedClassifier("mini", image_size=32, feature_cache=str(cache))
+    search = TransferSearchCV(template, **{**FEW, "recipes": (), "depths": (None,), "cv": 2})
+    assert search.fit(X, y).best_score_ > 0.9
+    assert search.predict(X[:3]).shape == (3,)
+    if kind == "table":
+        assert search.feature_names_in_.tolist() == ["photo"]
