@@ -40,7 +40,12 @@ def strategies(backbone, X, y, how, ax):
     """Draw what a search has tried."""
     classifier = FineTunedClassifier(backbone, random_state=0, **how)
     search = TransferSearchCV(
-        classifier, cv=3, recipes=("fast", "default"), scoring="accuracy", random_state=0
+        classifier,
+        recipes=("fast", "default"),
+        freeze_depths=(-1,),
+        cv=3,
+        scoring="accuracy",
+        random_state=0,
     )
     search.fit(X, y)
     print(search.answer_, search.strategies_, sep="\n", flush=True)

@@ -12,7 +12,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..backbones._registry import load_backbone
 from ..training._config import TrainingConfig
-from ..training._recipe import RECIPES, auto_depth, is_auto
+from ..training._recipe import N_VIEWS, RECIPES, auto_depth, is_auto
 from ._heads import Heads
 from ._pixel_rows import PixelRows
 from ._row_scaler import RowScaler
@@ -21,7 +21,6 @@ PIXELS, ROWS, FINE_TUNING = "pixels", "rows", "fine-tuning"
 
 # How a backward pass and the step after it compare with a forward pass, for estimates
 _TRAINING_COST = 3
-_VIEWS = 8  # of the recipes that store views
 
 # Parameters that a transformer has in common with the fine-tuned estimators
 _SHARED = (
@@ -195,7 +194,7 @@ class Strategies:
         )
         n_seen = self._n_images * config.epochs_of(self._n_images, cut == len(costs))
         trained = sum(costs[cut:]) / sum(costs)
-        n_views = _VIEWS if values.is_augmented and cut else 1
+        n_views = N_VIEWS if values.is_augmented and cut else 1
         return n_seen * trained * _TRAINING_COST + self._n_images * (1 - trained) * n_views
 
 
