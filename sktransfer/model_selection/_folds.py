@@ -42,9 +42,10 @@ def folds_of(
 
 
 def _splitter(n_folds: int, has_classes: bool, has_groups: bool, seed: int) -> Any:
-    if not has_groups:
-        kind = StratifiedKFold if has_classes else KFold
-        return kind(n_folds, shuffle=True, random_state=seed)
-    if has_classes:
-        return StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-    return GroupKFold(n_folds)  # before scikit-learn 1.6 it can't shuffle
+    kinds = {
+        (True, True): StratifiedGroupKFold,
+        (True, False): StratifiedKFold,
+        (False, True): GroupKFold,
+        (False, False): KFold,
+    }
+    return kinds[has_classes, has_groups](n_folds, shuffle=True, random_state=seed)
