@@ -122,18 +122,19 @@ class Strategies:
     def of_backbone(
         self,
         backbone: Any,
+        name: str,
         depths: Sequence[int | None] | None,
         recipes: Sequence[str],
         freeze_depths: Sequence[Any],
     ) -> OfBackbone:
-        """Return the strategies with one backbone; `depths` None is every stage."""
+        """Return the strategies with one backbone, by that name; `depths` None is every stage."""
         network = {"backbone": backbone}
         if backbone == self._template.backbone:
             network |= {n: getattr(self._template, n) for n in ("backbone_params", "weights")}
         else:
             network |= {"backbone_params": None, "weights": "default"}
         loaded = load_backbone(*network.values())
-        n_stages, name = len(loaded.stages), _short(backbone)
+        n_stages = len(loaded.stages)
         shared = {param: getattr(self._template, param) for param in _SHARED}
         transformer = PretrainedFeatureTransformer(**network, **shared)
         of = OfBackbone(name, transformer)
@@ -198,7 +199,13 @@ class Strategies:
         return n_seen * trained * _TRAINING_COST + self._n_images * (1 - trained) * n_views
 
 
-def _short(backbone: Any) -> str:
-    """Return the name of a backbone, of a file without folder and ending."""
-    text = os.fspath(backbone)
-    return os.path.basename(text).removesuffix(".safetensors") if os.sep in text else text
+def short_names(backbones: Sequence[Any]) -> list[str]:
+    """Return the names of backbones: of files without folder and ending, where they differ."""
+    texts = [os.fspath(backbone) for backbone in backbones]
+    short = [
+        os.path.basename(text).removesuffix(".safetensors") if os.sep in text else text
+        for text in texts
+    ]
+    return [
+        name if short.count(name) == 1 else text for name, text in zip(short, texts, strict=True)
+    ]

@@ -23,7 +23,7 @@ from ._folds import folds_of
 from ._heads import Heads, default_heads
 from ._limits import Limits
 from ._schedule import Schedule
-from ._strategies import Strategies
+from ._strategies import Strategies, short_names
 from ._strategy_table import answer, strategy_table
 from ._trials import Trials
 
@@ -309,8 +309,8 @@ default=("fast", "default", "thorough")
         Schedule(trials, self.n_std_errors).run(
             strategies.pixels() if self.pixels else None,
             [
-                strategies.of_backbone(name, self.depths, self.recipes, self.freeze_depths)
-                for name in backbones
+                strategies.of_backbone(*of, self.depths, self.recipes, self.freeze_depths)
+                for of in zip(backbones, short_names(backbones), strict=True)
             ],
             self._images,
         )

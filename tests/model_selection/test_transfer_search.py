@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.inspection import TrainingCurveDisplay
 from sktransfer.model_selection import TransferSearchCV
+from sktransfer.model_selection._strategies import short_names
 
 N = 45
 FEW = {"depths": (None, -1), "recipes": ("fast",), "freeze_depths": (-1,), "cv": 3}
@@ -279,3 +280,28 @@ def test_images_of_any_kind_are_searched(shapes, cache, kind):
     assert search.predict(X[:3]).shape == (3,)
     if kind == "table":
         assert search.feature_names_in_.tolist() == ["photo"]
+
+
+def test_several_backbones_are_named_and_tried_without_a_store_too(make, digits, mini_file):
+    parameters = {**FEW, "recipes": (), "depths": (None,), "pixels": False, "cv": 2}
+    template = make().set_params(feature_cache=None)
+    search = TransferSearchCV(template, backbones=["mini", mini_file], **parameters)
+    search.fit(digits[0][:30], digits[1][:30])
+    networks = {}
+    for name, score in zip(
+        search.cv_results_["strategy"], search.cv_results_["mean_test_score"], strict=True
+    ):
+        network, _, head = name.split(", ")[0], *name.split(", ")[1:]
+        networks.setdefault(network, {})[head] = score
+    # both are the same network
+    assert list(networks) == ["rows of mini", f"rows of {mini_file}"]
+    assert networks["rows of mini"] == networks[f"rows of {mini_file}"]
+
+
+def test_files_are_named_without_folder_where_that_tells_them_apart():
+    assert short_names(["/a/x.safetensors", "/a/y.safetensors"]) == ["x", "y"]
+    assert short_names(["/a/x.safetensors", "/b/x.safetensors", "resnet18"]) == [
+        "/a/x.safetensors",
+        "/b/x.safetensors",
+        "resnet18",
+    ]
