@@ -58,7 +58,7 @@ def searched(data, weights, max_epochs, **parameters):
         search.fit(data.X, data.y)
         figures = {
             "best": search.strategies_[0].strategy,
-            "score": round(search.best_score_, 4),
+            "score": round(float(search.best_score_), 4),
             "test": None,
             "fits": search.n_fits_,
             "cpu_seconds": round(process_time() - start, 1),

@@ -58,9 +58,9 @@ class Limits:
         return OUT_OF_TIME if self.is_over() else OUT_OF_FITS
 
     def learn(self, backbone: str | None, seconds: float, work: float) -> None:
-        """Keep how long work with a backbone took; later calls replace earlier ones."""
+        """Keep how long work with a backbone took; the longest counts, to be on the safe side."""
         if work > 0:
-            self._rates[backbone] = seconds / work
+            self._rates[backbone] = max(self._rates.get(backbone, 0.0), seconds / work)
 
     def why_not(self, strategy: Strategy) -> str | None:
         """Return why a strategy can't be fitted to all folds any more, or None."""

@@ -195,7 +195,9 @@ class Strategies:
         )
         n_seen = self._n_images * config.epochs_of(self._n_images, cut == len(costs))
         trained = sum(costs[cut:]) / sum(costs)
-        n_views = N_VIEWS if values.is_augmented and cut else 1
+        if values.is_augmented and not cut:  # a new view of each image in each epoch
+            return n_seen * (trained * _TRAINING_COST + 1)
+        n_views = N_VIEWS if values.is_augmented else 1
         return n_seen * trained * _TRAINING_COST + self._n_images * (1 - trained) * n_views
 
 
