@@ -34,6 +34,7 @@ class Limits:
     n_fits: int = 0
     _start: float = field(default_factory=time.perf_counter)
     _rates: dict[str | None, float] = field(default_factory=dict)  # seconds a unit of work
+    _pass_rates: dict[str | None, float] = field(default_factory=dict)  # seconds an image
 
     def n_allowed(self, n_strategies: int) -> int:
         """Return how many of so many strategies may be tried."""
@@ -57,10 +58,18 @@ class Limits:
         """Return the limit that was reached."""
         return OUT_OF_TIME if self.is_over() else OUT_OF_FITS
 
-    def learn(self, backbone: str | None, seconds: float, work: float) -> None:
-        """Keep how long work with a backbone took; the longest counts, to be on the safe side."""
-        if work > 0:
-            self._rates[backbone] = max(self._rates.get(backbone, 0.0), seconds / work)
+    def learn(self, strategy: Strategy, seconds: float) -> None:
+        """Keep how long a fit took; the slowest counts, to be on the safe side."""
+        of_passes = strategy.passes * self._pass_rates.get(strategy.backbone, 0.0)
+        if strategy.work > 0:
+            # views may have been stored before, so not all of a fit can be their passes
+            rate = max(seconds - of_passes, seconds / 2) / strategy.work
+            self._rates[strategy.backbone] = max(self._rates.get(strategy.backbone, 0.0), rate)
+
+    def learn_passes(self, backbone: str | None, seconds: float, n_images: int) -> None:
+        """Keep how long it took to read images and to pass them through a backbone."""
+        if n_images:
+            self._pass_rates[backbone] = seconds / n_images
 
     def why_not(self, strategy: Strategy) -> str | None:
         """Return why a strategy can't be fitted to all folds any more, or None."""
@@ -69,7 +78,9 @@ class Limits:
         if self.max_time is None or strategy.backbone not in self._rates:
             return None
         n_in_a_row = -(-self.n_folds // self.n_at_once) + self.refits
-        needed = strategy.work * self._rates[strategy.backbone] * n_in_a_row
+        of_a_pass = self._pass_rates.get(strategy.backbone, 0.0)
+        of_a_fit = strategy.work * self._rates[strategy.backbone] + strategy.passes * of_a_pass
+        needed = of_a_fit * n_in_a_row
         left = self.max_time - self.elapsed()
         if needed <= left:
             return None

@@ -55,8 +55,7 @@ class Schedule:
         with count_forward_passes() as counter:
             transformer.transform(X)
         seconds = time.perf_counter() - start
-        if counter.computed:
-            self._trials.limits.learn(of.name, seconds, counter.computed)
+        self._trials.limits.learn_passes(of.name, seconds, counter.computed)
         for strategy in of.rows:
             trial = self._trials.of(strategy)
             trial.pass_time, trial.forward_passes = seconds, counter.computed
@@ -88,7 +87,7 @@ class Schedule:
         steps: list[tuple[OfBackbone, Position, Position | None]]
         steps = [(of, (0, 0), None) for of in backbones if of.tuned]
         while steps:
-            steps.sort(key=lambda step: step[0].tuned[step[1]].work)
+            steps.sort(key=lambda step: step[0].tuned[step[1]].cost)
             of, at, before = steps.pop(0)
             strategy = of.tuned[at]
             if self._trials.is_tried(strategy):

@@ -48,7 +48,9 @@ class Strategy:
         Of the pipeline; the last step is named "model".
     backbone : str or None
     work : float
-        What a fit computes, in forward passes through the whole network.
+        Training of a fit, in forward passes through the whole network.
+    passes : float
+        Images that a fit reads and passes through frozen stages, as a share of the network.
     """
 
     name: str
@@ -56,6 +58,11 @@ class Strategy:
     steps: list[tuple[str, BaseEstimator]]
     backbone: str | None = None
     work: float = 0.0
+    passes: float = 0.0
+
+    @property
+    def cost(self) -> float:
+        return self.work + self.passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +178,7 @@ class Strategies:
                         FINE_TUNING,
                         [("model", tuned)],
                         name,
-                        self._work(recipe, cut, costs),
+                        *self._work(recipe, cut, costs),
                     )
                 of.tuned[i, j] = known[cut]
         return of
@@ -185,7 +192,8 @@ class Strategies:
         model: tuple[str, BaseEstimator] = ("model", head)
         return [("scale", RowScaler()), model] if self._heads.is_scaled(name) else [model]
 
-    def _work(self, recipe: str, cut: int, costs: Sequence[int]) -> float:
+    def _work(self, recipe: str, cut: int, costs: Sequence[int]) -> tuple[float, float]:
+        """Return the training and the passes of a fit."""
         template, values = self._template, RECIPES[recipe]
         config = TrainingConfig(
             max_epochs=template.max_epochs,
@@ -196,9 +204,11 @@ class Strategies:
         n_seen = self._n_images * config.epochs_of(self._n_images, cut == len(costs))
         trained = sum(costs[cut:]) / sum(costs)
         if values.is_augmented and not cut:  # a new view of each image in each epoch
-            return n_seen * (trained * _TRAINING_COST + 1)
-        n_views = N_VIEWS if values.is_augmented else 1
-        return n_seen * trained * _TRAINING_COST + self._n_images * (1 - trained) * n_views
+            passes: float = n_seen
+        else:
+            n_views = N_VIEWS if values.is_augmented else 1
+            passes = self._n_images * (1 - trained) * n_views
+        return n_seen * trained * _TRAINING_COST, passes
 
 
 def short_names(backbones: Sequence[Any]) -> list[str]:

@@ -104,7 +104,7 @@ class Trials:
             trial = self.of(strategy)
             trial.scores, trial.fit_time, trial.reason = of_folds, float(seconds), ""
             if strategy.kind == FINE_TUNING:
-                self.limits.learn(strategy.backbone, trial.fit_time, strategy.work)
+                self.limits.learn(strategy, trial.fit_time)
                 if self._counts_passes and n == 1:
                     trial.forward_passes = counter.computed
 
