@@ -11,8 +11,8 @@ from sktransfer import (
     FineTunedTransformer,
     PretrainedFeatureTransformer,
 )
-from sktransfer.monitoring import DriftMonitor, NoveltyDetector
 from sktransfer.model_selection import TransferSearchCV
+from sktransfer.monitoring import DriftMonitor, NoveltyDetector
 
 # How scikit-learn's rows of numbers are read as images: one pixel high.
 ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
