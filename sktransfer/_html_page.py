@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import os
+import re
 import tempfile
 import webbrowser
 from functools import cache
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
 _TEMPLATES = "_templates"
 _HEIGHT_IN_NOTEBOOKS = 720  # pixels
+# Python stands these for the bytes of a file name that is not UTF-8; no page can hold them
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def render_page(template: str, *, needed_by: str, script: str | None = None, **values: Any) -> str:
     """Return the page that a template of this package makes of values.
 
-    Every value is escaped where it is written. The page's security policy allows no request, and
-    no script but the one named here: it names that script's digest.
+    Every value is escaped where it is written, and what is no character becomes U+FFFD. The
+    page's security policy allows no request, and no script but the one named here: it names that
+    script's digest.
 
     Parameters
     ----------
@@ -44,7 +48,8 @@ def render_page(template: str, *, needed_by: str, script: str | None = None, **v
         f"form-action 'none'; script-src {_digest(code)}"
     )
     page = environment.get_template(template)
-    return page.render(policy=policy, style=_text_of("page.css"), script=code, **values)
+    text = page.render(policy=policy, style=_text_of("page.css"), script=code, **values)
+    return _SURROGATES.sub("\ufffd", text)
 
 
 class HtmlPage:

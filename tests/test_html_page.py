@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import os
 import re
 import sys
 import webbrowser
@@ -29,6 +30,15 @@ def test_values_are_escaped():
     assert "<script" not in made
     assert "<img" not in made
     assert html.escape(HOSTILE, quote=False).replace('"', "&#34;").replace("'", "&#39;") in made
+
+
+def test_the_name_of_a_file_that_is_not_utf_8_can_be_saved(tmp_path):
+    class Named(HtmlPage):
+        def html(self):
+            return page(title=os.fsdecode(b"\xff.png"))
+
+    Named().save(tmp_path / "report.html")
+    assert "\ufffd.png" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_policy_allows_no_request_and_no_script():
