@@ -8,9 +8,11 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._html_page import HtmlPage, render_page
+from ..exceptions import ImageReadError
 from ..hygiene._reading import images_of
 from ._findings import Choices, Findings
-from ._predictions import cross_validated, of_fitted, of_given
+from ._pictures import failures_in
+from ._predictions import check_classifier, cross_validated, of_fitted, of_given
 from ._rows import Rows, reader_of, rows_of
 
 _COMMON = {
@@ -226,9 +228,20 @@ class ErrorReport(HtmlPage):
         -----
         The models of all folds are in memory at once.
         """
-        predictions = cross_validated(estimator, X, y, cv, groups, params, n_jobs)
+        check_classifier(estimator)
+        given = X if images is None else images
+        # before the fits, which may take hours
+        collection = _collection(estimator, given, image_shape, pixel_range, y, groups)
+        try:
+            predictions = cross_validated(estimator, X, y, cv, groups, params, n_jobs)
+        except ImageReadError as error:
+            failures = failures_in(collection)
+            if not failures:
+                raise
+            # that of a fold counts positions within its images, and knows no others
+            raise ImageReadError(failures, len(collection)) from error
         return cls._made(
-            predictions, estimator, X, images, groups, image_shape, pixel_range,
+            predictions, estimator, given, collection, groups,
             title=title, map_method=map_method, activation_maps=activation_maps,
             n_listed=n_listed, max_pictures=max_pictures, thumbnail_size=thumbnail_size,
             n_threads=None,
@@ -308,9 +321,12 @@ class ErrorReport(HtmlPage):
         ImageReadError
             Lists every image that can't be read, where the estimator raises it.
         """
+        check_classifier(estimator)
+        given = X if images is None else images
+        collection = _collection(estimator, given, image_shape, pixel_range, y, groups)
         predictions = of_fitted(estimator, X, y)
         return cls._made(
-            predictions, estimator, X, images, groups, image_shape, pixel_range,
+            predictions, estimator, given, collection, groups,
             title=title, map_method=map_method, activation_maps=activation_maps,
             n_listed=n_listed, max_pictures=max_pictures, thumbnail_size=thumbnail_size,
             n_threads=n_jobs,
@@ -390,6 +406,7 @@ class ErrorReport(HtmlPage):
             When `y` holds no classes, `y_proba` no probabilities of these, or `rows` does
             not have a row for each image.
         """
+        collection = _collection(None, X, image_shape, pixel_range, y, groups)
         predictions = of_given(y, y_proba, classes)
         if rows is not None:
             values = np.asarray(rows, dtype=np.float32)
@@ -400,35 +417,15 @@ class ErrorReport(HtmlPage):
                 )
             rows = Rows(values, "rows that were given", True)
         return cls._made(
-            predictions, None, X, None, groups, image_shape, pixel_range, rows=rows,
+            predictions, None, X, collection, groups, rows=rows,
             title=title, map_method=map_method, activation_maps=0, n_listed=n_listed,
             max_pictures=max_pictures, thumbnail_size=thumbnail_size, n_threads=n_jobs,
         )  # fmt: skip
 
     @classmethod
-    def _made(
-        cls,
-        predictions,
-        estimator,
-        X,
-        images,
-        groups,
-        image_shape,
-        pixel_range,
-        rows=None,
-        **choices,
-    ):
-        given = X if images is None else images
-        shape, values = reader_of(estimator)
-        collection = images_of(
-            given,
-            shape if image_shape is None else image_shape,
-            values if pixel_range is None else pixel_range,
-        )
-        check_consistent_length(collection, predictions.labels)
+    def _made(cls, predictions, estimator, given, collection, groups, rows=None, **choices):
         if groups is not None:
             groups = np.unique(column_or_1d(groups), return_inverse=True)[1]
-            check_consistent_length(groups, predictions.labels)
         if rows is None:
             rows = rows_of(estimator, given, predictions)
         chosen = Choices(groups=groups, **choices)
@@ -516,6 +513,20 @@ class ErrorReport(HtmlPage):
             f"{accuracy.high:.3f}), {n_wrong} wrong, {len(self.label_issues)} labels likely "
             "wrong; save('report.html') or open() shows it"
         )
+
+
+def _collection(estimator, given, image_shape, pixel_range, y, groups):
+    """Return the images, as many as labels and groups; raise where they are not."""
+    shape, values = reader_of(estimator)
+    collection = images_of(
+        given,
+        shape if image_shape is None else image_shape,
+        values if pixel_range is None else pixel_range,
+    )
+    check_consistent_length(collection, y)
+    if groups is not None:
+        check_consistent_length(collection, column_or_1d(groups))
+    return collection
 
 
 def _about(estimator, predictions):

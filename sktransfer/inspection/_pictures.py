@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..exceptions import DecodeError
+from ..exceptions import DecodeError, ImageFailure
 from ..hygiene._hash import hash_image
 from ..hygiene._reading import for_each
 from ..images._collection import ImageReference
@@ -80,6 +80,21 @@ def read_pictures(
         for position, found in zip(part, for_each(images, part, read, n_jobs), strict=True):
             pictures[position] = None if isinstance(found, DecodeError) else found
     return pictures
+
+
+def failures_in(images: Sequence[ImageReference]) -> list[ImageFailure]:
+    """Return every image that can't be read."""
+    found = for_each(images, range(len(images)), _can_be_read, None)
+    return [
+        ImageFailure(position, images[position].describe(), str(error))
+        for position, error in enumerate(found)
+        if isinstance(error, DecodeError)
+    ]
+
+
+def _can_be_read(image: ImageReference) -> bool:
+    image.read()
+    return True
 
 
 def _read(image: ImageReference, side: int | None) -> Picture:

@@ -50,7 +50,6 @@ class Predictions:
 
 def cross_validated(estimator, X, y, cv, groups, params, n_jobs) -> Predictions:
     """Return predictions of each image by a model of the fold that holds it out."""
-    check_classifier(estimator)
     y = _checked_labels(y)
     check_consistent_length(X, y)
     classes, labels = np.unique(y, return_inverse=True)
@@ -93,7 +92,6 @@ def cross_validated(estimator, X, y, cv, groups, params, n_jobs) -> Predictions:
 
 def of_fitted(estimator, X, y) -> Predictions:
     """Return predictions of a fitted estimator."""
-    check_classifier(estimator)
     check_is_fitted(estimator)
     y = _checked_labels(y)
     check_consistent_length(X, y)
@@ -108,6 +106,8 @@ def of_given(y, y_proba, classes) -> Predictions:
     y = _checked_labels(y)
     probabilities = np.asarray(y_proba, dtype=np.float64)
     classes = np.unique(y) if classes is None else column_or_1d(classes)
+    if len(np.unique(classes)) < len(classes):
+        raise ValueError(f"classes must differ, got {classes.tolist()}")
     if probabilities.shape != (len(y), len(classes)):
         raise ValueError(
             f"y_proba must have a row for each image and a column for each class, ({len(y)}, "

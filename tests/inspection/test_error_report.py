@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import sklearn
 from PIL import Image
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
-from sktransfer.exceptions import UnreadableImageWarning
+from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 from sktransfer.inspection import ErrorReport
 
 WRONG = [3, 17, 40]
@@ -345,6 +346,35 @@ def test_targets_that_are_no_classes_are_refused(colours, pipeline):
         ErrorReport.from_estimator(fitted, X[:3], np.array(["red", "pink", "blue"]))
 
 
+class NeverFitted(ClassifierMixin, BaseEstimator):
+    def fit(self, X, y):
+        raise AssertionError("fitted before the images were checked")
+
+    def predict_proba(self, X):
+        raise NotImplementedError
+
+
+def test_images_and_groups_are_checked_before_the_first_fit(colours):
+    X, y = colours
+    with pytest.raises(TypeError, match="must hold several images, got one str"):
+        ErrorReport.from_cv(NeverFitted(), "photographs", y)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[60, 2\]"):
+        ErrorReport.from_cv(NeverFitted(), X, y, groups=[1, 2])
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[59, 60\]"):
+        ErrorReport.from_cv(NeverFitted(), X, y, images=X[:59])
+    with pytest.raises(TypeError, match="no cell of X is an image"):
+        ErrorReport.from_cv(NeverFitted(), np.zeros((60, 2)), y, images=list(range(60)))
+
+
+def test_an_error_lists_every_image_that_can_not_be_read_by_its_position_in_X(hostile, pipeline):
+    X, y = list(hostile[0]), hostile[1]
+    X[5] = X[58] = b"no image"
+    with pytest.raises(ImageReadError) as caught:
+        ErrorReport.from_cv(pipeline, X, y, cv=3)
+    assert [failure.position for failure in caught.value.failures] == [5, 58]
+    assert caught.value.n_images == 60
+
+
 def test_folds_that_do_not_test_each_image_once_are_refused(colours, pipeline):
     with pytest.raises(ValueError, match="must test each image once"):
         ErrorReport.from_cv(pipeline, *colours, cv=ShuffleSplit(2, random_state=0))
@@ -356,6 +386,8 @@ def test_probabilities_that_are_none_are_refused(colours):
         ErrorReport.from_predictions(X, y, np.full((60, 2), 0.5))
     with pytest.raises(ValueError, match="each row 0 or more, and 1 in the sum"):
         ErrorReport.from_predictions(X, y, np.ones((60, 3)))
+    with pytest.raises(ValueError, match="classes must differ"):
+        ErrorReport.from_predictions(X, y, np.full((60, 2), 0.5), classes=["red", "red"])
     with pytest.raises(ValueError, match="a row for each of the 60 images"):
         ErrorReport.from_predictions(X, y, np.full((60, 3), 1 / 3), rows=np.zeros((59, 2)))
 
