@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ._activation_maps import ActivationMap
-from ._error_scores import Bin, by_quality, interval, percent
+from ._error_scores import Bin, by_quality, clearly_worse, interval, is_enough, percent
 from ._findings import Findings
 
 _N_COLOURS, _N_SHAPES = 8, 4  # of the map: 32 classes that can be told apart
@@ -84,13 +84,21 @@ def calibration_chart(findings: Findings) -> dict[str, Any]:
 def quality_charts(findings: Findings) -> list[dict[str, Any]]:
     """Return a chart of the accuracy over each quality in which the images differ."""
     charts: list[dict[str, Any]] = []
-    for name, title, unit, number in _QUALITIES:
-        values = np.array([np.nan if p is None else getattr(p, name) for p in findings.pictures])
-        bins = by_quality(values, findings.right)
+    all_values = [
+        np.array([np.nan if p is None else getattr(p, name) for p in findings.pictures])
+        for name, *_ in _QUALITIES
+    ]
+    all_bins = [by_quality(values, findings.right) for values in all_values]
+    n_bins = sum(map(len, all_bins))
+    for (_, title, unit, number), values, bins in zip(
+        _QUALITIES, all_values, all_bins, strict=True
+    ):
         if not bins:
             known = values[np.isfinite(values)]
             middle = number.format(np.median(known)) if known.size else "unknown"
-            charts.append({"title": title, "unit": unit, "points": [], "median": middle})
+            says = "About the same in all images" if is_enough(known) else "Too few images"
+            says = f"{says} (median {middle})"
+            charts.append({"title": title, "unit": unit, "points": [], "says": says})
             continue
         lowest = min(one.accuracy.low for one in bins)
         low = float(np.floor(min(lowest, findings.accuracy.value) * 10) / 10)
@@ -100,14 +108,11 @@ def quality_charts(findings: Findings) -> list[dict[str, Any]]:
         points = _points(bins, xs.tolist(), low)
         for point, end in zip(points, ends, strict=True):
             point["says"] = f"{end}: {point['says']}"
-        worse = [
-            (one, end)
-            for one, end in zip(bins, ends, strict=True)
-            if one.accuracy.high < findings.accuracy.value
-        ]
+        worse = clearly_worse(bins, findings.accuracy.value, n_bins)
         finding = "No part is clearly worse than the whole."
         if worse:
-            one, end = min(worse, key=lambda pair: pair[0].accuracy.value)
+            one = min(worse, key=lambda part: part.accuracy.value)
+            end = ends[bins.index(one)]
             finding = (
                 f"Less accurate at {end}: {percent(one.accuracy.value)} ({interval(one.accuracy)}) "
                 f"against {percent(findings.accuracy.value)} overall."

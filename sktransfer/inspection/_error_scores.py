@@ -42,13 +42,13 @@ class Bin:
     accuracy: Score
 
 
-def proportion(n_right: int, n: int) -> Score:
+def proportion(n_right: int, n: int, z: float = _Z) -> Score:
     """Return a share with Wilson's interval, which holds for few images and shares near 1."""
     if n == 0:
         return Score(np.nan, np.nan, np.nan, 0)
-    share, weight = n_right / n, _Z**2 / n
+    share, weight = n_right / n, z**2 / n
     middle = (share + weight / 2) / (1 + weight)
-    half = _Z / (1 + weight) * np.sqrt(share * (1 - share) / n + weight / (4 * n))
+    half = z / (1 + weight) * np.sqrt(share * (1 - share) / n + weight / (4 * n))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
     # at the ends rounding would leave the share outside
     return Score(share, min(low, share), max(high, share), n)
@@ -109,7 +109,10 @@ def calibration(confidence: np.ndarray, right: np.ndarray) -> tuple[list[Bin], f
 
 
 def by_quality(quality: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """Return fifths of the images by a quality; none where all are about the same."""
+    """Return parts of the images by a quality, fifths of 100 and more.
+
+    None where the images are too few, or all about the same.
+    """
     known = np.isfinite(quality)
     quality, right = quality[known], right[known]
     if not len(quality):
@@ -117,6 +120,25 @@ def by_quality(quality: np.ndarray, right: np.ndarray) -> list[Bin]:
     n_parts = int(np.clip(len(right) // _LEAST_IN_BIN, 1, _N_PARTS))
     bins = _bins(quality, right, n_parts)
     return bins if len(bins) > 1 else []
+
+
+def is_enough(quality: np.ndarray) -> bool:
+    """Tell whether `by_quality` would divide so many images."""
+    return len(quality) >= 2 * _LEAST_IN_BIN
+
+
+def clearly_worse(bins: Sequence[Bin], overall: float, n_compared: int) -> list[Bin]:
+    """Return the bins whose accuracy is below that of all, in so many comparisons.
+
+    The intervals are wider than those that are drawn (Bonferroni): of intervals of 95 %,
+    one of fifteen lies below in every fourth report without any effect.
+    """
+    z = NormalDist().inv_cdf(1 - 0.025 / n_compared)
+    return [
+        one
+        for one in bins
+        if proportion(round(one.accuracy.value * one.accuracy.n), one.accuracy.n, z).high < overall
+    ]
 
 
 def _bins(values: np.ndarray, right: np.ndarray, n_bins: int) -> list[Bin]:

@@ -234,6 +234,14 @@ def test_of_many_classes_those_with_errors_are_in_the_matrix(colours):
     assert 'data-label="0" data-predicted="5" data-n="2"' in page
 
 
+def test_of_few_images_it_is_not_said_that_they_are_alike(colours):
+    X, y = colours[0][:30], colours[1][:30]
+    dark = (X * np.linspace(0.2, 1, 30)[:, None, None, None]).astype(np.uint8)
+    proba = np.full((30, 3), 1 / 3)
+    assert "Too few images" in ErrorReport.from_predictions(dark, y, proba).html()
+    assert "About the same" not in ErrorReport.from_predictions(dark, y, proba).html()
+
+
 def test_a_report_without_errors_says_so(colours):
     X, y = colours
     k = np.unique(y, return_inverse=True)[1]

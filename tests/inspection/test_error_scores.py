@@ -7,6 +7,7 @@ from sktransfer.inspection._error_scores import (
     by_class,
     by_quality,
     calibration,
+    clearly_worse,
     interval,
     loss_of_frequencies,
     losses,
@@ -80,6 +81,20 @@ def test_a_quality_in_which_images_do_not_differ_has_no_parts():
     assert sum(one.accuracy.n for one in bins) == 90
     assert (bins[0].accuracy.value, bins[-1].accuracy.value) == (0, 1)
     assert all(one.high < other.low for one, other in pairwise(bins))
+
+
+def test_by_chance_a_part_is_seldom_called_worse():
+    rng = np.random.default_rng(0)
+    called = 0
+    for _ in range(200):
+        right = rng.random(300) < 0.8
+        parts = [by_quality(rng.random(300), right) for _ in range(3)]
+        called += any(clearly_worse(bins, right.mean(), 15) for bins in parts)
+    assert called / 200 < 0.08  # 0.05, and as many as chance may add; of 95 % alone it is 0.25
+    quality = np.arange(300)
+    right = quality >= 30  # half of the first fifth
+    bins = by_quality(quality, right)
+    assert clearly_worse(bins, right.mean(), 15) == bins[:1]
 
 
 def test_losses_are_finite_and_the_log_loss():
