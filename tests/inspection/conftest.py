@@ -24,10 +24,16 @@ def colours():
     return X, y
 
 
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """Return the folder of a store that these tests share: rows are computed once."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def pipeline(cache):
+def pipeline(store):
     """Return a pipeline of "mini" and a linear model, which stores its rows."""
-    network = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache)
+    network = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=store)
     return make_pipeline(network, LogisticRegression(C=0.01, max_iter=1000))
 
 

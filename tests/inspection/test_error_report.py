@@ -22,11 +22,9 @@ WRONG = [3, 17, 40]
 
 
 @pytest.fixture(scope="module")
-def report(colours, tmp_path_factory):
+def report(colours, store):
     X, y = colours
-    network = PretrainedFeatureTransformer(
-        "mini", image_size=32, feature_cache=tmp_path_factory.mktemp("cache")
-    )
+    network = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=store)
     pipeline = make_pipeline(network, LogisticRegression(C=0.01, max_iter=1000))
     return ErrorReport.from_cv(pipeline, X, y, cv=3, title="Colours")
 
@@ -111,8 +109,9 @@ def test_a_report_holds_no_network(report, tuned_report):
 # what it costs
 
 
-def test_stored_rows_are_not_computed_again(colours, pipeline):
+def test_stored_rows_are_not_computed_again(colours, pipeline, cache):
     X, y = colours
+    pipeline.steps[0][1].set_params(feature_cache=cache)  # which is empty
     with count_forward_passes() as counter:
         made = ErrorReport.from_cv(pipeline, X, y, cv=3)
         made.html()
@@ -123,9 +122,10 @@ def test_stored_rows_are_not_computed_again(colours, pipeline):
 
 
 def test_maps_of_a_pipeline_take_one_forward_pass_each_and_are_drawn_where_asked_for(
-    colours, pipeline
+    colours, pipeline, cache
 ):
     X, y = colours
+    pipeline.steps[0][1].set_params(feature_cache=cache)  # which is empty
     with count_forward_passes() as counter:
         made = ErrorReport.from_cv(pipeline, X, y, cv=3, activation_maps=2)
     assert counter.computed == 60 + 2
@@ -208,7 +208,11 @@ def test_hostile_names_make_no_element_and_no_attribute(hostile, pipeline):
         image.load()
         image.filename = "harmless.png"
     made = [
-        Elements(ErrorReport.from_cv(pipeline, images, labels, cv=2, title=title).html()).found
+        Elements(
+            ErrorReport.from_cv(
+                pipeline, images, labels, cv=2, title=title, map_method="pca"
+            ).html()
+        ).found
         for images, labels, title in ((X, y, "<b>'\"</b>"), (files, harmless, "title"))
     ]
     # the same elements with the same attributes, whatever the names
@@ -304,10 +308,10 @@ def test_groups_stay_in_one_fold(colours, pipeline):
 
 
 @pytest.mark.parametrize("routing", [False, True])
-def test_weights_and_groups_go_where_they_are_asked_for(colours, cache, routing):
+def test_weights_and_groups_go_where_they_are_asked_for(colours, store, routing):
     X, y = colours
     weights = np.where(np.arange(60) < 30, 1.0, 0.0)
-    network = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=cache)
+    network = PretrainedFeatureTransformer("mini", image_size=32, feature_cache=store)
     params = {"sample_weight": weights} if routing else {"linear__sample_weight": weights}
     with sklearn.config_context(enable_metadata_routing=routing):
         linear = LogisticRegression(C=0.01, max_iter=1000)
