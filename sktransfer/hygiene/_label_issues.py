@@ -45,7 +45,8 @@ class LabelIssue:
     label : object
         Its label in `y`.
     suggested : object
-        The label that speaks for itself more than its class does on average.
+        The class that has more support than the label, and at least as much as the images
+        of that class have on average.
     score : float
         Mean of the two next ones, from 0 to 1: the lower, the likelier the label is wrong.
     probability : float
@@ -112,8 +113,8 @@ def label_issues(
 
     A linear model on frozen rows predicts each image without having been fitted on it,
     and its nearest images vote. Where both together speak for another class more than
-    they do for the images of that class on average, the label is likely wrong: confident
-    learning, with neighbours.
+    for the label, and more than they do for the images of that class on average, the label
+    is likely wrong: confident learning, with neighbours.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ def label_issues(
         n_jobs=n_jobs,
         on_error="nan",
     )
-    rows = transformer.fit_transform(X)
+    rows = transformer.set_output(transform="default").fit_transform(X)
     read = np.flatnonzero(np.isfinite(rows).all(axis=1))
     _check_counts(labels[read], classes)
     if groups is not None:
@@ -267,9 +268,11 @@ def issues_of(
     thresholds = np.full(len(classes), np.inf)  # a class that has no image is not suggested
     for k in np.unique(labels[is_read]):
         thresholds[k] = of_own[is_read & (labels == k)].mean()
-    is_likely = both >= thresholds  # False for NaN
+    # The threshold of a rare class may be near 0: it must have more support than the label too.
+    # Comparisons with NaN are False.
+    is_likely = (both >= thresholds) & (both > of_own[:, None])
     suggested = np.where(is_likely, both, -1.0).argmax(axis=1)
-    is_issue = is_likely.any(axis=1) & (suggested != labels)
+    is_issue = is_likely.any(axis=1)
     if n_least > is_issue.sum():
         strongest = np.where(is_read[:, None], both, -1.0).argmax(axis=1)
         doubtful = np.flatnonzero(is_read & ~is_issue & (strongest != labels))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import sklearn
 from PIL import Image
 
 from sktransfer import count_forward_passes
@@ -129,6 +130,26 @@ def test_a_wrong_parameter_is_named(colours, cache, parameter, value):
     X, y = colours
     with pytest.raises((TypeError, ValueError), match=parameter):
         label_issues(X, y, **{"feature_cache": cache, parameter: value})
+
+
+def test_frames_of_pandas_are_no_obstacle(colours, cache):
+    with sklearn.config_context(transform_output="pandas"):
+        issues = label_issues(*colours, feature_cache=cache)
+    assert sorted(issue.position for issue in issues) == WRONG
+
+
+def test_a_class_with_less_support_than_the_label_is_not_suggested():
+    images = images_of(np.zeros((6, 8, 8, 3), dtype=np.uint8), None, None)
+    labels = np.array([0, 0, 0, 0, 1, 2])
+    names = np.array(["common", "other", "rare"])
+    # the images of the rare class are not known as such: its threshold is near 0
+    support = np.array(
+        [[0.9, 0.0, 0.1], [0.9, 0.0, 0.1], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0, 0.6, 0.4],
+         [0.9, 0.05, 0.05]]
+    )  # fmt: skip
+    (issue, last) = issues_of(images, names, labels, np.stack([support] * 2))
+    assert (issue.position, issue.label, issue.suggested) == (5, "rare", "common")
+    assert (last.position, last.label, last.suggested) == (3, "common", "other")
 
 
 def test_labels_with_the_next_lowest_scores_are_listed_where_more_are_asked_for():
