@@ -6,6 +6,7 @@ the last activation is averaged and a linear head follows, it is exact: the plac
 difference (class activation mapping: B. Zhou et al., arXiv 1512.04150).
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -180,7 +181,9 @@ def _linear_weights(model: Pipeline, images: Any, position: int) -> np.ndarray:
     probe = np.concatenate(
         [np.zeros((1, n_features)), np.eye(n_features), rng.normal(size=(3, n_features))]
     )
-    values = np.asarray(later.decision_function(probe), dtype=np.float64)
+    with warnings.catch_warnings():  # where the rows were a frame; the order is the same
+        warnings.filterwarnings("ignore", "X does not have valid feature names", UserWarning)
+        values = np.asarray(later.decision_function(probe), dtype=np.float64)
     if values.ndim == 1:
         values = np.column_stack([np.zeros(len(values)), values])
     weights = (values[1 : n_features + 1] - values[0]).T

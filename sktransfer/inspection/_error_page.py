@@ -137,7 +137,10 @@ def _lead(findings: Findings) -> list[str]:
     n_issues = len(findings.label_issues)
     if n_issues:
         labels = "label is" if n_issues == 1 else "labels are"
-        sentences.append(f"{n_issues} {labels} likely wrong: look at these before you train again.")
+        sentences.append(
+            f"{n_issues} {labels} likely wrong by confident learning: look at these before you "
+            "change one."
+        )
     return sentences
 
 

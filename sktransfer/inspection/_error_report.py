@@ -219,8 +219,8 @@ class ErrorReport(HtmlPage):
         TypeError
             When `estimator` is no classifier, or has no ``predict_proba``.
         ValueError
-            When `y` holds no classes, or several labels an image; or `cv` does not test
-            each image once.
+            When `y` holds no classes, or several labels an image; `cv` does not test each
+            image once; or groups are given twice.
         ImageReadError
             Lists every image that can't be read, where the estimator raises it.
 
@@ -229,6 +229,11 @@ class ErrorReport(HtmlPage):
         The models of all folds are in memory at once.
         """
         check_classifier(estimator)
+        if "groups" in (params or {}):
+            if groups is not None:
+                raise ValueError("pass groups= or params={'groups': ...}, not both")
+            params = dict(params)
+            groups = params.pop("groups")
         given = X if images is None else images
         # before the fits, which may take hours
         collection = _collection(estimator, given, image_shape, pixel_range, y, groups)

@@ -58,7 +58,7 @@ def cross_validated(estimator, X, y, cv, groups, params, n_jobs) -> Predictions:
     if groups is not None and sklearn.get_config()["enable_metadata_routing"]:
         params, groups = {**(params or {}), "groups": groups}, None
     if cv is None or isinstance(cv, numbers.Integral):
-        is_grouped = groups is not None or "groups" in (params or {})
+        is_grouped = groups is not None or "groups" in (params or {})  # which are routed
         kind = StratifiedGroupKFold if is_grouped else StratifiedKFold
         cv = kind(5 if cv is None else int(cv), shuffle=True, random_state=0)
     fitted = cross_validate(

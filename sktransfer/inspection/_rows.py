@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -87,7 +88,7 @@ def rows_of(estimator: Any, images: Any, predictions: Predictions) -> Rows:
         transformer = clone(transformer).set_params(on_error="nan")
         with warnings.catch_warnings():  # the prediction has warned of these
             warnings.simplefilter("ignore", UnreadableImageWarning)
-            values = transformer.fit_transform(images)
+            values = transformer.set_output(transform="default").fit_transform(images)
         return Rows(values, f"rows of {_short(transformer.backbone_spec_.name)}", True)
     network = None if model is None else inside(model, FineTunedEstimator)
     # a template that is not fitted has no depth yet
@@ -141,11 +142,17 @@ def map_of(rows: np.ndarray, method: str) -> RowMap:
         method = "tsne" if _LEAST_FOR_TSNE <= n <= _MOST_FOR_TSNE else "pca"
     if n < 3:
         return RowMap(places, method)
+    with sklearn.config_context(transform_output="default"):  # arrays, whatever the user chose
+        places[read] = _places(rows[read], method)
+    return RowMap(places, method)
+
+
+def _places(rows: np.ndarray, method: str) -> np.ndarray:
+    n = len(rows)
     # doubles: the signs of components should not depend on rounding
-    scaled = StandardScaler().fit_transform(rows[read].astype(np.float64))
+    scaled = StandardScaler().fit_transform(rows.astype(np.float64))
     if not scaled.any():  # all rows are equal
-        places[read] = 0.5
-        return RowMap(places, method)
+        return np.full((n, 2), 0.5)
     n_components = min(2 if method == "pca" else _WIDTH_FOR_TSNE, *scaled.shape)
     found = PCA(n_components, random_state=0).fit_transform(scaled)
     if method == "tsne":
@@ -158,8 +165,7 @@ def map_of(rows: np.ndarray, method: str) -> RowMap:
     elif found.shape[1] < 2:
         found = np.column_stack([found, np.zeros(n)])
     low, high = found.min(axis=0), found.max(axis=0)
-    places[read] = (found - low) / np.maximum(high - low, np.finfo(np.float64).tiny)
-    return RowMap(places, method)
+    return (found - low) / np.maximum(high - low, np.finfo(np.float64).tiny)
 
 
 def centred_unit_rows(rows: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

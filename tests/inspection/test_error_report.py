@@ -307,6 +307,24 @@ def test_groups_stay_in_one_fold(colours, pipeline):
     assert len(set(by_hand.folds[groups == 0].tolist())) == 1
 
 
+def test_groups_among_params_are_groups(colours, pipeline):
+    X, y = colours
+    groups = np.arange(60) // 6
+    made = ErrorReport.from_cv(pipeline, X, y, cv=3, params={"groups": groups}, map_method="pca")
+    expected = ErrorReport.from_cv(pipeline, X, y, cv=3, groups=groups, map_method="pca")
+    np.testing.assert_array_equal(made.folds, expected.folds)
+    assert made.accuracy == expected.accuracy
+    with pytest.raises(ValueError, match="not both"):
+        ErrorReport.from_cv(pipeline, X, y, groups=groups, params={"groups": groups})
+
+
+def test_transformers_may_give_frames_of_pandas(report, colours, pipeline):
+    with sklearn.config_context(transform_output="pandas"):
+        made = ErrorReport.from_cv(pipeline, *colours, cv=3, map_method="pca", activation_maps=1)
+    np.testing.assert_allclose(made.probabilities, report.probabilities, rtol=1e-6)
+    assert made.html().count('class="overlay"') == 1
+
+
 @pytest.mark.parametrize("routing", [False, True])
 def test_weights_and_groups_go_where_they_are_asked_for(colours, store, routing):
     X, y = colours
