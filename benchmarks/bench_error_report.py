@@ -5,7 +5,7 @@
 Of 400 images the labels of five are replaced by another class, and a report is made by
 cross-validation over five folds of a logistic regression on standardised rows. "found" are
 the planted ones among the first 20 labels that the report lists; "likely" those of them that are
-likely wrong by confident learning.
+likely wrong by confident learning; "all_likely" all labels that are so.
 
 - cifar: 40 images of each of ten classes, of those for testing, at 64 pixels, ``mini``; ten draws.
 - hymenoptera: 397 photographs of ants and bees, ImageNet weights at 97 pixels; five draws.
@@ -108,6 +108,7 @@ def main():
                         "accuracy": round(made.accuracy.value, 3),
                         "found": found,
                         "likely": len(listed & likely & set(wrong.tolist())),
+                        "all_likely": len(likely),
                         "seconds": round(seconds, 2),
                         "forward_passes": passes,
                         "megabytes": None,
@@ -119,7 +120,8 @@ def main():
                 f"{name:<12}{len(y):>5} images, accuracy "
                 f"{np.mean([line['accuracy'] for line in of]):.3f}: found "
                 f"{np.mean([line['found'] for line in of]):.1f} of {N_PLANTED}, all of them in "
-                f"{all_found[name]} of {N_DRAWS[name]} draws",
+                f"{all_found[name]} of {N_DRAWS[name]} draws; "
+                f"{np.mean([line['all_likely'] for line in of]):.1f} labels are likely wrong",
                 flush=True,
             )
         X, y = a_thousand(arguments.files)
