@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ._worker_steps import Steps, is_worker, tell_parent
@@ -176,9 +177,10 @@ def _choice() -> str:
 
 def _can_draw() -> bool:
     """Return whether a bar can be drawn: in a terminal, and in a notebook that has widgets."""
-    if sys.stderr is None or sys.stderr.closed:
+    stream = sys.stderr
+    if stream is None or getattr(stream, "closed", False):
         return False
-    if sys.stderr.isatty():
+    if hasattr(stream, "isatty") and stream.isatty():  # what a program puts there may have none
         return True
     if "ipykernel" not in sys.modules:
         return False
@@ -189,9 +191,14 @@ def _can_draw() -> bool:
 
 
 def write_line(text: str) -> None:
-    """Write a line to the standard error stream, where there is one."""
-    if sys.stderr is not None:
-        print(f"sktransfer: {text}", file=sys.stderr, flush=True)
+    """Write a line to the standard error stream, where there is one that is open."""
+    if sys.stderr is None or getattr(sys.stderr, "closed", False):
+        return
+    # a full disk, or a pipe that nobody reads: a fit of hours must not fail because of that
+    with suppress(OSError):
+        print(f"sktransfer: {text}", file=sys.stderr)
+        if hasattr(sys.stderr, "flush"):
+            sys.stderr.flush()
 
 
 def spelled(seconds: float) -> str:

@@ -5,6 +5,7 @@ joblib runs the fits of every search and cross-validation of scikit-learn, and c
 processes write the steps that they are at into files, in a folder that the main process made.
 """
 
+import itertools
 import os
 import shutil
 import threading
@@ -61,16 +62,18 @@ class SearchProgress:
         The first fits compute rows that later ones read from the store, so that the last
         half of the fits tells more than all of them.
         """
-        if not self._ends:
+        ends = list(self._ends)  # threads of joblib add to it meanwhile
+        if not ends:
             return None
-        n_left = self.n_fits - self.n_done
-        if self.n_done <= _FEW_FITS:
+        n_done = len(ends)
+        n_left = self.n_fits - n_done
+        if n_done <= _FEW_FITS:
             under_way = min(self._n_at_once - 1, n_left)  # half done, on average
-            each = (self._ends[-1] - (self._first_steps or 0)) / (self.n_done + under_way / 2)
+            each = (ends[-1] - (self._first_steps or 0)) / (n_done + under_way / 2)
         else:
-            middle = len(self._ends) // 2
-            each = (self._ends[-1] - self._ends[middle]) / (len(self._ends) - 1 - middle)
-        return max(0.0, each * n_left - (self.seconds - self._ends[-1]))
+            middle = n_done // 2
+            each = (ends[-1] - ends[middle]) / (n_done - 1 - middle)
+        return max(0.0, each * n_left - (self.seconds - ends[-1]))
 
     def begin(self, parallel: Parallel, n_fits: int) -> None:
         """Note that a search runs `n_fits` fits with `parallel`."""
@@ -96,9 +99,9 @@ class SearchProgress:
         """Note that the search's fits are done, or failed."""
         self._parallel = None
 
-    def owns(self, parallel: Parallel) -> bool:
-        """Return whether the fits of `parallel` are those of a search, not of one of its fits."""
-        return self._parallel is None or parallel is self._parallel
+    def is_free(self) -> bool:
+        """Return whether no search runs, so that the next one is not inside another's fit."""
+        return self._parallel is None
 
     def __str__(self) -> str:
         text = f"{self.n_done} of {self.n_fits} fits, {spelled(self.seconds)} so far"
@@ -130,8 +133,9 @@ def search_progress() -> Iterator[SearchProgress]:
     -----
     The refit of a search follows its fits, and is not in their number. A halving search
     announces the fits of one iteration at a time. While the block runs,
-    ``joblib.Parallel`` tells this display of its tasks: searches that other threads run at the
-    same time are counted as well.
+    ``joblib.Parallel`` tells this display of its tasks, whichever thread calls it. One search is
+    counted at a time: one that begins while another runs, in its fits or in another thread, is
+    not. A second ``with`` block at the same time is refused.
 
     See Also
     --------
@@ -169,23 +173,33 @@ def _told_by_joblib(progress: SearchProgress, fit_ended: Callable[[], None]) -> 
         )
     call, print_progress = joblib.Parallel.__call__, joblib.Parallel.print_progress
     changing = threading.Lock()
+    pid = os.getpid()
 
     def told_call(self: Any, iterable: Iterable[Any]) -> Any:
-        with changing:
-            is_outermost = isinstance(self, Parallel) and progress.owns(self)
-            if is_outermost:
-                tasks = deque(iterable)  # a generator, whose length nobody knows
-                progress.begin(self, len(tasks))
-        if not is_outermost:
+        # in a forked worker another thread of the parent may hold the lock for ever
+        if not isinstance(self, Parallel) or os.getpid() != pid or not progress.is_free():
             return call(self, iterable)
+        tasks = iter(iterable)
+        first = list(itertools.islice(tasks, 1))
+        if not first or not _is_of_a_search(first[0]):
+            return call(self, itertools.chain(first, tasks))
+        # a generator, whose length nobody knows; it may run a splitter, which may fit itself
+        queue = deque(itertools.chain(first, tasks))
+        first.clear()
+        with changing:
+            if is_counted := progress.is_free():
+                progress.begin(self, len(queue))
         try:
             # taken one by one: a fitted estimator must not stay in memory
-            return call(self, (tasks.popleft() for _ in range(len(tasks))))
+            return call(self, (queue.popleft() for _ in range(len(queue))))
         finally:
-            progress.end()
+            if is_counted:
+                progress.end()
 
     def told_print_progress(self: Any) -> None:
         print_progress(self)
+        if os.getpid() != pid:
+            return
         n_before = progress.n_done
         with changing:
             progress.take_done(self)
@@ -199,6 +213,12 @@ def _told_by_joblib(progress: SearchProgress, fit_ended: Callable[[], None]) -> 
     finally:
         joblib.Parallel.__call__, joblib.Parallel.print_progress = call, print_progress
         _patching.release()
+
+
+def _is_of_a_search(task: tuple[Any, ...]) -> bool:
+    """Return whether a task is of `sklearn.model_selection`, and not of a forest or a pipeline."""
+    # scikit-learn's wrapper of the function has the attributes of the function
+    return str(getattr(task[0], "__module__", "")).startswith("sklearn.model_selection")
 
 
 class _Shown:
@@ -218,21 +238,21 @@ class _Shown:
         if self._style is None:
             return
         self._folder = made_folder()
-        _display.set_taker(self._take)
         if self._style == "bar":
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=0, bar_format="search |{bar:20}| {postfix[0]}", postfix=[""])
         self._lines = SparseLines(_display._SECONDS_BEFORE_PROGRESS)
         self._thread = threading.Thread(target=self._keep_up_to_date, daemon=True)
+        _display.set_taker(self._take)
         self._thread.start()
 
     def __exit__(self, *exception: object) -> None:
         if self._style is None:
             return
         self._is_over.set()
-        self._thread.join()
         _display.set_taker()
+        self._thread.join()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._draw()
@@ -268,7 +288,9 @@ class _Shown:
         progress = self._progress
         with self._lock:
             if self._bar is not None:
-                self._bar.total, self._bar.n = progress.n_fits, progress.n_done
+                if self._bar.total != progress.n_fits:
+                    self._bar.reset(progress.n_fits)  # a notebook's does not see `total` change
+                self._bar.n = progress.n_done
                 self._bar.postfix[0] = self._text(with_name=False)
                 self._bar.refresh()
             elif not self._is_over.is_set() and progress.n_fits:

@@ -8,6 +8,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,7 @@ def made_folder() -> Path | None:
     """Return the folder into which workers of this process write; None where there is none."""
     try:
         folder = _folder_of(os.getpid())
+        shutil.rmtree(folder, ignore_errors=True)  # of a process of that id that was killed
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError:  # a full or read-only disk: the steps of workers are not shown
         return None
@@ -56,7 +58,7 @@ def tell_parent(steps: Steps) -> bool:
     if not is_worker():
         return False
     try:
-        folder = _folder_of(os.getppid())
+        folder = _folder_of(_parent())
         if not folder.is_dir():
             return False
         new = folder / f"{os.getpid()}.{next(_numbers)}.new"
@@ -71,12 +73,21 @@ def read_steps(folder: Path) -> list[tuple[float, Steps]]:
     """Return the last steps of each worker, and when they were written (s since 1970)."""
     found = []
     for path in folder.glob("*.json"):
-        when, *values = json.loads(path.read_text())
+        try:
+            when, *values = json.loads(path.read_text())
+        except OSError:  # Windows: the worker replaces it now
+            continue
         found.append((when, Steps(*values)))
     return found
 
 
 _numbers = itertools.count()  # threads of a worker write files of their own
+
+
+def _parent() -> int:
+    """Return the id of the process that asked for this one."""
+    parent = multiprocessing.parent_process()  # not a fork server, whose child this one may be
+    return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
 def _folder_of(pid: int) -> Path:

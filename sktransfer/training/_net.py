@@ -255,7 +255,8 @@ class TransferNet(NeuralNet):
 
 def _print_plainly(line: str) -> None:
     """Print a line of skorch's table; its colours are for terminals alone."""
-    print(line if sys.stdout.isatty() else re.sub(r"\x1b\[\d*m", "", line))
+    is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
+    print(line if is_terminal else re.sub(r"\x1b\[\d*m", "", line))
 
 
 class _Epochs(Callback):

@@ -1,3 +1,4 @@
+import io
 import sys
 
 import pytest
@@ -119,6 +120,37 @@ def test_a_worker_draws_no_bar(clock, capsys, monkeypatch):
 
 def test_a_process_without_a_standard_error_stream_runs(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
+    run(clock, seconds=100, verbose=1)
+
+
+class _Writable:
+    """What a program may put in place of the standard error stream."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+
+class _FullDisk(_Writable):
+    def write(self, text):
+        raise OSError("no space left on device")
+
+
+def test_a_stream_that_can_only_write_gets_lines(clock, monkeypatch):
+    stream = _Writable()
+    monkeypatch.setattr(sys, "stderr", stream)
+    run(clock, verbose=1)
+    assert "4 images in 4 s" in stream.text
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_run_does_not_fail_because_its_progress_can_not_be_written(clock, monkeypatch, is_closed):
+    stream = io.StringIO() if is_closed else _FullDisk()
+    if is_closed:
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
     run(clock, seconds=100, verbose=1)
 
 

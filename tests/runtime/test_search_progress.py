@@ -1,16 +1,23 @@
+import multiprocessing
+import os
 import re
+import shutil
+import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sktransfer import FineTunedClassifier, search_progress
-from sktransfer.runtime import _display, _search_progress
+from sktransfer.runtime import _display, _search_progress, _worker_steps
 from sktransfer.runtime._display import Display
 from sktransfer.runtime._search_progress import SearchProgress
 from sktransfer.runtime._worker_steps import Steps, made_folder, read_steps, tell_parent
@@ -56,6 +63,59 @@ def test_fits_of_searches_and_validations_are_counted(n_jobs, backend, capsys):
 def test_what_fits_do_in_parallel_is_not_counted():
     with search_progress() as progress:
         cross_val_score(RandomForestClassifier(n_estimators=3), X, y, cv=2)
+    assert (progress.n_done, progress.n_fits) == (2, 2)
+
+
+def test_the_trees_of_a_refit_are_not_counted():
+    with search_progress() as progress:
+        forest = RandomForestClassifier(n_estimators=3)
+        GridSearchCV(forest, {"max_depth": [1, 2]}, cv=2).fit(X, y).predict(X)
+        assert (progress.n_done, progress.n_fits) == (4, 4)
+        forest.fit(X, y)
+    assert (progress.n_done, progress.n_fits) == (4, 4)
+
+
+class ByForest:
+    """Two folds, of the halves that a forest predicts: the splitter runs joblib itself."""
+
+    def get_n_splits(self, X=None, y=None, groups=None):
+        return 2
+
+    def split(self, X, y=None, groups=None):
+        order = np.argsort(RandomForestClassifier(n_estimators=3).fit(X, y).predict(X))
+        yield order[:10], order[10:]
+        yield order[10:], order[:10]
+
+
+def test_a_splitter_may_fit_itself():
+    with search_progress() as progress:
+        cross_val_score(DummyClassifier(), X, y, cv=ByForest())
+    assert (progress.n_done, progress.n_fits) == (2, 2)
+
+
+def test_a_search_that_fails_is_followed_by_others():
+    with search_progress() as progress:
+        with pytest.raises(ValueError, match="fits failed"):
+            cross_val_score(RandomForestClassifier(max_depth="deep"), X, y, cv=2)
+        cross_val_score(DummyClassifier(), X, y, cv=3)
+        assert progress.is_free()
+    assert progress.n_done == 5
+
+
+def test_of_searches_in_threads_one_is_counted_at_a_time():
+    outer_runs, inner_is_done = threading.Event(), threading.Event()
+
+    def scored(estimator, X, y):
+        outer_runs.set()
+        assert inner_is_done.wait(60)
+        return 1.0
+
+    with search_progress() as progress, ThreadPoolExecutor(1) as pool:
+        outer = pool.submit(cross_val_score, DummyClassifier(), X, y, cv=2, scoring=scored)
+        assert outer_runs.wait(60)
+        cross_val_score(DummyClassifier(), X, y, cv=3)
+        inner_is_done.set()
+        outer.result()
     assert (progress.n_done, progress.n_fits) == (2, 2)
 
 
@@ -105,6 +165,34 @@ def test_a_bar_is_drawn_in_a_terminal(capsys, monkeypatch):
     assert "3 of 3 fits" in drawn
 
 
+class _NotebookBar:
+    """As tqdm's bar of a notebook, which learns its total by `reset` alone."""
+
+    def __init__(self, **options):
+        self.shown_total, self.total, self.n = options["total"], options["total"], 0
+        self.postfix = options["postfix"]
+
+    def reset(self, total):
+        self.shown_total, self.total, self.n = total, total, 0
+
+    def refresh(self):
+        pass
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_bar_of_a_notebook_learns_how_many_fits_there_are(monkeypatch):
+    bars = []
+    monkeypatch.setattr(_search_progress._display, "_can_draw", lambda: True)
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **o: bars.append(_NotebookBar(**o)) or bars[0])
+    with search_progress():
+        cross_val_score(Majority(), X, y, cv=3)
+        cross_val_score(Majority(), X, y, cv=2)
+    assert (bars[0].shown_total, bars[0].n) == (5, 5)
+    assert bars[0].is_closed
+
+
 class _Parallel:
     def __init__(self, n_jobs):
         self.n_jobs = n_jobs
@@ -152,6 +240,27 @@ def test_what_comes_before_the_first_steps_does_not_count(monkeypatch):
 def test_after_some_fits_the_first_ones_do_not_count(monkeypatch):
     # the first one computed all rows
     assert _after(monkeypatch, [100, 101, 102, 103, 104, 105], 10).seconds_left == 4
+
+
+def test_an_estimate_is_there_while_a_batch_of_fits_is_counted(monkeypatch):
+    progress = _after(monkeypatch, [3], 9)
+    progress.n_done = 5  # another thread adds when they ended, a moment later
+    assert progress.seconds_left == 24
+
+
+def test_notes_of_a_process_that_was_killed_are_removed():
+    folder = made_folder()
+    (folder / "1.json").write_text("[0.0]")
+    try:
+        assert read_steps(made_folder()) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork server")
+def test_a_worker_of_a_fork_server_finds_the_process_that_asked_for_it():
+    with multiprocessing.get_context("forkserver").Pool(1) as pool:
+        assert pool.apply(_worker_steps._parent) == os.getpid()
 
 
 def test_steps_go_from_a_worker_to_the_process_that_started_it():
