@@ -54,7 +54,7 @@ def load_image_folder(
         When `path` is not a folder.
     ValueError
         When no subfolder holds an image; when the subfolders are splits, such as
-        ``train`` and ``val``, that hold the same classes.
+        ``train`` and ``val``, that hold the same classes, or no folders.
 
     Warns
     -----
@@ -81,7 +81,10 @@ def load_image_folder(
     root = os.fspath(path)
     _check_is_folder(root)
     if not labelled:
-        return _unlabelled(root)
+        paths_below, others = _unlabelled(root)
+        if others:
+            _warn_of_left_out("no image by its ending", others, "file(s)")
+        return paths_below
     paths: list[str] = []
     labels: list[str] = []
     left_out: list[str] = []
@@ -117,15 +120,13 @@ def load_image_folder(
     return np.array(paths, dtype=object), np.array(labels)
 
 
-def _unlabelled(root: str) -> np.ndarray:
+def _unlabelled(root: str) -> tuple[np.ndarray, list[str]]:
+    """Return the images, and the files that are none."""
     files = _files_below(root)
     paths = [file for file in files if _is_image(file)]
     if not paths:
         raise ValueError(f"no image in path={root!r} or below it")
-    left_out = [file for file in files if not _is_image(file)]
-    if left_out:
-        _warn_of_left_out("no image by its ending", left_out, "file(s)")
-    return np.array(paths, dtype=object)
+    return np.array(paths, dtype=object), [file for file in files if not _is_image(file)]
 
 
 def _is_image(file: str) -> bool:
@@ -141,7 +142,10 @@ def _check_is_folder(root: str) -> None:
         )
     there = os.path.abspath(root)
     while not os.path.isdir(there):
-        there = os.path.dirname(there)
+        above = os.path.dirname(there)
+        if above == there:  # Windows: a drive that does not exist
+            raise FileNotFoundError(f"path={root!r} does not exist, nor does {there!r}")
+        there = above
     names = sorted(name for name in os.listdir(there) if not name.startswith("."))
     listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     raise FileNotFoundError(
@@ -150,19 +154,24 @@ def _check_is_folder(root: str) -> None:
 
 
 def _check_is_no_level_above(root: str, classes: list[str]) -> None:
-    """Raise where the subfolders are splits that hold the same class folders."""
+    """Raise where the subfolders are splits, and those with folders hold the same ones.
+
+    The images of a split to predict often lie in no folder.
+    """
     if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
         return
     below = []
     for name in classes:
         with os.scandir(os.path.join(root, name)) as entries:
             below.append({e.name for e in entries if e.is_dir() and not e.name.startswith(".")})
-    shared = sorted(set.intersection(*below))
+    divided = [name for name, folders in zip(classes, below, strict=True) if folders]
+    shared = sorted(set.intersection(*filter(None, below))) if divided else []
     if shared:
         raise ValueError(
-            f"path={root!r} holds the splits {', '.join(classes)}, and these hold the classes: "
-            f"{', '.join(shared[:_NAMED])}{', ...' if len(shared) > _NAMED else ''}. Load one "
-            f"split at a time: load_image_folder({os.path.join(root, classes[0])!r})"
+            f"path={root!r} holds the splits {', '.join(classes)}, and {', '.join(divided)} "
+            f"hold(s) the classes: {', '.join(shared[:_NAMED])}"
+            f"{', ...' if len(shared) > _NAMED else ''}. Load one "
+            f"split at a time: load_image_folder({os.path.join(root, divided[0])!r})"
         )
 
 

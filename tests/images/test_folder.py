@@ -95,10 +95,26 @@ def test_a_folder_one_level_too_high_is_refused(first, second, root, tmp_path_fa
     for name in (first, second):
         (above / name).symlink_to(root)
     with pytest.raises(
-        ValueError, match=r"holds the splits .* hold the classes: bird, cat, dog"
+        ValueError, match=r"holds the splits .* hold\(s\) the classes: bird, cat, dog"
     ) as e:
         load_image_folder(above)
     assert f"load_image_folder({str(above / min(first, second))!r})" in str(e.value)
+
+
+def test_a_split_without_class_folders_beside_one_with_them_is_refused(root, tmp_path_factory):
+    above = tmp_path_factory.mktemp("above")
+    (above / "train").symlink_to(root)
+    (above / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(above / "test" / "1.png")
+    with pytest.raises(ValueError, match=r"train hold\(s\) the classes") as caught:
+        load_image_folder(above)
+    assert f"load_image_folder({str(above / 'train')!r})" in str(caught.value)
+
+
+def test_a_drive_that_does_not_exist_is_an_error(monkeypatch):
+    monkeypatch.setattr(os.path, "isdir", lambda path: False)
+    with pytest.raises(FileNotFoundError, match=r"does not exist, nor does"):
+        load_image_folder("missing")
 
 
 def test_splits_as_classes_are_allowed_where_they_hold_no_classes(tmp_path):
@@ -127,8 +143,9 @@ def test_images_without_labels_are_listed(root):
     assert [os.path.relpath(path, root) for path in paths][-2:] == ["dog/2.png", "up.png"]
     assert len(paths) == 6
     (root / "notes.txt").write_bytes(b"")
-    with pytest.warns(UnreadableImageWarning, match="notes.txt"):
+    with pytest.warns(UnreadableImageWarning, match="notes.txt") as caught:
         load_image_folder(root, labelled=False)
+    assert caught[0].filename == __file__
 
 
 def test_a_flat_folder_is_an_error_that_names_the_parameter(tmp_path):
