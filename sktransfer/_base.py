@@ -34,6 +34,7 @@ from .extraction._feature_extractor import ExtractionPlan
 from .extraction._precision import PRECISIONS, resolve_precision
 from .images._augment import AugmentedView
 from .images._collection import ImageCollection, PixelRange, as_images, row_shape, value_range
+from .images._colour import checked_range
 from .runtime._device import resolve_device
 from .store._store import open_store
 
@@ -176,17 +177,7 @@ class ImageEstimator(StageDiagramMixin, CallbackSupportMixin, BaseEstimator):
             return None
         if isinstance(self.pixel_range, str):
             return value_range(as_images(X, image_shape=self.image_shape))
-        values = tuple(self.pixel_range)
-        if (
-            len(values) != 2
-            or not all(isinstance(value, numbers.Real) for value in values)
-            or not values[0] < values[1]
-        ):
-            raise ValueError(
-                "pixel_range must be None, 'fit' or (low, high) with low < high, got "
-                f"{self.pixel_range!r}"
-            )
-        return PixelRange(float(values[0]), float(values[1]))
+        return checked_range(self.pixel_range, "None, 'fit'")
 
     def _fitted_plan(
         self, backbone: Backbone, input_spec: InputSpec, depths: Sequence[int], pooling: str | None

@@ -5,9 +5,11 @@ copy of the whole picture.
 """
 
 import io
-from collections.abc import Iterator
+import numbers
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -25,6 +27,20 @@ class PixelRange:
     low: float
     high: float
     clip: bool = False
+
+
+def checked_range(pixel_range: Any, others: str) -> PixelRange:
+    """Return the range that the user gave; `others` are the other values that are allowed."""
+    values = tuple(pixel_range) if isinstance(pixel_range, Iterable) else ()
+    if (
+        len(values) != 2
+        or not all(isinstance(value, numbers.Real) for value in values)
+        or not values[0] < values[1]
+    ):
+        raise ValueError(
+            f"pixel_range must be {others} or (low, high) with low < high, got {pixel_range!r}"
+        )
+    return PixelRange(float(values[0]), float(values[1]))
 
 
 def default_range(dtype: np.dtype) -> PixelRange:

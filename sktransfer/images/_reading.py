@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..exceptions import DecodeError, ImageFailure, ImageReadError
-from ._collection import PixelRange, as_images
+from ._collection import as_images
+from ._colour import checked_range
 
 
 def read_image(image: Any, *, pixel_range: tuple[float, float] | None = None) -> np.ndarray:
@@ -32,7 +33,7 @@ def read_image(image: Any, *, pixel_range: tuple[float, float] | None = None) ->
     ImageReadError
         When the image can't be read.
     TypeError, ValueError
-        When `image` is of no such kind, or several images.
+        When `image` is of no such kind, or several images; when `pixel_range` is no range.
 
     See Also
     --------
@@ -47,10 +48,7 @@ def read_image(image: Any, *, pixel_range: tuple[float, float] | None = None) ->
     array([[  0, 128],
            [128, 255]], dtype=uint8)
     """
-    values = None
-    if pixel_range is not None:
-        low, high = pixel_range
-        values = PixelRange(float(low), float(high))
+    values = None if pixel_range is None else checked_range(pixel_range, "None")
     reference = as_images([image], pixel_range=values)[0]
     try:
         return reference.read()

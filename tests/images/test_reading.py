@@ -72,3 +72,9 @@ def test_an_image_that_cannot_be_read_is_an_error_with_its_path(tmp_path):
 def test_what_is_no_image_is_an_error():
     with pytest.raises(TypeError, match="no cell of X is an image"):
         read_image(3.5)
+
+
+@pytest.mark.parametrize("pixel_range", ["fit", 5, (0, 1, 2), (1, 0), (1, 1), (0, float("nan"))])
+def test_what_is_no_range_is_refused(pixel_range):
+    with pytest.raises(ValueError, match=r"pixel_range must be None or \(low, high\)"):
+        read_image(np.zeros((2, 2)), pixel_range=pixel_range)
