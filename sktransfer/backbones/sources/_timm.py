@@ -24,6 +24,7 @@ from .._trace_head import trace_pre_logits
 
 PREFIX = "timm:"
 _CONNECTION = 10.0  # s, to wait for the first answer
+_NO_CONNECTION = {"ConnectError", "ConnectTimeout", "ConnectionError"}
 _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
 
 
@@ -192,7 +193,7 @@ def _check_connection(title: str, offer: WeightsOffer) -> None:
         get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=_CONNECTION)
     except Exception as error:
         # of the library of requests that huggingface_hub uses, which has changed twice
-        if {"ConnectError", "ConnectionError"} & {cls.__name__ for cls in type(error).__mro__}:
+        if _NO_CONNECTION & {cls.__name__ for cls in type(error).__mro__}:
             raise _not_found(title, offer, error) from None
         # any other answer, such as that there is no such file: timm's loader tries more
 

@@ -281,7 +281,11 @@ class ConnectError(Exception):
     """Named as that of httpx, which is no OSError."""
 
 
-@pytest.mark.parametrize("kind", [ConnectionError, ConnectError])
+class ConnectTimeout(Exception):
+    """Named as that of httpx, where a firewall drops what is sent."""
+
+
+@pytest.mark.parametrize("kind", [ConnectionError, ConnectError, ConnectTimeout])
 def test_without_network_the_error_comes_at_once_and_says_what_works(
     kind, monkeypatch, nothing_kept
 ):
