@@ -42,9 +42,10 @@ def folds_of(cv: Any, y: np.ndarray, groups: np.ndarray, is_classes: bool) -> Fo
     Raises
     ------
     ValueError
-        When `cv` lets a group cross a fold.
+        When `cv` lets a group cross a fold, or is more folds than there can be.
     """
     if isinstance(cv, numbers.Integral):
+        _check_number_of_folds(int(cv), y, groups, is_classes)
         splitter = StratifiedGroupKFold if is_classes else GroupKFold
         cv = splitter(int(cv), shuffle=True, random_state=0)
     with warnings.catch_warnings():
@@ -60,6 +61,20 @@ def folds_of(cv: Any, y: np.ndarray, groups: np.ndarray, is_classes: bool) -> Fo
                 "splitter that uses groups, such as StratifiedGroupKFold or GroupKFold"
             )
     return folds
+
+
+def _check_number_of_folds(cv: int, y: np.ndarray, groups: np.ndarray, is_classes: bool) -> None:
+    """Raise where there are more folds than groups, or than images of any class."""
+    n_groups = len(np.unique(groups))
+    most, what = n_groups, f"{n_groups} groups of equal or nearly equal images"
+    if is_classes:
+        largest = int(np.unique(y, return_counts=True)[1].max())
+        if largest < most:
+            most, what = largest, f"{largest} images of the largest class"
+    if cv > most:
+        raise ValueError(
+            f"cv={cv} is more than the {what}, of {len(y)} images; give more images, or fewer folds"
+        )
 
 
 def fold_scores(

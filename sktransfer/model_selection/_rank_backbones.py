@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from .._base import ImageEstimator
+from .._fine_tuning_checks import check_present
 from ..exceptions import ImageReadError, UnreadableImageWarning
 from ..hygiene import near_duplicates
 from ..hygiene._joining import in_order as numbered
@@ -240,6 +241,7 @@ def _check_depths(depths: Sequence[Any]) -> None:
 
 def _checked_targets(y: Any) -> tuple[np.ndarray, bool]:
     """Return the targets, and whether they are labels of classes."""
+    check_present(y, "y")
     kind = type_of_target(y, input_name="y")
     if kind in ("continuous", "continuous-multioutput"):
         return np.asarray(y), False

@@ -167,8 +167,8 @@ class BackboneRanking(Table[RankedBackbone]):
         scored = [record for record in self if record.score is not None]
         left_out = len(self) - len(scored)
         return (
-            f"{len(scored)} backbones by {self.scoring} on {self.n_images} images, "
-            f"in rounds of {', '.join(map(str, self.rounds))}"
+            f"{len(scored)} backbone{'s' * (len(scored) != 1)} by {self.scoring} on "
+            f"{self.n_images} images, in rounds of {', '.join(map(str, self.rounds))}"
             + (f"; {left_out} left out" if left_out else "")
         )
 

@@ -216,6 +216,9 @@ def test_a_network_that_can_not_be_cut_there_is_told_with_its_reason(stripes):
         ({"y": np.eye(2, dtype=int)[np.arange(N) % 2]}, ValueError, "got multilabel-indicator"),
         ({"y": np.arange(3)}, ValueError, "inconsistent numbers of samples"),
         ({"X": ["nothing.png"] * N, "backbones": ["mini"]}, ValueError, "can't be read"),
+        ({"cv": 31, "backbones": ["mini"]}, ValueError, "cv=31 is more than the 30 images of the"),
+        ({"groups": np.arange(N) % 4}, ValueError, "cv=5 is more than the 4 groups"),
+        ({"y": np.array(["a", None, "b"] * 20, dtype=object)}, ValueError, "the first at pos.* 1"),
     ],
 )
 def test_wrong_parameters_are_named(stripes, changed, error, message):
