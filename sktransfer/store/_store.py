@@ -16,8 +16,9 @@ from weakref import WeakValueDictionary
 import platformdirs
 
 from .._locking import ForkSafeLock
+from .._text_table import html_table
 from ._chain import StoreChain
-from ._limit import read_limit
+from ._limit import format_size, read_limit
 from ._lmdb_store import LmdbStore
 
 _Cache = str | os.PathLike[str]
@@ -39,6 +40,11 @@ class FeatureCacheInfo:
     size: int
     limit: int
     read_only: bool = False
+
+    def _repr_html_(self) -> str:
+        size = f"{format_size(self.size)} of {format_size(self.limit)}"
+        row = (self.path, self.n_entries, size, "yes" if self.read_only else "no")
+        return html_table(("path", "entries", "size", "read only"), [row])
 
 
 @overload

@@ -18,6 +18,14 @@ def make_rows(n, seed=0):
     return {kind + rng.bytes(16): rng.random(512, dtype=np.float32) for _ in range(n)}
 
 
+def test_what_the_cache_holds_is_a_table_in_notebooks():
+    info = _store.FeatureCacheInfo("/a<b", 1200, 3 * 2**20, 10 * 2**30)
+    html = info._repr_html_()
+    for cell in ("/a&lt;b", "1200", "3M of 10G", "no"):
+        assert f">{cell}</td>" in html
+    assert repr(info).startswith("FeatureCacheInfo(path=")
+
+
 def test_nothing_is_written_before_the_first_put(tmp_path):
     folder = tmp_path / "cache"
     store = open_store(folder)
