@@ -13,7 +13,7 @@ from .._text_table import count, html_table, table
 from ._architecture import Architecture
 from ._stages import PRE_LOGITS, PreLogits, count_macs, cut_into_stages, modules_of
 from ._weights import read_metadata
-from .sources import SOURCES, named_architecture, names
+from .sources import SOURCES, named_architecture, names, names_on_disk
 
 _Table = tuple[tuple[str, ...], list[tuple]]  # header, rows
 
@@ -157,7 +157,8 @@ def list_backbones(
     ----------
     source : {"embedded", "registered", "timm", "torchvision"}, default=None
         Where they come from. None is all sources but timm, whose more than a thousand
-        names are listed with ``source="timm"``, if it is installed.
+        names are listed with ``source="timm"``, if it is installed. With ``offline=True`` it
+        is timm's too, with the tags of the weights in the Hugging Face cache.
     max_params : int, default=None
         Only networks of at most that many parameters, the head included. timm publishes
         no numbers, so each of its networks is built, without memory for its parameters;
@@ -190,7 +191,7 @@ def list_backbones(
     if source is not None and source not in SOURCES:
         allowed = ", ".join(repr(name) for name in sorted(SOURCES))
         raise ValueError(f"source must be one of {allowed} or None, got {source!r}")
-    found = names(source)
+    found = names_on_disk() if offline and source is None else names(source)
     if offline is not None:
         found = [
             name for name in found if _works_offline(named_architecture(name, None)) == offline

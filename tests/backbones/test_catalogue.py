@@ -195,6 +195,25 @@ def test_a_list_is_filtered_by_what_works_offline(tmp_path, monkeypatch):
     assert "resnet18" in list_backbones(offline=True)
 
 
+def test_weights_of_timm_in_the_cache_of_hugging_face_work_offline(tmp_path, monkeypatch):
+    pytest.importorskip("timm")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert "timm" not in {name.partition(":")[0] for name in list_backbones(offline=True)}
+    for name in ("test_resnet.r160_in1k", "test_vit.r160_in1k", "of_a_later_timm.in1k"):
+        folder = tmp_path / "hub" / f"models--timm--{name}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text("1a2b")
+        (folder / "snapshots" / "1a2b").mkdir(parents=True)
+        if "vit" not in name:  # whose download was broken off
+            (folder / "snapshots" / "1a2b" / "model.safetensors").write_bytes(b"")
+    offline = list_backbones(offline=True)
+    assert [name for name in offline if name.startswith("timm:")] == ["timm:test_resnet.r160_in1k"]
+    assert "mini" in offline
+    assert "timm:test_resnet.r160_in1k" in repr(offline)
+    assert not any(name.startswith("timm:") for name in list_backbones(offline=False))
+
+
 def test_an_unknown_source_lists_those_there_are():
     with pytest.raises(ValueError, match="source must be one of 'embedded', 'registered', 'timm'"):
         list_backbones(source="keras")

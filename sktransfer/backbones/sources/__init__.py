@@ -24,6 +24,11 @@ def names(source: str | None = None) -> list[str]:
     return sorted(name for key in wanted for name in SOURCES[key].names())
 
 
+def names_on_disk() -> list[str]:
+    """Return names that may work without network: all but those of timm's without weights here."""
+    return sorted([*names(), *_timm.downloaded_names()])
+
+
 def find_architecture(name: str) -> Architecture | None:
     """Return the architecture of that name, None where no source has it."""
     for source in SOURCES.values():

@@ -8,6 +8,7 @@ loaded and adapted by timm; stages are found by tracing `forward_features`.
 
 import importlib.util
 import math
+import os
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
@@ -23,6 +24,7 @@ from .._trace import trace_stages
 from .._trace_head import trace_pre_logits
 
 PREFIX = "timm:"
+_FOLDER = "models--timm--"  # how the Hugging Face cache names those of timm's own pages
 _CONNECTION = 10.0  # s, to wait for the first answer
 _NO_CONNECTION = {"ConnectError", "ConnectTimeout", "ConnectionError"}
 _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
@@ -31,6 +33,23 @@ _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
 def names() -> tuple[str, ...]:
     """Return the names of timm's architectures, without tags."""
     return tuple(PREFIX + name for name in _timm().list_models())
+
+
+def downloaded_names() -> list[str]:
+    """Return the names, with tags, of timm's own weights in the Hugging Face cache.
+
+    timm is imported only where there are some. Weights that it loads from other pages than its
+    own are not found.
+    """
+    if importlib.util.find_spec("timm") is None:
+        return []
+    from huggingface_hub import constants
+
+    if not os.path.isdir(constants.HF_HUB_CACHE):
+        return []
+    folders = [f for f in os.listdir(constants.HF_HUB_CACHE) if f.startswith(_FOLDER)]
+    found = [folder.removeprefix(_FOLDER) for folder in folders]
+    return sorted(PREFIX + name for name in found if _known(name))
 
 
 def names_like(name: str) -> list[str]:
