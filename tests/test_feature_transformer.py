@@ -217,7 +217,7 @@ def test_importing_and_constructing_load_no_network():
         ({"depth": 9}, r"depth=9 is out of range.*5 stages.*stem.*-5 to 5"),
         (
             {"depth": "deep"},
-            r"depth must be an int or None, got 'deep': a number of stages of stem, ",
+            r"depth must be an int or None, got 'deep'; an int is a number of the stages stem, ",
         ),
         ({"pooling": "median"}, r"'pooling' parameter.*Got 'median'"),
         ({"pooling": "cls"}, r"pooling='cls' needs a network with a class token"),

@@ -386,6 +386,6 @@ def test_the_name_of_a_stage_as_depth_is_answered_with_its_number(shapes):
     with pytest.raises(TypeError, match=r"stem, stage1, .*\. freeze_depth=3 is up to 'stage2'"):
         FineTunedClassifier("mini", freeze_depth="stage2").fit(*shapes)
     with pytest.raises(
-        TypeError, match=r"freeze_depth must be an int or None, got 'half' \(or 'auto'\): a num"
+        TypeError, match=r"freeze_depth must be an int, None or 'auto', got 'half'; an int is a n"
     ):
         FineTunedClassifier("mini", freeze_depth="half").fit(*shapes)

@@ -156,12 +156,12 @@ def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> i
     if depth is None:
         return n_stages
     if isinstance(depth, bool) or not isinstance(depth, Integral):
-        auto = " (or 'auto')" if parameter == "freeze_depth" and isinstance(depth, str) else ""
-        hint = f"{auto}: a number of stages of {', '.join(stages)}"
+        allowed = "an int, None or 'auto'" if parameter == "freeze_depth" else "an int or None"
+        hint = f"an int is a number of the stages {', '.join(stages)}"
         if depth in stages:
             n = stages.index(depth) + 1
             hint += f". {parameter}={n} is up to {depth!r} and with it, {n - 1} without it"
-        raise TypeError(f"{parameter} must be an int or None, got {depth!r}{hint}")
+        raise TypeError(f"{parameter} must be {allowed}, got {depth!r}; {hint}")
     if not -n_stages <= depth <= n_stages:
         raise ValueError(
             f"{parameter}={depth} is out of range: this backbone has {n_stages} stages "

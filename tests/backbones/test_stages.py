@@ -24,7 +24,7 @@ def test_a_depth_may_be_a_numpy_integer():
 
 @pytest.mark.parametrize("depth", [True, False, 1.0, np.float64(2), "2", (1,)])
 def test_what_is_no_integer_is_refused_as_a_depth(depth):
-    with pytest.raises(TypeError, match="freeze_depth must be an int or None, got"):
+    with pytest.raises(TypeError, match="freeze_depth must be an int, None or 'auto', got"):
         resolve_depth(depth, STAGES, "freeze_depth")
 
 
