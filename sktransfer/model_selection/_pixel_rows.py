@@ -63,6 +63,9 @@ class PixelRows(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimato
         small = Image.fromarray(image.read()).resize((self.side,) * 2, Image.Resampling.BOX)
         return np.asarray(small, dtype=np.float32).ravel() / 255
 
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "n_features_out_")  # what `fit` sets last
+
     @property
     def _n_features_out(self):
         return self.n_features_out_
