@@ -1,7 +1,7 @@
 """Training beside other work: what the package does for a process that only imports it.
 
-    python benchmarks/bench_busy.py ../shared/data/hymenoptera \\
-        ../shared/weights/mobilenet_v2_0.35_imagenet.safetensors
+    python benchmarks/bench_busy.py data/hymenoptera \\
+        mobilenet_v2_0.35.safetensors
 
 Seconds of a fit of FineTunedClassifier on the 245 photographs of ants and bees (activations are
 kept, so that it is training alone), and of a pass of the frozen network, in processes whose

@@ -1,6 +1,6 @@
 """Drift is found where there is some, and no more often than the level says where there is none.
 
-    python benchmarks/bench_drift.py ../shared/data mobilenet_v2_0.35.safetensors
+    python benchmarks/bench_drift.py data mobilenet_v2_0.35.safetensors
 
 CIFAR-10, rows of MobileNetV2 at width 0.35 and 97 pixels. A logistic regression is fitted on 100
 images of each class; the reference and the new images are drawn from 4,000 others. The folder

@@ -1,6 +1,6 @@
 """Wrong labels that were planted are the first that `label_issues` lists.
 
-    python benchmarks/bench_label_issues.py ../shared/data mobilenet_v2_0.35.safetensors
+    python benchmarks/bench_label_issues.py data mobilenet_v2_0.35.safetensors
 
 Of each data set 5 percent of the labels, at least five, are replaced by another class, ten
 times. Precision is that of the lowest scores which hold half of the wrong labels; "of the

@@ -1,6 +1,6 @@
 """Novel images are found better than by a classifier's doubt, and false alarms come as set.
 
-    python benchmarks/bench_novelty.py ../shared/data mobilenet_v2_0.35.safetensors
+    python benchmarks/bench_novelty.py data mobilenet_v2_0.35.safetensors
 
 Rows of MobileNetV2 at width 0.35 and 97 pixels. The folder has ``cifar10.zip`` and
 ``hymenoptera/``.

@@ -1,6 +1,6 @@
 """TransferSearchCV finds what the whole grid finds, in a fifth of its time.
 
-    python benchmarks/bench_transfer_search.py ../shared/data mobilenet_v2_0.35.safetensors
+    python benchmarks/bench_transfer_search.py data mobilenet_v2_0.35.safetensors
 
 The whole grid is the same search with ``n_std_errors=None``, which drops nothing. Then the
 search with its defaults gets a fifth of the grid's time as ``max_time``. Both start with an
