@@ -69,8 +69,12 @@ def writing_down(estimator_class, log):
                 file.write(json.dumps({"passed": counter.computed}) + "\n")
             return result
 
-    for method in {"transform", "predict"} & set(dir(estimator_class)):
-        setattr(WritingDown, method, lambda self, X, method=method: self._written(method, X))
+    for method in {"fit_transform", "transform", "predict"} & set(dir(estimator_class)):
+        setattr(
+            WritingDown,
+            method,
+            lambda self, *arguments, method=method: self._written(method, *arguments),
+        )
     return WritingDown
 
 

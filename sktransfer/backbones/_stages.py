@@ -11,6 +11,7 @@ from numbers import Integral
 from typing import Any
 
 import torch
+from sklearn.utils._param_validation import InvalidParameterError
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -161,7 +162,7 @@ def resolve_depth(depth: int | None, stages: Sequence[str], parameter: str) -> i
         if depth in stages:
             n = stages.index(depth) + 1
             hint += f". {parameter}={n} is up to {depth!r} and with it, {n - 1} without it"
-        raise TypeError(f"{parameter} must be {allowed}, got {depth!r}; {hint}")
+        raise InvalidParameterError(f"{parameter} must be {allowed}, got {depth!r}; {hint}")
     if not -n_stages <= depth <= n_stages:
         raise ValueError(
             f"{parameter}={depth} is out of range: this backbone has {n_stages} stages "

@@ -86,7 +86,7 @@ def test_info_and_clear_leave_the_users_files(tmp_path):
     assert feature_cache_info(tmp_path).n_entries == 0
 
 
-@pytest.mark.parametrize("text", ["much", "10GB", "-1", "nan", "inf"])
+@pytest.mark.parametrize("text", ["much", "10 gigs", "-1", "nan", "inf"])
 def test_a_wrong_limit_is_an_error_that_names_the_variable(tmp_path, monkeypatch, text):
     monkeypatch.setenv("SKTRANSFER_CACHE_LIMIT", text)
     with pytest.raises(ValueError, match="SKTRANSFER_CACHE_LIMIT must be"):
