@@ -13,7 +13,7 @@ scored on images that neither has seen. ImageNet weights, 65 pixels; images are 
 
 Claim: the score of the search's best strategy over the folds is at most 0.01 below that of
 the whole grid, on each data set, and the seconds of the processor that it takes are at most a
-fifth. (On ants and bees, the fits of the best strategy alone take nearly that, and the claim fails.)
+fifth. On ants and bees it fails: the fits of the best strategy alone take nearly that.
 A quarter of an hour on one core. ``--tasks`` chooses parts, whose figures are put beside
 those of the others; with ``--max-epochs 20`` all recipes train for so long, in the grid and in
 the search, which takes a quarter of the time.
