@@ -103,8 +103,9 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Random changes of the training images: crops; flips as well; colours as well;
         TrivialAugmentWide; or a transform, such as those of
         ``torchvision.transforms.v2``, that takes a uint8 tensor (3, H, W). Images to
-        predict are not changed. ``"auto"`` is "light" where mirrored images are predicted
-        as well as others by linear models on frozen rows, which takes two forward passes
+        predict are not changed at random; `tta` says whether they are mirrored. ``"auto"`` is
+        "light" where mirrored images are predicted as well as others by linear models on
+        frozen rows, which takes two forward passes
         an image, and else "crop"; with the recipe "fast" and where only the head trains
         it is None.
     augment_views : int, "auto" or None, default="auto"

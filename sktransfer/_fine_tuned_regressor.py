@@ -91,8 +91,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Random changes of the training images: crops; flips as well; colours as well;
         TrivialAugmentWide; or a transform, such as those of
         ``torchvision.transforms.v2``, that takes a uint8 tensor (3, H, W). Images to
-        predict are not changed. ``"auto"`` is None: a crop at another scale changes what many
-        numbers measure, such as sizes, counts and distances.
+        predict are not changed at random; `tta` says whether they are mirrored. ``"auto"`` is
+        None: a crop at another scale changes what many numbers measure, such as sizes, counts
+        and distances.
     augment_views : int, "auto" or None, default="auto"
         Number of random views of each image whose activations are stored: frozen stages
         cost that many forward passes an image. None draws a new view in each epoch, and

@@ -177,7 +177,7 @@ class Augmentation:
     draw: Draw
 
 
-# One view of each image, by which it is tried whether images may be mirrored.
+# One view of each image: it tells whether images may be mirrored, and is predicted where they may.
 MIRRORED = Augmentation(f"mirrored:{_VERSION}", mirrored)
 
 
