@@ -140,11 +140,11 @@ def _with_head(
     device: torch.device,
 ) -> TrainablePart:
     """Return the part to train: with a new head, or with its own, solved again if linear."""
+    if isinstance(start, Continued) and config.head != "linear":
+        return start.part
     goes_on = None  # a part that is trained further, with its own head
     if isinstance(start, Continued) and (start.part.trained_stages() or not start.has_all_images):
         goes_on = start
-    if isinstance(start, Continued) and config.head != "linear":
-        return start.part
     stages = start.part.stages if isinstance(start, Continued) else start
     probe = None if goes_on is None else goes_on.part.probe
     networks = [stages] if probe is None else [stages, probe[0]]
