@@ -8,7 +8,7 @@ LOWEST := .venv-lowest/bin
 # before the package, which else sees to it (docs/parallel.md, "On a busy machine").
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-lowest lint clean
+.PHONY: help demo test test-lowest wheel test-wheel lint clean
 
 help:
 	@echo "make demo                     transfer learning on scikit-learn's digits, with a table and a figure"
@@ -16,6 +16,8 @@ help:
 	@echo "make demo BACKBONE=resnet18   the same with another backbone"
 	@echo "make test                     the test suite"
 	@echo "make test-lowest              the same with the lowest supported version of everything"
+	@echo "make wheel                    the sdist and the wheel in dist/, checked, their contents listed"
+	@echo "make test-wheel               the test suite against the wheel, in a virtual environment of its own"
 	@echo "make lint                     ruff and mypy, as pre-commit runs them"
 
 demo: .venv/installed-demo
@@ -29,12 +31,30 @@ test: .venv/installed-test
 test-lowest: .venv-lowest/installed
 	$(LOWEST)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
+# The wheel is built from the sdist, as whoever gets the sdist builds it.
+wheel: .venv/installed-dev
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/python -m zipfile --list dist/sktransfer-*.whl
+	@du -h dist/*
+
+# The suite is that of the sdist, without the package beside it: what is tested is the wheel.
+test-wheel: wheel
+	rm -rf .venv-wheel build/sdist && mkdir -p build/sdist
+	tar -xzf dist/sktransfer-*.tar.gz -C build/sdist --strip-components=1
+	rm -rf build/sdist/sktransfer build/sdist/*.egg-info
+	$(PYTHON) -m venv .venv-wheel
+	@echo "installing the wheel and what its tests need; torch is large, this takes a few minutes"
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo dist/sktransfer-*.whl)[test]"
+	cd build/sdist && ../../.venv-wheel/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+
 # mypy reads the types of the libraries that the test extra installs.
 lint: .venv/installed-test .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 clean:
-	rm -rf .venv .venv-lowest out build *.egg-info
+	rm -rf .venv .venv-lowest .venv-wheel out build dist *.egg-info
 
 .venv/bin/python .venv-lowest/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

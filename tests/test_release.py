@@ -1,0 +1,40 @@
+"""What is released: versions and dependencies that are written in two places agree."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+RECIPE = (ROOT / "packaging" / "conda" / "recipe.yaml").read_text()
+NAMES_OF_CONDA = {"lmdb": "python-lmdb", "torch": "pytorch"}
+
+
+def test_the_recipe_for_conda_has_the_version_of_the_project():
+    assert f'version: "{PROJECT["version"]}"' in RECIPE
+
+
+def test_the_recipe_for_conda_has_the_dependencies_of_the_project():
+    _, run = RECIPE.split("  run:\n")
+    run, _ = run.split("\n\n", 1)
+    listed = dict(line.removeprefix("    - ").split(" ") for line in run.splitlines())
+    promised = [Requirement(line) for line in PROJECT["dependencies"]]
+    wanted = {NAMES_OF_CONDA.get(r.name, r.name): str(r.specifier) for r in promised}
+    assert listed == {"python": PROJECT["requires-python"], **wanted}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name
+)
+def test_workflows_run_targets_that_the_makefile_has(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = set(re.findall(r"run: make ([a-z-]+)", path.read_text()))
+    assert used <= targets | {"docs", "docs-test"}
+
+
+def test_a_job_has_only_the_permissions_that_it_needs():
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert "\npermissions:\n  contents: read\n" in path.read_text(), path.name
