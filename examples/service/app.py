@@ -1,0 +1,180 @@
+"""A web service: an image in, probabilities out.
+
+    python examples/service/app.py model.skops --port 8000
+    curl -F image=@photo.jpg http://127.0.0.1:8000/predict
+
+`create_app` makes an application of any fitted classifier that takes images. It needs the extra
+``service``.
+
+========================================  ======================================================
+POST /predict, an image as ``image``      200 with the label and the probability of each class
+the image can't be read                   422 with the reason
+more than ``max_bytes``                   413; the rest is not read
+``max_waiting`` images wait already       503, and after how many seconds to try again
+no turn within ``timeout`` seconds        503
+the image does not come within them       408
+GET /health                               200 where the classifier has predicted an image
+GET /metrics                              counts and seconds of requests, for Prometheus
+========================================  ======================================================
+
+One image is predicted at a time: the network takes all cores. Neither images nor rows are stored.
+"""
+
+import argparse
+from contextlib import asynccontextmanager
+
+import anyio
+import numpy as np
+import skops.io
+import uvicorn
+from anyio.to_thread import run_sync
+from fastapi import FastAPI, HTTPException, Request, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    generate_latest,
+)
+from starlette.datastructures import UploadFile
+
+from sktransfer.exceptions import ImageReadError
+
+FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["image"],
+                "properties": {"image": {"type": "string", "format": "binary"}},
+            }
+        }
+    },
+}
+
+
+def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0):
+    """Return an application that predicts with a fitted classifier or pipeline.
+
+    Parameters
+    ----------
+    classifier : estimator
+        Takes images as bytes of files, and has ``predict_proba`` and ``classes_``.
+    max_bytes : int
+        Largest request, in bytes.
+    max_waiting : int
+        Number of images that may wait; others are refused at once.
+    timeout : float
+        Longest wait for an image to come, and for its turn, in seconds.
+    """
+    classifier = getattr(classifier, "best_estimator_", classifier)  # of a search
+    forget_images(classifier)
+    registry = CollectorRegistry()
+    requests = Counter(
+        "predictions", "Requests for a prediction, by status", ["status"], registry=registry
+    )
+    seconds = Histogram("prediction_seconds", "Seconds of a prediction", registry=registry)
+    turn = anyio.CapacityLimiter(1)
+
+    def predict(data):
+        images = np.empty(1, dtype=object)
+        images[0] = data
+        with seconds.time():
+            return classifier.predict_proba(images)[0]
+
+    @asynccontextmanager
+    async def lifespan(app):
+        # the first prediction loads the network; nobody should wait for it
+        await run_sync(predict, np.zeros((32, 32, 3), dtype=np.uint8))
+        yield
+
+    app = FastAPI(title="sktransfer", lifespan=lifespan, max_body_size=max_bytes)
+
+    @app.middleware("http")
+    async def count(request, call_next):
+        response = await call_next(request)
+        if request.url.path == "/predict":
+            requests.labels(response.status_code).inc()
+        return response
+
+    async def image_of(request):
+        try:
+            with anyio.fail_after(timeout):
+                async with request.form(max_files=1) as form:
+                    image = form.get("image")
+                    data = await image.read() if isinstance(image, UploadFile) else None
+        except TimeoutError:
+            reason = f"the image did not come within {timeout:g} seconds"
+            raise HTTPException(408, reason) from None
+        if data is None:
+            raise HTTPException(422, "the form has no file with the name 'image'")
+        return data
+
+    @app.post("/predict", openapi_extra={"requestBody": FORM})
+    async def answer(request: Request):
+        data = await image_of(request)
+        if turn.statistics().tasks_waiting >= max_waiting:
+            raise busy("too many images wait")
+        try:
+            with anyio.fail_after(timeout):
+                await turn.acquire()
+        except TimeoutError:
+            raise busy(f"no turn within {timeout:g} seconds") from None
+        try:
+            probabilities = await run_sync(predict, data)
+        except ImageReadError as error:
+            raise HTTPException(422, error.failures[0].reason) from None
+        finally:
+            turn.release()
+        classes = [str(label) for label in classifier.classes_]
+        return {
+            "label": classes[probabilities.argmax()],
+            "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
+        }
+
+    @app.get("/health")
+    def health():
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    def metrics():
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+def busy(reason):
+    return HTTPException(503, reason, headers={"Retry-After": "1"})
+
+
+def forget_images(classifier):
+    """Switch off the store of rows in an estimator and in all that it is made of."""
+    switched_off = {
+        name: None
+        for name in classifier.get_params()
+        if name.rpartition("__")[2] == "feature_cache"
+    }
+    classifier.set_params(**switched_off)
+
+
+def load(path):
+    """Return a fitted estimator from a skops file that has types of sktransfer alone."""
+    types = skops.io.get_untrusted_types(file=path)
+    others = [name for name in types if not name.startswith("sktransfer.")]
+    if others:
+        raise SystemExit(f"{path} has types that are not trusted: {', '.join(others)}")
+    return skops.io.load(path, trusted=types)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="file of skops.io.dump")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    uvicorn.run(create_app(load(arguments.model)), host=arguments.host, port=arguments.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The web service of the examples: right answers, and a reason for every refusal."""
+
+import importlib.util
+import io
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
+
+for _extra in ("fastapi", "httpx", "multipart", "prometheus_client", "skops.io", "uvicorn"):
+    pytest.importorskip(_extra)
+TestClient = pytest.importorskip("fastapi.testclient").TestClient
+
+FILE = Path(__file__).resolve().parents[2] / "examples" / "service" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def app_module():
+    spec = importlib.util.spec_from_file_location("service_app", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pipeline(shapes):
+    paths, labels = shapes
+    transformer = PretrainedFeatureTransformer("mini", precision="float32")
+    return make_pipeline(transformer, LogisticRegression()).fit(paths, labels)
+
+
+def post(client, data, name="image.png"):
+    return client.post("/predict", files={"image": (name, data)})
+
+
+def test_answers_are_those_of_the_classifier(app_module, pipeline, shapes):
+    paths, _ = shapes
+    expected = pipeline.predict_proba(paths[:3])
+    with TestClient(app_module.create_app(pipeline)) as client:
+        answers = [post(client, Path(path).read_bytes()) for path in paths[:3]]
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found["label"] == pipeline.classes_[row.argmax()]
+        np.testing.assert_allclose(list(found["probabilities"].values()), row, atol=1e-5)
+
+
+def test_an_image_that_cannot_be_read_is_refused_with_the_reason(app_module, pipeline, shapes):
+    good = Path(shapes[0][0]).read_bytes()
+    with TestClient(app_module.create_app(pipeline)) as client:
+        for data in (b"", b"no image", good[: len(good) // 2]):
+            answer = post(client, data)
+            assert answer.status_code == 422
+            assert len(answer.json()["detail"]) > 10
+        assert client.post("/predict").status_code == 422
+        assert post(client, good).status_code == 200
+
+
+def test_a_large_request_is_refused_whether_or_not_it_says_how_large_it_is(app_module, pipeline):
+    with TestClient(app_module.create_app(pipeline, max_bytes=1000)) as client:
+        answer = post(client, bytes(2000))
+        assert answer.status_code == 413
+
+        def parts():
+            yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            yield from [bytes(100)] * 20
+            yield b"\r\n--x--\r\n"
+
+        kind = {"content-type": "multipart/form-data; boundary=x"}
+        assert client.post("/predict", content=parts(), headers=kind).status_code == 413
+
+
+def test_images_beyond_those_that_may_wait_are_refused_and_others_get_their_turn(
+    app_module, shapes
+):
+    paths, labels = shapes
+    may_go_on = threading.Event()
+
+    class Slow(FineTunedClassifier):
+        def predict_proba(self, X):
+            is_first_of_all = not isinstance(X[0], bytes)
+            assert is_first_of_all or may_go_on.wait(60)
+            return super().predict_proba(X)
+
+    classifier = Slow("mini", freeze_depth=None).fit(paths, labels)
+    data = Path(paths[0]).read_bytes()
+    answers = []
+    with TestClient(app_module.create_app(classifier, max_waiting=1, timeout=60)) as client:
+        threads = [
+            threading.Thread(target=lambda: answers.append(post(client, data))) for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        while not answers:  # one has its turn, one waits, and one is refused
+            time.sleep(0.01)
+        may_go_on.set()
+        for thread in threads:
+            thread.join()
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 503]
+    assert answers[0].status_code == 503
+    assert answers[0].headers["retry-after"] == "1"
+
+
+def test_an_image_that_gets_no_turn_in_time_is_refused(app_module, shapes):
+    paths, labels = shapes
+    may_go_on = threading.Event()
+
+    class Slow(FineTunedClassifier):
+        def predict_proba(self, X):
+            assert not isinstance(X[0], bytes) or may_go_on.wait(60)
+            return super().predict_proba(X)
+
+    classifier = Slow("mini", freeze_depth=None).fit(paths, labels)
+    data = Path(paths[0]).read_bytes()
+    answers = []
+    with TestClient(app_module.create_app(classifier, timeout=0.1)) as client:
+        threads = [
+            threading.Thread(target=lambda: answers.append(post(client, data))) for _ in range(2)
+        ]
+        for thread in threads:
+            thread.start()
+        while not answers:
+            time.sleep(0.01)
+        may_go_on.set()
+        for thread in threads:
+            thread.join()
+    assert [answer.status_code for answer in answers] == [503, 200]
+
+
+def test_nothing_of_a_request_is_stored(app_module, pipeline, shapes, cache):
+    rng = np.random.default_rng(5)
+    file = io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(file, "png")
+    pipeline.set_params(pretrainedfeaturetransformer__feature_cache=str(cache))
+    pipeline.predict(shapes[0][:1])
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    assert before
+    with TestClient(app_module.create_app(pipeline)) as client:
+        assert post(client, file.getvalue()).status_code == 200
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+def test_requests_are_counted_by_their_status(app_module, pipeline, shapes):
+    with TestClient(app_module.create_app(pipeline)) as client:
+        post(client, Path(shapes[0][0]).read_bytes())
+        post(client, b"no image")
+        assert client.get("/health").json() == {"status": "ok"}
+        metrics = client.get("/metrics").text
+    assert 'predictions_total{status="200"} 1.0' in metrics
+    assert 'predictions_total{status="422"} 1.0' in metrics
+    assert "prediction_seconds_count 3.0" in metrics  # that of the start, and two
+
+
+def test_a_file_with_other_types_is_not_loaded(app_module, pipeline, tmp_path):
+    import skops.io
+
+    path = tmp_path / "model.skops"
+    skops.io.dump(pipeline, path)
+    assert list(app_module.load(path).classes_) == list(pipeline.classes_)
+    skops.io.dump(make_pipeline(Stranger(), LogisticRegression()), path)
+    with pytest.raises(SystemExit, match=r"not trusted: .*Stranger"):
+        app_module.load(path)
+
+
+class Stranger(PretrainedFeatureTransformer):
+    pass
