@@ -15,7 +15,7 @@ def test_the_examples_of_the_page_run_one_after_the_other(shapes, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     paths, labels = shapes
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {"paths": paths, "labels": labels}
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)

@@ -3,6 +3,7 @@
 from ._depth_curve_display import DepthCurveDisplay
 from ._error_report import ErrorReport
 from ._label_curve_display import LabelCurveDisplay
+from ._model_card import model_card
 from ._strategy_display import StrategyDisplay
 from ._training_curve_display import TrainingCurveDisplay
 
@@ -12,4 +13,5 @@ __all__ = [
     "LabelCurveDisplay",
     "StrategyDisplay",
     "TrainingCurveDisplay",
+    "model_card",
 ]
