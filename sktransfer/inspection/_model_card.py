@@ -2,8 +2,10 @@
 
 import json
 import platform
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
@@ -50,7 +52,7 @@ def model_card(
     """Describe a fitted model in Markdown with a head of YAML, as the Hugging Face Hub reads it.
 
     Whatever is not given is said to be unknown: a card without scores says that there are
-    none. Nothing is computed, and no image is read.
+    none. Nothing is computed, and no image is read. Of paths the last part alone is shown.
 
     Parameters
     ----------
@@ -215,10 +217,10 @@ def _network_table(network):
     spec = network.backbone_spec_
     rows = [
         ("estimator", type(network).__name__),
-        ("backbone", spec.name),
+        ("backbone", _without_folder(spec.name)),
         ("architecture", spec.architecture),
-        ("weights", spec.weights or "random"),
-        ("source of the weights", spec.source or "not stated"),
+        ("weights", _without_folder(spec.weights or "random")),
+        ("source of the weights", _without_folder(spec.source) or "not stated"),
         ("licence of the weights", spec.licence or "not stated"),
         ("digest of architecture and weights", spec.digest),
         ("pixels a side", getattr(network, "image_size_", spec.input.size)),
@@ -238,7 +240,16 @@ def _network_table(network):
 
 def _source(fitted):
     """Return the parameters that differ from the defaults, as scikit-learn prints them."""
-    return fitted.__repr__(N_CHAR_MAX=10_000).replace("```", "'''")
+    source = fitted.__repr__(N_CHAR_MAX=10_000).replace("```", "'''")
+    return re.sub(r"'([^'\n]*)'", lambda found: f"'{_without_folder(found[1])}'", source)
+
+
+def _without_folder(text):
+    """Return a text; of an absolute path its last part, as folders tell who made the card."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name
+    return text
 
 
 def _target_table(fitted, y):

@@ -89,6 +89,18 @@ def test_a_regressor_has_the_quartiles_of_its_targets(shapes):
     assert "pipeline_tag" not in text
 
 
+def test_no_folder_of_the_machine_is_told(shapes, tmp_path):
+    paths, labels = shapes
+    file = tmp_path / "tuned.safetensors"
+    FineTunedClassifier("mini", freeze_depth=None).fit(paths, labels).save_backbone(file)
+    cache = str(tmp_path / "rows")
+    fitted = FineTunedClassifier(str(file), freeze_depth=None, feature_cache=cache)
+    text = model_card(fitted.fit(paths, labels))
+    assert "| backbone | tuned.safetensors |" in text
+    assert "feature_cache='rows'" in text
+    assert str(tmp_path) not in text
+
+
 def test_names_of_classes_cannot_break_the_tables(shapes):
     paths, labels = shapes
     hostile = np.where(labels == labels[0], "a|b\n# c", "<script>")
