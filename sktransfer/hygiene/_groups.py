@@ -1,6 +1,7 @@
 """Folds that no duplicate crosses."""
 
 import numbers
+import warnings
 
 import numpy as np
 from sklearn.model_selection import BaseCrossValidator, GroupKFold, StratifiedGroupKFold
@@ -14,6 +15,10 @@ from sklearn.utils.validation import _num_samples, check_consistent_length, colu
 
 from ._duplicates import CONSTRAINTS, near_duplicates
 from ._joining import in_order, join
+from ._reading import images_in
+
+# A fold of more than so many times its share of the images is lopsided.
+_LOPSIDED = 2
 
 
 class DuplicateGroups(BaseCrossValidator):
@@ -31,6 +36,8 @@ class DuplicateGroups(BaseCrossValidator):
     cv : int or splitter, default=5
         Number of folds of ``StratifiedGroupKFold`` where ``y`` are classes, else of
         ``GroupKFold``; or any splitter of scikit-learn that uses groups.
+    column : str, default=None
+        The column of the images where `X` is a table.
     max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
@@ -82,6 +89,7 @@ class DuplicateGroups(BaseCrossValidator):
         X=None,
         *,
         cv=5,
+        column=None,
         max_distance=12,
         min_cosine=0.95,
         backbone="mini",
@@ -90,6 +98,7 @@ class DuplicateGroups(BaseCrossValidator):
         feature_cache="auto",
         n_jobs=None,
     ):
+        self.column = column
         self._how = {
             "max_distance": max_distance,
             "min_cosine": min_cosine,
@@ -108,11 +117,12 @@ class DuplicateGroups(BaseCrossValidator):
             caller_name=type(self).__name__,
         )
         if X is not None:
-            self.groups_ = near_duplicates(X, **self._how).labels
+            self.groups_ = self._duplicates_of(X)
 
     def __repr__(self) -> str:
         known = f"<{len(self.groups_)} images>, " if hasattr(self, "groups_") else ""
-        how = ", ".join(f"{name}={value!r}" for name, value in self._how.items())
+        how = {**({} if self.column is None else {"column": self.column}), **self._how}
+        how = ", ".join(f"{name}={value!r}" for name, value in how.items())
         return f"{type(self).__name__}({known}cv={self.cv!r}, {how})"
 
     def get_n_splits(self, X=None, y=None, groups=None):
@@ -139,9 +149,9 @@ class DuplicateGroups(BaseCrossValidator):
 
         Parameters
         ----------
-        X : sequence of images
+        X : sequence of images, or table
             The images that the splitter was made with, in the same order; any images if
-            it was made without `X`.
+            it was made without `X`. Of a table, those in `column`.
         y : array-like of shape (n_images,), default=None
             Labels.
         groups : array-like of shape (n_images,), default=None
@@ -158,17 +168,38 @@ class DuplicateGroups(BaseCrossValidator):
         ValueError
             When `X` and the images that the splitter was made with differ in number, when
             there are fewer groups than folds, or when `cv` lets a group cross a fold.
+
+        Warns
+        -----
+        UserWarning
+            When `cv` is a number, and a fold tests more than twice its share of the images:
+            its groups are too large to be divided evenly.
         """
         groups = self._groups_of(X, groups)
         # the splitters need the number of images alone, and some would validate the images
         stand_in = np.zeros(len(groups))
-        for train, test in self._splitter(y).split(stand_in, y, groups):
+        folds = self._splitter(y).split(stand_in, y, groups)
+        for fold, (train, test) in enumerate(folds):
             if np.isin(groups[test], groups[train]).any():
                 raise ValueError(
                     f"cv={self.cv!r} lets duplicates cross a fold: pass a splitter that uses "
                     "groups, such as GroupKFold, StratifiedGroupKFold or GroupShuffleSplit"
                 )
+            if isinstance(self.cv, numbers.Integral):
+                self._warn_of_lopsided(fold, groups[test], len(groups))
             yield train, test
+
+    def _warn_of_lopsided(self, fold, tested, n):
+        if len(tested) <= _LOPSIDED * n / self.cv:
+            return
+        largest = np.unique(tested, return_counts=True)[1].max()
+        warnings.warn(
+            f"fold {fold} tests {len(tested)} of {n} images, where {n / self.cv:.0f} would be an "
+            f"even share: the largest of its groups has {largest} images, and no group is divided. "
+            "Look at near_duplicates(X): a lower max_distance or a higher min_cosine joins fewer",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _splitter(self, y):
         if not isinstance(self.cv, numbers.Integral):
@@ -176,12 +207,15 @@ class DuplicateGroups(BaseCrossValidator):
         is_classes = y is not None and type_of_target(y) in ("binary", "multiclass")
         return StratifiedGroupKFold(self.cv) if is_classes else GroupKFold(self.cv)
 
+    def _duplicates_of(self, X) -> np.ndarray:
+        return near_duplicates(images_in(X, self.column), **self._how).labels
+
     def _groups_of(self, X, groups) -> np.ndarray:
         """Return the duplicates' groups, joined where they share one of the user's."""
         n = _num_samples(X)
         own = getattr(self, "groups_", None)
         if own is None:
-            own = near_duplicates(X, **self._how).labels
+            own = self._duplicates_of(X)
         elif len(own) != n:
             raise ValueError(
                 f"X has {n} images, and DuplicateGroups was made with {len(own)}; make it "

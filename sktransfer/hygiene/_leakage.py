@@ -6,17 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import HasMethods, validate_params
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length
 
 from .._feature_transformer import PretrainedFeatureTransformer
 from .._text_table import Table
 from ._duplicates import CONSTRAINTS, near_duplicates
+from ._reading import images_in
+
+_ALPHAS = np.logspace(-3, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ class LeakageReport(Table[FoldLeakage]):
         "estimator": [HasMethods("fit"), None],
         "groups": ["array-like", None],
         "scoring": "no_validation",  # by check_scoring
+        "column": [str, None],
     },
     prefer_skip_nested_validation=True,
 )
@@ -107,6 +112,7 @@ def leakage_report(
     estimator=None,
     groups=None,
     scoring=None,
+    column=None,
     max_distance=12,
     min_cosine=0.95,
     backbone="mini",
@@ -119,19 +125,23 @@ def leakage_report(
 
     Parameters
     ----------
-    X : sequence of images
+    X : sequence of images, or table
         Any kind that the estimators take and scikit-learn can slice.
     y : array-like of shape (n_images,)
-        Labels.
+        Labels or numbers.
     cv : int, splitter or iterable of (train, test), default=5
         The folds to examine, as in ``cross_val_score``. ``[(train, test)]`` is one
         split, such as that of a published data set.
     estimator : estimator, default=None
-        The estimator to score. None is a logistic regression on features of `backbone`.
+        The estimator to score. None is a logistic regression on features of `backbone`, or a
+        ridge regression where `y` are numbers.
     groups : array-like of shape (n_images,), default=None
         Groups for `cv`, where it uses them.
     scoring : str or callable, default=None
         As in ``cross_val_score``. None is the estimator's own score.
+    column : str, default=None
+        The column of the images where `X` is a table. `estimator` gets the whole table, and the
+        default estimator the images.
     max_distance : int, default=12
         Bits in which the hashes of duplicates may differ, as in `near_duplicates`.
     min_cosine : float, default=0.95
@@ -197,11 +207,14 @@ def leakage_report(
             feature_cache=feature_cache,
             n_jobs=n_jobs,
         )
-        estimator = make_pipeline(transformer, LogisticRegression(max_iter=1000))
+        is_classes = type_of_target(y) in ("binary", "multiclass")
+        model = LogisticRegression(max_iter=1000) if is_classes else RidgeCV(_ALPHAS)
+        estimator = make_pipeline(transformer, model)
+        X, column = images_in(X, column), None
     check_consistent_length(X, y)
     scorer = check_scoring(estimator, scoring)
     labels = near_duplicates(
-        X,
+        images_in(X, column),
         max_distance=max_distance,
         min_cosine=min_cosine,
         backbone=backbone,

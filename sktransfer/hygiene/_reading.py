@@ -20,6 +20,23 @@ def images_of(X: Any, image_shape: tuple[int, ...] | None, pixel_range: Any) -> 
     return reader._validate_images(X, reset=True)
 
 
+def images_in(X: Any, column: Any) -> Any:
+    """Return the images of `X`: of a table those of a column, where one is named."""
+    if column is None:
+        return X
+    names = getattr(X, "columns", None)
+    if names is None:
+        raise TypeError(
+            f"column={column!r} names a column of a table, got X of type {type(X).__name__}; "
+            "pass a DataFrame, or leave column out"
+        )
+    if column not in list(names):
+        raise ValueError(
+            f"column={column!r} is no column of X, which has {', '.join(map(repr, names))}"
+        )
+    return X[column]
+
+
 def for_each(
     images: Sequence[ImageReference],
     positions: Sequence[int],

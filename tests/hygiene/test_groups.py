@@ -147,3 +147,33 @@ def test_its_repr_says_how_it_splits(images):
 def test_a_wrong_parameter_is_an_error_that_names_it(options, message):
     with pytest.raises(ValueError, match=message):
         DuplicateGroups(**options)
+
+
+def table_of(images):
+    pandas = pytest.importorskip("pandas")
+    return pandas.DataFrame({"photo": list(images), "age": np.arange(len(images))})
+
+
+def test_of_a_table_the_named_column_has_the_images(images, y):
+    table = table_of(images)
+    known = DuplicateGroups(table, cv=3, column="photo")
+    assert known.groups_.tolist() == [*range(12), *range(12)]
+    unknown = DuplicateGroups(cv=3, column="photo")
+    for one, other in zip(known.split(table, y), unknown.split(table, y), strict=True):
+        np.testing.assert_array_equal(one[1], other[1])
+    assert "column='photo'" in repr(known)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(images, y):
+    with pytest.raises(ValueError, match=r"column='picture' is no column.*'photo', 'age'"):
+        next(DuplicateGroups(cv=3, column="picture").split(table_of(images), y))
+    with pytest.raises(TypeError, match=r"column='photo' names a column of a table, got .*ndarray"):
+        DuplicateGroups(images, column="photo")
+
+
+def test_folds_that_large_groups_make_lopsided_are_told(images, y):
+    groups = np.r_[np.zeros(20, int), np.arange(1, 5)]
+    images = np.random.default_rng(1).integers(0, 256, images.shape, dtype=np.uint8)
+    folds = DuplicateGroups(images, cv=4)
+    with pytest.warns(UserWarning, match=r"fold \d tests 2\d of 24 images.*groups has 20 images"):
+        list(folds.split(images, y, groups))

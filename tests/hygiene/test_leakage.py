@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score
@@ -149,3 +150,23 @@ def test_duplicates_that_share_a_fold_are_counted_and_said(leaky):
     report = leakage_report(X, y, split, estimator=DummyClassifier())
     assert (report.n_twins, report.n_together) == (10, 0)
     assert "own fold" not in repr(report)
+
+
+def test_of_a_table_the_named_column_is_compared_and_the_estimator_gets_the_table(leaky):
+    pandas = pytest.importorskip("pandas")
+    X, y = leaky
+    table = pandas.DataFrame({"age": np.arange(40), "photo": X})
+    columns = make_column_transformer((PretrainedFeatureTransformer("mini"), ["photo"]))
+    model = make_pipeline(columns, KNeighborsClassifier(1))
+    (fold,) = leakage_report(table, y, SPLIT, estimator=model, column="photo")
+    (expected,) = leakage_report(X, y, SPLIT, estimator=nearest())
+    assert fold == expected
+    assert leakage_report(table, y, SPLIT, column="photo")[0].n_twins == 10
+
+
+def test_numbers_are_scored_by_a_regression(leaky):
+    X, _ = leaky
+    numbers = np.random.default_rng(1).normal(size=40)
+    (fold,) = leakage_report(X, numbers, SPLIT)
+    assert fold.n_twins == 10
+    assert np.isfinite([fold.score, fold.score_without, fold.score_twins]).all()
