@@ -121,8 +121,8 @@ class DuplicateGroups(BaseCrossValidator):
 
     def __repr__(self) -> str:
         known = f"<{len(self.groups_)} images>, " if hasattr(self, "groups_") else ""
-        how = {**({} if self.column is None else {"column": self.column}), **self._how}
-        how = ", ".join(f"{name}={value!r}" for name, value in how.items())
+        told = {**({} if self.column is None else {"column": self.column}), **self._how}
+        how = ", ".join(f"{name}={value!r}" for name, value in told.items())
         return f"{type(self).__name__}({known}cv={self.cv!r}, {how})"
 
     def get_n_splits(self, X=None, y=None, groups=None):
