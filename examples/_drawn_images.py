@@ -162,7 +162,9 @@ def _cells(n, markers, rng):
     nuclei = Image.new("RGB", image.size)
     draw, inside = ImageDraw.Draw(bodies), ImageDraw.Draw(nuclei)
     shines = np.array([markers[1] * 0.9, markers[0] * 0.8, 0.12])
-    dividing = set(rng.choice(n, min(n, rng.integers(2, 5)), replace=False)) if markers[2] else set()
+    dividing = (
+        set(rng.choice(n, min(n, rng.integers(2, 5)), replace=False)) if markers[2] else set()
+    )
     for number, where in enumerate(_apart(n, rng)):
         angle, radius = rng.uniform(0, np.pi), rng.uniform(19, 27)
         brightness = rng.uniform(90, 170) * (rng.random() < 0.75)  # some cells do not express it

@@ -2,9 +2,9 @@
 Which strategy, and how many labels?
 ====================================
 
-``TransferSearchCV`` tries frozen rows with simple heads first and trains stages only where that may pay; its
-answer says what the best strategy gains and what it costs. ``LabelCurveDisplay`` continues the scores to more
-labels than there are, and says whether labelling more is worth it.
+``TransferSearchCV`` tries frozen rows with simple heads first and trains stages only where that
+may pay; its answer says what the best strategy gains and what it costs. ``LabelCurveDisplay``
+continues the scores to more labels than there are, and says whether labelling more is worth it.
 """
 
 # %%
@@ -39,7 +39,8 @@ search.fit(X, y)
 print(search.answer_)
 
 # %%
-# Each point is a strategy. The line is the frontier: what no other strategy beats in score and time.
+# Each point is a strategy. The line is the frontier: what no other strategy beats in score and
+# time.
 
 import matplotlib.pyplot as plt
 

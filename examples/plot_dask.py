@@ -2,18 +2,18 @@
 A search on a dask cluster
 ==========================
 
-Inside ``joblib.parallel_config("dask")`` a search of scikit-learn sends its fits to the workers of a
-cluster. All workers share one store: an image that one of them has passed through the frozen stages, or is
-passing now, the others read.
+Inside ``joblib.parallel_config("dask")`` a search of scikit-learn sends its fits to the workers
+of a cluster. All workers share one store: an image that one of them has passed through the frozen
+stages, or is passing now, the others read.
 """
 
 # %%
 # A search as any other
 # ---------------------
 
-from _drawn_images import plates
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
+from _drawn_images import plates
 from sktransfer import FineTunedClassifier
 
 X, y = plates({"good": 20, "scratch": 20, "pits": 20, "crack": 20}, random_state=0)

@@ -2,9 +2,10 @@
 Drift: ten weeks in which a pen runs dry
 ========================================
 
-``DriftMonitor`` compares the images of each week with a reference, by tests that are wrong about a week
-without drift at most as often as ``level`` says. Digits get fainter from the sixth week on, by four percent of
-the ink a week; the monitor says when that begins to matter, and shows in what.
+``DriftMonitor`` compares the images of each week with a reference, by tests that are wrong about
+a week without drift at most as often as ``level`` says. Digits get fainter from the sixth week
+on, by four percent of the ink a week; the monitor says when that begins to matter, and shows in
+what.
 """
 
 # %%

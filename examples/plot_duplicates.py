@@ -2,9 +2,10 @@
 Duplicates, and what they do to a score
 =======================================
 
-A microscope takes several frames of one field of cells. Where one is in training and another in the test
-fold, the score tells how well fields are recognised, and not how well dividing cells are;
-``near_duplicates`` finds such frames, and ``DuplicateGroups`` makes folds that none of them crosses.
+A microscope takes several frames of one field of cells. Where one is in training and another in
+the test fold, the score tells how well fields are recognised, and not how well dividing cells
+are; ``near_duplicates`` finds such frames, and ``DuplicateGroups`` makes folds that none of them
+crosses.
 """
 
 # %%
@@ -14,8 +15,9 @@ fold, the score tells how well fields are recognised, and not how well dividing 
 # The stage moves by a few pixels, and the dyes fade.
 
 import numpy as np
-from _drawn_images import cells
 from PIL import Image
+
+from _drawn_images import cells
 
 
 def next_frame(image, rng):
@@ -45,7 +47,8 @@ print(duplicates)
 # Scores with and without
 # -----------------------
 #
-# The nearest image decides, or a logistic regression. Shuffled folds put frames of one field on both sides.
+# The nearest image decides, or a logistic regression. Shuffled folds put frames of one field on
+# both sides.
 
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score

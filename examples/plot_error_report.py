@@ -2,9 +2,9 @@
 What a classifier gets wrong
 ============================
 
-``ErrorReport`` is a page for those who know the images: confusions, highest losses, calibration, and labels
-that are likely wrong. Here six labels were made wrong: each image is predicted by a model that was not fitted on
-it, and these six are among the labels with the least support.
+``ErrorReport`` is a page for those who know the images: confusions, highest losses, calibration,
+and labels that are likely wrong. Here six labels were made wrong: each image is predicted by a
+model that was not fitted on it, and these six are among the labels with the least support.
 """
 
 # %%
@@ -12,6 +12,7 @@ it, and these six are among the labels with the least support.
 # ---------------------------------------
 
 import numpy as np
+
 from _drawn_images import leaves
 
 X, true = leaves(n_of_each=40, random_state=0)

@@ -2,21 +2,21 @@
 Few labels: which head on the same rows?
 ========================================
 
-With few labels, what is drawn to be labelled matters as much as the head: compare heads over many draws.
-scikit-learn's own tools do that, and since the rows of an image are computed once, 240 fits take
-seconds.
+With few labels, what is drawn to be labelled matters as much as the head: compare heads over many
+draws. scikit-learn's own tools do that, and since the rows of an image are computed once, 240
+fits take seconds.
 """
 
 # %%
 # Images and heads
 # ----------------
 
-from _drawn_images import leaves
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from _drawn_images import leaves
 from sktransfer import PretrainedFeatureTransformer
 
 X, y = leaves(n_of_each=60, random_state=0)

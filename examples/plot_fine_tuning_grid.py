@@ -2,9 +2,10 @@
 Fine-tuning in a grid search
 ============================
 
-``GridSearchCV`` searches the depth of the cut and the learning rate, as it searches the parameters of any
-other classifier. What is frozen is computed once for each image and depth, so learning rates and folds
-add the training of the last stages, and no further pass through the frozen ones.
+``GridSearchCV`` searches the depth of the cut and the learning rate, as it searches the
+parameters of any other classifier. What is frozen is computed once for each image and depth, so
+learning rates and folds add the training of the last stages, and no further pass through the
+frozen ones.
 """
 
 # %%
@@ -19,8 +20,8 @@ X, y = plates({"good": 25, "scratch": 25, "pits": 25, "crack": 25}, random_state
 # The grid
 # --------
 #
-# A depth is read as a slice: stages ``[:freeze_depth]`` are frozen. None is all of them, and trains a head
-# alone; -1 trains the last stage too. Small images and few epochs keep the example short.
+# A depth is read as a slice: stages ``[:freeze_depth]`` are frozen. None is all of them, and trains
+# a head alone; -1 trains the last stage too. Small images and few epochs keep the example short.
 
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 

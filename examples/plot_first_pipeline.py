@@ -2,9 +2,9 @@
 A first pipeline: diseases of leaves
 ====================================
 
-A pretrained network turns images into rows of features, and a logistic regression learns the classes
-from these. It is a scikit-learn pipeline, so cross-validation and all other tools work with it, and
-each image passes the network once, however many folds there are.
+A pretrained network turns images into rows of features, and a logistic regression learns the
+classes from these. It is a scikit-learn pipeline, so cross-validation and all other tools work
+with it, and each image passes the network once, however many folds there are.
 """
 
 # %%

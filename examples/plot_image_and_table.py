@@ -2,22 +2,24 @@
 An image and a table
 ====================
 
-In a ``ColumnTransformer`` a column of images becomes columns of numbers, beside those of the table.
-``FineTunedTransformer`` trains a network on ``y`` and is cross-fitted: the next model sees each image as
-predicted by a network that was not trained on it, so it does not trust the images too much.
+In a ``ColumnTransformer`` a column of images becomes columns of numbers, beside those of the
+table. ``FineTunedTransformer`` trains a network on ``y`` and is cross-fitted: the next model sees
+each image as predicted by a network that was not trained on it, so it does not trust the images
+too much.
 """
 
 # %%
 # Plates that break
 # -----------------
 #
-# Whether a plate of metal breaks under load depends on its defect, which a photograph shows, and on its
-# thickness and alloy, which it does not.
+# Whether a plate of metal breaks under load depends on its defect, which a photograph shows, and on
+# its thickness and alloy, which it does not.
 
 import numpy as np
 import pandas as pd
-from _drawn_images import plates
 from sklearn.model_selection import train_test_split
+
+from _drawn_images import plates
 
 X, kind = plates({"good": 110, "scratch": 60, "pits": 60, "crack": 60}, random_state=0)
 rng = np.random.default_rng(0)
@@ -72,8 +74,8 @@ for name, model in models.items():
 models["both"]
 
 # %%
-# Left, the curves of the three models. Right, what the network says of a photograph, and the thickness:
-# neither tells alone what breaks.
+# Left, the curves of the three models. Right, what the network says of a photograph, and the
+# thickness: neither tells alone what breaks.
 
 import matplotlib.pyplot as plt
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -99,8 +101,6 @@ for i, place in ((np.argmax(says), (5.4, 2.75)), (np.argmin(says), (2.6, -2.6)))
             arrowprops={"arrowstyle": "-", "color": "0.4"},
         )
     )
-axes[1].set(
-    xlabel="Thickness in mm", ylabel="Log-odds of the network, scaled", ylim=(-3.4, 3.5)
-)
+axes[1].set(xlabel="Thickness in mm", ylabel="Log-odds of the network, scaled", ylim=(-3.4, 3.5))
 axes[1].legend(loc="upper left", ncols=2)
 plt.show()

@@ -2,9 +2,9 @@
 Rare defects: probabilities, costs and a threshold
 ==================================================
 
-One plate in ten has a defect. ``class_weight="balanced"`` finds more of them and reports probabilities
-that are far too high; calibration mends these, and the threshold follows from what errors cost. All three
-are scikit-learn's, and the rows of the images are computed once for all.
+One plate in ten has a defect. ``class_weight="balanced"`` finds more of them and reports
+probabilities that are far too high; calibration mends these, and the threshold follows from what
+errors cost. All three are scikit-learn's, and the rows of the images are computed once for all.
 """
 
 # %%
@@ -12,8 +12,9 @@ are scikit-learn's, and the rows of the images are computed once for all.
 # ----------------------
 
 import numpy as np
-from _drawn_images import plates
 from sklearn.model_selection import train_test_split
+
+from _drawn_images import plates
 
 kinds = {"good": 900, "scratch": 34, "pits": 33, "crack": 33}
 X, kind = plates(kinds, random_state=0)
@@ -81,7 +82,9 @@ import matplotlib.pyplot as plt
 from sklearn.calibration import CalibrationDisplay
 
 figure = plt.figure(figsize=(10, 5.6), layout="constrained")
-axes = figure.subplot_mosaic([["calibration", "cost"], ["plates", "plates"]], height_ratios=[2.4, 1])
+axes = figure.subplot_mosaic(
+    [["calibration", "cost"], ["plates", "plates"]], height_ratios=[2.4, 1]
+)
 
 for name, model in models.items():
     CalibrationDisplay.from_estimator(
@@ -91,9 +94,7 @@ axes["calibration"].set(xlabel="Mean probability of a defect", ylabel="Share wit
 
 axes["cost"].plot(tuned.cv_results_["thresholds"], -tuned.cv_results_["scores"])
 axes["cost"].axvline(tuned.best_threshold_, color="C3", linestyle="--", label="chosen")
-axes["cost"].set(
-    xlabel="Threshold", ylabel="Cost a plate, in folds", xscale="log", ylim=(0, 1.05)
-)
+axes["cost"].set(xlabel="Threshold", ylabel="Cost a plate, in folds", xscale="log", ylim=(0, 1.05))
 axes["cost"].legend()
 
 defect = tuned.predict_proba(X_test)[:, 1]

@@ -2,9 +2,9 @@
 Several labels an image
 =======================
 
-A table of 0 and 1 as ``y`` makes ``FineTunedClassifier`` multilabel: each column gets a probability of its
-own. The names of the columns stay with the classifier, and the stages that train are shared by all
-labels.
+A table of 0 and 1 as ``y`` makes ``FineTunedClassifier`` multilabel: each column gets a
+probability of its own. The names of the columns stay with the classifier, and the stages that
+train are shared by all labels.
 """
 
 # %%
@@ -14,8 +14,9 @@ labels.
 # A green and a red marker may shine or not; and somewhere a cell may be dividing.
 
 import pandas as pd
-from _drawn_images import cells
 from sklearn.model_selection import train_test_split
+
+from _drawn_images import cells
 
 X, _, markers = cells(240, random_state=1)
 y = pd.DataFrame(markers, columns=["green", "red", "dividing"])
@@ -37,8 +38,8 @@ probabilities = pd.DataFrame(
 )
 
 # %%
-# Two labels are a colour, and easy. A cell with two nuclei is a small thing in one place, and harder for
-# a small network with 160 images.
+# Two labels are a colour, and easy. A cell with two nuclei is a small thing in one place, and
+# harder for a small network with 160 images.
 
 from sklearn.metrics import average_precision_score
 

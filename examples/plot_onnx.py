@@ -2,18 +2,18 @@
 Deployment as ONNX
 ==================
 
-``to_onnx`` writes one file with the resizing, the network and the head, which runs without Python,
-scikit-learn and torch. Its probabilities are those of the classifier, up to rounding: that is checked before
-the file is written, and here once more.
+``to_onnx`` writes one file with the resizing, the network and the head, which runs without
+Python, scikit-learn and torch. Its probabilities are those of the classifier, up to rounding:
+that is checked before the file is written, and here once more.
 """
 
 # %%
 # A classifier
 # ------------
 
-from _drawn_images import leaves
 from sklearn.model_selection import train_test_split
 
+from _drawn_images import leaves
 from sktransfer import FineTunedClassifier
 
 X, y = leaves(n_of_each=40, random_state=0)
@@ -28,8 +28,8 @@ print(f"accuracy {classifier.score(X_test, y_test):.3f}")
 # The file, and what reads it
 # ---------------------------
 #
-# The names of the classes are in the file. ``read_image(path)`` gives the pixels of a photograph as it wants
-# them.
+# The names of the classes are in the file. ``read_image(path)`` gives the pixels of a photograph as
+# it wants them.
 
 import json
 import tempfile
@@ -50,7 +50,8 @@ difference = np.abs(probabilities - classifier.predict_proba(X_test)).max()
 print(f"largest difference of {probabilities.size} probabilities: {difference:.1e}")
 
 # %%
-# Left, probabilities of some leaves, from the file. Right, all of them beside those of the classifier.
+# Left, probabilities of some leaves, from the file. Right, all of them beside those of the
+# classifier.
 
 import matplotlib.pyplot as plt
 

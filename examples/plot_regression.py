@@ -2,9 +2,9 @@
 Counting cells: regression
 ==========================
 
-Rows of a network and ridge regression predict numbers from images, here how many cells there are. The
-depth matters: a count is in the activations of the middle stages, and the last stage, which was trained
-to tell kinds of objects, has lost a part of it.
+Rows of a network and ridge regression predict numbers from images, here how many cells there are.
+The depth matters: a count is in the activations of the middle stages, and the last stage, which
+was trained to tell kinds of objects, has lost a part of it.
 """
 
 # %%

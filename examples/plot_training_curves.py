@@ -2,8 +2,9 @@
 How training went: losses and scores over the epochs
 ====================================================
 
-With ``early_stopping=True`` a part of the images is held out, and the weights of the best epoch are used. The
-curves tell whether training has converged, and whether more epochs or more images are what is missing.
+With ``early_stopping=True`` a part of the images is held out, and the weights of the best epoch
+are used. The curves tell whether training has converged, and whether more epochs or more images
+are what is missing.
 """
 
 # %%

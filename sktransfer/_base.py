@@ -20,7 +20,8 @@ from sklearn.utils.validation import validate_data
 
 from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
 from ._spec import FittedPlan, InputSpec
-from ._stage_table import StageDiagramMixin, StageTable
+from ._stage_diagram import StageDiagramMixin
+from ._stage_table import StageTable
 from .backbones._backbone import Backbone
 from .backbones._registry import load_backbone
 from .exceptions import (

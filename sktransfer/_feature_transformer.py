@@ -100,9 +100,10 @@ class PretrainedFeatureTransformer(
     depth_ : int, or tuple of int
         Number of stages in ``stages[:depth]``; one number for each where `depth` is a
         tuple.
-    stages_ : tuple of (name, role, n_params)
-        Each stage, "frozen" or "unused", and its number of parameters. It prints as
-        a table, and stands below the diagram in a notebook.
+    stages_ : tuple of (name, role, n_params, width)
+        Each stage, "frozen" or "unused", its number of parameters, and the width of its
+        activation, None where an unused stage was not computed. It prints as a table, and
+        a notebook draws it in the diagram.
     pooling_ : str
         The pooling that was used; ``"head"`` is the network's own, with the layers
         after it.
@@ -157,6 +158,9 @@ class PretrainedFeatureTransformer(
         "on_error": [StrOptions({"raise", "nan"})],
         "batch_size": [Interval(numbers.Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
+
+    _cut_parameter = "depth"
+    _role_after_the_cut = "unused"
 
     def __init__(
         self,

@@ -202,9 +202,9 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         Number of stages in ``stages[:freeze_depth]``.
     recipe_ : dict
         The values of the parameters that may be ``"auto"``, as this fit used them.
-    stages_ : tuple of (name, role, n_params)
-        Each stage and the head, "frozen" or "trained", and its number of parameters.
-        It prints as a table, and stands below the diagram in a notebook.
+    stages_ : tuple of (name, role, n_params, width)
+        Each stage and the head, "frozen" or "trained", its number of parameters, and the
+        width of its activation. It prints as a table, and a notebook draws it in the diagram.
     precision_ : str
         Arithmetic of the frozen stages, "float32" or "bfloat16". Decided at `fit`: a
         fitted estimator reads the same activations on other hardware.

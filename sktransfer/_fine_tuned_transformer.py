@@ -27,6 +27,7 @@ from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
 from ._cross_fitting import checked_folds, for_a_fold, values_of, width_of
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
+from ._stage_diagram import visual_block
 from .exceptions import UnreadableImageWarning
 
 _CLASSES = ("binary", "multiclass", "multilabel-indicator")
@@ -319,6 +320,13 @@ class FineTunedTransformer(
 
     def __getstate__(self):
         return without_callbacks(super().__getstate__(), is_fitted=self.__sklearn_is_fitted__())
+
+    def _sk_visual_block_(self):
+        network = getattr(self, "estimator_", self.estimator)
+        if network is None:
+            return visual_block("single", self)
+        name = "estimator_" if hasattr(self, "estimator_") else "estimator"
+        return visual_block("parallel", [network], names=[f"{name}: {type(network).__name__}"])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -9,6 +9,8 @@ from ._text_table import count, table
 from .backbones._backbone import Backbone
 from .backbones._stages import HEAD, PRE_LOGITS
 
+HEAD_ROW = "(head)"  # in brackets: no stage of the backbone
+
 # Grey borders and inherited colours stand on light and dark pages alike.
 _STYLE = """<style>
 .sktransfer-stages table {border-collapse: collapse; margin: 0.5em 0;}
@@ -23,11 +25,16 @@ _STYLE = """<style>
 
 
 class StageRow(NamedTuple):
-    """One stage: its name, "frozen", "trained" or "unused", and its number of parameters."""
+    """One stage: name, role, number of parameters, and width of its activation.
+
+    The role is "frozen", "trained" or "unused". The width is the number of channels of a feature
+    map or the length of a token, for a head the number of its outputs; None where it is not known.
+    """
 
     name: str
     role: str
     n_params: int
+    width: int | None = None
 
 
 class StageTable(tuple):
@@ -44,19 +51,20 @@ class StageTable(tuple):
         return f"{count(self.total())} parameters: {parts}"
 
     def __repr__(self) -> str:
-        rows = [(row.name, row.role, count(row.n_params)) for row in self]
-        return f"{table(('stage', 'role', 'parameters'), rows)}\n{self.summary()}"
+        rows = [(row.name, row.role, row.width, count(row.n_params)) for row in self]
+        return f"{table(('stage', 'role', 'width', 'parameters'), rows)}\n{self.summary()}"
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f'<tr class="{row.role}"><td>{html.escape(row.name)}</td><td>{row.role}</td>'
+            f'<td class="number">{"-" if row.width is None else row.width}</td>'
             f'<td class="number">{count(row.n_params)}</td></tr>'
             for row in self
         )
         return (
             f'{_STYLE}<div class="sktransfer-stages"><table><caption>{self.summary()}</caption>'
-            '<thead><tr><th>stage</th><th>role</th><th class="number">parameters</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>"
+            '<thead><tr><th>stage</th><th>role</th><th class="number">width</th>'
+            f'<th class="number">parameters</th></tr></thead><tbody>{rows}</tbody></table></div>'
         )
 
 
@@ -82,9 +90,20 @@ def stage_table(
         is_read = pooling in (None, HEAD)
         parts.append((PRE_LOGITS, role if is_read else "unused", backbone.pre_logits))
     if head is not None:
-        parts.append(("(head)", "trained", head))  # in brackets: no stage of the backbone
+        parts.append((HEAD_ROW, "trained", head))
     counted: set[int] = set()
-    return StageTable(StageRow(name, role, _size(part, counted)) for name, role, part in parts)
+    widths = {**backbone.known_widths, HEAD_ROW: None if head is None else _outputs(head)}
+    return StageTable(
+        # another estimator may have computed an unused stage; the table does not depend on that
+        StageRow(name, role, _size(part, counted), None if role == "unused" else widths.get(name))
+        for name, role, part in parts
+    )
+
+
+def _outputs(head: nn.Module) -> int | None:
+    """Return the number of outputs of the last linear layer, where there is one."""
+    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    return linear[-1].out_features if linear else None
 
 
 def _size(part: nn.Module, counted: set[int]) -> int:
@@ -93,38 +112,3 @@ def _size(part: nn.Module, counted: set[int]) -> int:
     size = sum(new[key].numel() for key in new.keys() - counted)
     counted.update(new)
     return size
-
-
-class StageDiagramMixin:
-    """Show the stages of a fitted estimator beside scikit-learn's diagram.
-
-    Before ``BaseEstimator`` in the bases; `fit` sets ``stages_``. Alone, an estimator
-    shows the whole table under its diagram; in a pipeline or search, a line in its box.
-    """
-
-    def _repr_html_inner(self):
-        inner = super()._repr_html_inner()  # type: ignore[misc]  # of BaseEstimator
-        return inner + self._stages_html()
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]  # of BaseEstimator
-        if "text/html" in bundle:
-            bundle["text/html"] += self._stages_html()
-        return bundle
-
-    def _stages_html(self) -> str:
-        return self.stages_._repr_html_() if hasattr(self, "stages_") else ""
-
-    def _sk_visual_block_(self):
-        # Imported here: should it move again, scikit-learn draws the box without the line
-        try:
-            from sklearn.utils._repr_html.estimator import _VisualBlock
-        except ModuleNotFoundError:  # scikit-learn 1.6
-            from sklearn.utils._estimator_html_repr import _VisualBlock
-        return _VisualBlock(
-            "single",
-            self,
-            names=type(self).__name__,
-            name_details=str(self),
-            name_caption=self.stages_.summary() if hasattr(self, "stages_") else None,
-        )

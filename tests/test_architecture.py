@@ -12,13 +12,13 @@ PACKAGE = Path(sktransfer.__file__).parent
 # A layer may import from those before it in this list and from itself.
 LAYERS = [
     ["exceptions", "_spec"],
-    ["_locking", "_files", "_text_table", "_html_page"],
+    ["_locking", "_files", "_text_table", "_html_page", "_stage_picture"],
     ["images", "backbones"],
     ["store"],
     ["runtime"],
     ["extraction"],
     ["training"],
-    ["_stage_table", "_callbacks"],
+    ["_stage_table", "_stage_diagram", "_callbacks"],
     ["_base"],
     ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe"],
     ["_feature_transformer", "_fine_tuning"],

@@ -9,6 +9,7 @@ from .._spec import BackboneSpec, InputSpec
 from ._architecture import NetworkStructure
 from ._stages import (
     HEAD,
+    PRE_LOGITS,
     Normalise,
     Pool,
     PreLogits,
@@ -61,6 +62,7 @@ class Backbone:
             else None
         )
         self._widths: dict[tuple[int, int, str], int] = {}
+        self._channels: dict[str, int] = {}  # by stage
         self._costs: dict[int, tuple[int, ...]] = {}  # by image size
 
     def fresh(self, n_frozen: int = 0) -> "Backbone":
@@ -69,7 +71,8 @@ class Backbone:
         The frozen stages are shared with this backbone, which stays as it is.
         """
         # widths and costs depend on no weights, and another thread may be adding one
-        shared: dict[int, object] = {id(kept): kept for kept in (self._widths, self._costs)}
+        kept = (self._widths, self._channels, self._costs)
+        shared: dict[int, object] = {id(values): values for values in kept}
         for part in self._parts()[:n_frozen]:
             shared.update({id(module): module for module in part.modules()})
             shared.update({id(parameter): parameter for parameter in part.parameters()})
@@ -145,9 +148,21 @@ class Backbone:
     def _width_at(self, size: int, n_stages: int, pooling: str) -> int:
         what = size, n_stages, pooling
         if what not in self._widths:  # every fit of a search asks
-            grey = torch.full((1, 3, size, size), 128, dtype=torch.uint8)
-            self._widths[what] = self.frozen(n_stages, pooling)(grey).shape[1]
+            x = self.normalise()(torch.full((1, 3, size, size), 128, dtype=torch.uint8))
+            for name, stage in list(self.stages.items())[:n_stages]:
+                x = stage(x)
+                self._channels[name] = x.shape[2] if x.ndim == 3 else x.shape[1]
+            pool = self.pool(pooling, n_stages)
+            x = pool(x)
+            if pool is self.pre_logits:
+                self._channels[PRE_LOGITS] = x.shape[1]
+            self._widths[what] = x.shape[1]
         return self._widths[what]
+
+    @property
+    def known_widths(self) -> dict[str, int]:
+        """Widths of the activations that `width` has computed so far, by the names of stages."""
+        return dict(self._channels)
 
     def _sizes(self, size: int, n_stages: int, pooling: str) -> str:
         """Return the message for an image size that the network does not take."""
