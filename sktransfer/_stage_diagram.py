@@ -1,10 +1,12 @@
 """The stages of an estimator in scikit-learn's diagram: what is frozen, trained and not used."""
 
 import os
+from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from ._stage_picture import Bar, stage_picture
+from ._stage_table import StageTable
 
 # The content of the box of an estimator; scikit-learn 1.6 has no such method
 _BOX_HAS_CONTENT = hasattr(BaseEstimator, "_get_params_html")
@@ -19,14 +21,21 @@ class StageDiagramMixin:
     below the diagram, where the estimator is alone.
     """
 
+    # of the estimator
+    backbone: Any
+    image_size_: int
+    stages_: StageTable
+
     _cut_parameter = "freeze_depth"
     _role_after_the_cut = "trained"
 
     def _get_params_html(self, *args, **kwargs):
-        # scikit-learn writes the HTML of what this returns into the box
+        # scikit-learn writes the HTML of what this returns into the box. Should that come
+        # about in another way some day, the box is as scikit-learn makes it.
         params = super()._get_params_html(*args, **kwargs)  # type: ignore[misc]
-        table = params._html_repr
-        params._html_repr = lambda: self._stages_html() + table()
+        table = getattr(params, "_html_repr", None)
+        if table is not None:
+            params._html_repr = lambda: self._stages_html() + table()
         return params
 
     def _repr_html_inner(self):
@@ -81,6 +90,7 @@ def visual_block(kind, estimators, *, names=None, name_caption=None):
         from sklearn.utils._repr_html.estimator import _VisualBlock
     except ModuleNotFoundError:  # scikit-learn 1.6
         from sklearn.utils._estimator_html_repr import _VisualBlock
+    details: Any
     if kind == "single":
         names, details = type(estimators).__name__, str(estimators)
     else:

@@ -165,6 +165,17 @@ def test_a_fine_tuned_transformer_that_chooses_its_network_shows_its_box_alone()
     assert shown(transformer) == []
 
 
+@has_boxes
+def test_where_scikit_learn_makes_boxes_in_another_way_they_are_as_it_makes_them(rows, monkeypatch):
+    class Params:
+        def _repr_html_inner(self):
+            return "<p>parameters of some later version</p>"
+
+    monkeypatch.setattr(BaseEstimator, "_get_params_html", lambda *args, **kwargs: Params())
+    assert "<p>parameters of some later version</p>" in rows._repr_html_()
+    assert shown(rows) == []
+
+
 def test_as_text_there_is_no_page(rows):
     with config_context(display="text"):
         assert not hasattr(rows, "_repr_html_")
