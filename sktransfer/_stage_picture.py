@@ -78,8 +78,8 @@ def stage_picture(bars: Sequence[Bar], cuts: Mapping[int, str], caption: str) ->
         f'<svg role="img" aria-label="{html.escape(spoken)}" width="{width}" '
         f'viewBox="0 0 {width} {_BOTTOM}" style="max-width: 100%; height: auto" '
         f'font-size="11" text-anchor="middle" fill="currentColor">{"".join(parts)}</svg>'
-        f'<figcaption style="padding: 0 0.7em; text-align: left">{html.escape(caption)}'
-        "</figcaption></figure>"
+        '<figcaption style="padding: 0 0.7em; font-size: 12px; text-align: left">'
+        f"{html.escape(caption)}</figcaption></figure>"
     )
 
 
