@@ -11,7 +11,7 @@ continues the scores to more labels than there are, and says whether labelling m
 # Images
 # ------
 #
-# 15 of each of scikit-learn's digits.
+# 15 of each of scikit-learn's digits. Few epochs keep the example short.
 
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -28,7 +28,7 @@ from sktransfer import FineTunedClassifier
 from sktransfer.model_selection import TransferSearchCV
 
 search = TransferSearchCV(
-    FineTunedClassifier("mini", random_state=0, **digits),
+    FineTunedClassifier("mini", max_epochs=12, random_state=0, **digits),
     recipes=("fast", "default"),
     freeze_depths=(-1,),
     cv=3,
@@ -67,7 +67,9 @@ models = {
         StandardScaler(),
         LogisticRegression(C=0.01, max_iter=1000),
     ),
-    "fine-tuned, fast": FineTunedClassifier("mini", recipe="fast", random_state=0, **digits),
+    "fine-tuned, fast": FineTunedClassifier(
+        "mini", recipe="fast", max_epochs=12, random_state=0, **digits
+    ),
 }
 figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
 display = LabelCurveDisplay.from_estimators(

@@ -18,7 +18,7 @@ from sklearn.model_selection import train_test_split
 
 X, y = load_digits(return_X_y=True)
 X, _, y, _ = train_test_split(X, y, train_size=150, stratify=y, random_state=0)
-digits = {"image_shape": (8, 8), "pixel_range": (0, 16)}
+digits = {"image_shape": (8, 8), "pixel_range": (0, 16), "image_size": 32}
 
 # %%
 # Two searches
@@ -37,7 +37,7 @@ frozen = make_pipeline(
     StandardScaler(),
     LogisticRegression(max_iter=5000),
 )
-trained = FineTunedClassifier("mini", recipe="fast", random_state=0, **digits)
+trained = FineTunedClassifier("mini", recipe="fast", max_epochs=15, random_state=0, **digits)
 searches = {
     "frozen features + logistic regression": GridSearchCV(
         frozen,

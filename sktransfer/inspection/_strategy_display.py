@@ -159,27 +159,30 @@ class StrategyDisplay:
         self.best_ = ax.errorbar(
             best.seconds, best.score, best.error, fmt="none", color="black", capsize=4
         )
-        quick = next(s for s in self.frontier_ if s.status in ("best", "within noise"))
-        if quick is not self.frontier_[-1]:
-            _name(ax, quick, "quickest within noise", (12, -60), "left")
-        _name(ax, self.frontier_[-1], "best", (-12, -90), "right")
         ax.set_xscale("log")
         ax.set(xlabel="Seconds of a fit", ylabel=f"{self.score_name}, mean of the folds")
         ax.margins(x=0.1, y=0.2)
+        quick = next(s for s in self.frontier_ if s.status in ("best", "within noise"))
+        if quick is not self.frontier_[-1]:
+            _name(ax, quick, "quickest within noise", 60)
+        _name(ax, self.frontier_[-1], "best", 95)
         ax.grid(alpha=0.3)
         ax.legend(loc="lower right")
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _name(ax, strategy, title, offset, side):
-    """Write the name of a strategy beside its point, with a line to it."""
+def _name(ax, strategy, title, below):
+    """Write the name of a strategy below its point, with a line to it, on the side with room."""
+    point = (strategy.seconds, strategy.score)
+    ax.autoscale_view()
+    is_left = ax.transAxes.inverted().transform(ax.transData.transform(point))[0] < 0.5
     ax.annotate(
         f"{title}:\n{strategy.strategy}",
-        (strategy.seconds, strategy.score),
-        xytext=offset,
+        point,
+        xytext=(12 if is_left else -12, -below),
         textcoords="offset points",
-        ha=side,
+        ha="left" if is_left else "right",
         fontsize="small",
         arrowprops={"arrowstyle": "-", "color": "0.4"},
     )

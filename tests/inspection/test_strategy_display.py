@@ -8,6 +8,7 @@ from sktransfer.model_selection import StrategyResult, TransferSearchCV
 
 pytest.importorskip("matplotlib").use("Agg")
 pyplot = pytest.importorskip("matplotlib.pyplot")
+Text = pytest.importorskip("matplotlib.text").Text
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,25 @@ def test_the_best_and_the_quickest_within_noise_are_named():
     display = StrategyDisplay(TRIED).plot()
     texts = [text.get_text() for text in display.ax_.texts]
     assert texts == ["quickest within noise:\nrows, quick", "best:\nfine-tuned, deep"]
+
+
+@pytest.mark.parametrize("seconds", [0.03, 1.0, 50.0])
+def test_names_are_inside_of_the_axes_and_apart_wherever_their_points_are(seconds):
+    tried = [
+        result("rows of mini, depth -1, LDA", 0.93, seconds, status="best"),
+        result("rows of mini, depth -1, logistic", 0.92, seconds * 0.8),
+        result("rows, quick", 0.5, 0.01, status="worse"),
+        result("fine-tuned", 0.6, 100.0, "fine-tuning", "worse"),
+    ]
+    figure, ax = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    StrategyDisplay(tried).plot(ax)
+    figure.canvas.draw()
+    inside = ax.get_window_extent()
+    boxes = [Text.get_window_extent(text) for text in ax.texts]  # without their lines
+    for box in boxes:
+        assert inside.x0 < box.x0 < box.x1 < inside.x1
+        assert inside.y0 < box.y0
+    assert not boxes[0].overlaps(boxes[1])
 
 
 def test_a_search_is_drawn_with_the_name_of_its_scoring():
