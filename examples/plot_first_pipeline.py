@@ -39,7 +39,8 @@ pipeline = make_pipeline(
 pipeline
 
 # %%
-# Five folds. Each image is predicted by a model that was fitted without it.
+# Five folds. Each image is predicted by a model that was fitted without it. A row is computed once
+# and stored; run the example again, and all rows are read.
 
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict

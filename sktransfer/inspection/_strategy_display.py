@@ -184,7 +184,8 @@ def _name(ax, strategy, title, below):
         textcoords="offset points",
         ha="left" if is_left else "right",
         fontsize="small",
-        arrowprops={"arrowstyle": "-", "color": "0.4"},
+        # the line ends at the corner that is next to the point, and crosses no name
+        arrowprops={"arrowstyle": "-", "color": "0.4", "relpos": (0 if is_left else 1, 1)},
     )
 
 
