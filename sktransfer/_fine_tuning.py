@@ -83,6 +83,8 @@ class FineTunedEstimator(ImageEstimator):
     A subclass says what targets are: `_check_targets` and `_fit_targets`.
     """
 
+    _cut_parameter = "freeze_depth"
+
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
         "recipe": [StrOptions(set(RECIPES))],

@@ -26,7 +26,8 @@ class StageDiagramMixin:
     image_size_: int
     stages_: StageTable
 
-    _cut_parameter = "freeze_depth"
+    # the parameter that says where the network is cut; None where there is no such choice
+    _cut_parameter: str | None = None
     _role_after_the_cut = "trained"
 
     def _get_params_html(self, *args, **kwargs):
@@ -53,19 +54,23 @@ class StageDiagramMixin:
         return visual_block("single", self, name_caption=caption)
 
     def _stages_html(self):
-        return self._fitted_stages() if hasattr(self, "stages_") else self._planned_stages()
+        if hasattr(self, "stages_"):
+            return self._fitted_stages()
+        return "" if self._cut_parameter is None else self._planned_stages(self._cut_parameter)
 
     def _fitted_stages(self):
-        depths = getattr(self, f"{self._cut_parameter}_")
         bars = [Bar(row.name, row.role, row.width, row.n_params) for row in self.stages_]
-        first, *others = depths if isinstance(depths, tuple) else (depths,)
-        cuts = {first: f"depth {first}", **{depth: str(depth) for depth in others}}
+        cuts = {}
+        if self._cut_parameter is not None:
+            depths = getattr(self, f"{self._cut_parameter}_")
+            first, *others = depths if isinstance(depths, tuple) else (depths,)
+            cuts = {first: f"depth {first}", **{depth: str(depth) for depth in others}}
         caption = f"{self._backbone_name()}, {self.image_size_} pixels"
         return stage_picture(bars, cuts, caption)
 
-    def _planned_stages(self):
-        """Return a picture of what the parameters say; empty where that is no depth."""
-        depth, after = getattr(self, self._cut_parameter), self._role_after_the_cut
+    def _planned_stages(self, parameter):
+        """Return a picture of what the parameters say."""
+        depth, after = getattr(self, parameter), self._role_after_the_cut
         if depth is None or isinstance(depth, (tuple, list)):
             bars = [Bar("all stages", "frozen")]
         elif isinstance(depth, str):
@@ -74,7 +79,7 @@ class StageDiagramMixin:
             bars = [Bar("all stages", after)]
         else:
             bars = [Bar(f"stages[:{depth}]", "frozen"), Bar(f"stages[{depth}:]", after)]
-        cuts = {} if isinstance(depth, str) else {int(depth != 0): f"{self._cut_parameter}={depth}"}
+        cuts = {} if isinstance(depth, str) else {int(depth != 0): f"{parameter}={depth}"}
         if after == "trained":
             bars.append(Bar("head", "trained"))
         return stage_picture(bars, cuts, f"{self._backbone_name()}, not fitted")

@@ -17,7 +17,9 @@ from sktransfer import (
     PretrainedFeatureTransformer,
     count_forward_passes,
 )
+from sktransfer._base import ImageEstimator
 from sktransfer.backbones import _registry
+from sktransfer.model_selection._pixel_rows import PixelRows
 
 SMALL = {"backbone": "mini", "image_size": 32}
 TUNED = {**SMALL, "recipe": "fast", "freeze_depth": -1, "max_epochs": 1, "random_state": 0}
@@ -123,6 +125,32 @@ def test_a_diagram_of_parameters_that_are_not_allowed_can_be_shown(wrong):
         page = estimator._repr_html_()
         assert '<svg role="img"' in page
         assert "<i>" not in page
+
+
+def test_an_estimator_without_a_choice_of_depth_shows_stages_without_a_cut_once_it_has_some(rows):
+    class Network(ImageEstimator):
+        image_shape = None
+
+        def __init__(self, backbone="mini"):
+            self.backbone = backbone
+
+        def fit(self, X, y=None):
+            self.stages_, self.image_size_ = rows.stages_, 32
+            return self
+
+        def __sklearn_is_fitted__(self):
+            return hasattr(self, "stages_")
+
+    assert "Network" in Network()._repr_html_()
+    assert shown(Network()) == []
+    fitted = Network().fit(None)
+    assert shown(fitted) == shown(rows)
+    assert "depth" not in fitted._repr_html_()
+
+
+def test_raw_pixels_have_no_picture():
+    assert "PixelRows" in PixelRows()._repr_html_()
+    assert shown(PixelRows()) == []
 
 
 def test_a_clone_shows_its_parameters(rows):
