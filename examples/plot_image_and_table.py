@@ -55,7 +55,8 @@ network = FineTunedClassifier(
 )
 numbers = (StandardScaler(), ["thickness"])
 categories = (OneHotEncoder(drop="first"), ["alloy"])
-photo = (make_pipeline(FineTunedTransformer(network, cv=3), StandardScaler()), "photo")
+tuned = FineTunedTransformer(network, cv=3, random_state=0)
+photo = (make_pipeline(tuned, StandardScaler()), "photo")
 models = {
     "table": make_pipeline(make_column_transformer(numbers, categories), LogisticRegression()),
     "photo": make_pipeline(FunctionTransformer(itemgetter("photo")), network),
@@ -91,7 +92,7 @@ axes[0].set(xlabel="False positive rate", ylabel="True positive rate")
 for value, label in enumerate(["holds", "breaks"]):
     chosen = y_test == value
     axes[1].scatter(test["thickness"][chosen], says[chosen], s=22, alpha=0.8, label=label)
-for i, place in ((np.argmax(says), (5.4, 2.75)), (np.argmin(says), (2.6, -2.6))):
+for i, place in ((np.argmax(says), (2.6, 2.75)), (np.argmin(says), (2.6, -2.6))):
     axes[1].add_artist(
         AnnotationBbox(
             OffsetImage(test["photo"].iloc[i], zoom=0.6),
@@ -102,5 +103,5 @@ for i, place in ((np.argmax(says), (5.4, 2.75)), (np.argmin(says), (2.6, -2.6)))
         )
     )
 axes[1].set(xlabel="Thickness in mm", ylabel="Log-odds of the network, scaled", ylim=(-3.4, 3.5))
-axes[1].legend(loc="upper left", ncols=2)
+axes[1].legend(loc="lower right", ncols=2)
 plt.show()

@@ -107,6 +107,8 @@ def test_each_says_its_random_state_where_it_draws_images(source):
             "train_test_split",
             "FineTunedClassifier",
             "FineTunedRegressor",
+            "FineTunedTransformer",
+            "TransferSearchCV",
         ):
             assert "random_state" in {keyword.arg for keyword in node.keywords}
 
