@@ -11,6 +11,7 @@ from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
 from ._fine_tuned_transformer import FineTunedTransformer
 from ._spec import InputSpec
+from ._zero_shot_classifier import ZeroShotClassifier
 from .backbones._catalogue import backbone_info, list_backbones
 from .backbones._registration import register_backbone
 from .images._folder import load_image_folder
@@ -30,6 +31,7 @@ __all__ = [
     "InputSpec",
     "PretrainedFeatureTransformer",
     "TrainingCurveDisplay",
+    "ZeroShotClassifier",
     "backbone_info",
     "clear_feature_cache",
     "count_forward_passes",

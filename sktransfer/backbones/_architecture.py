@@ -31,6 +31,8 @@ class NetworkStructure:
     pre_logits : sequence of steps
         From the last activation to what the network feeds its last linear layer. Empty
         where that is the pooling which `layout` names, and nothing else.
+    default_size : int or None
+        The image size that it was built for, where its parameters say one.
     """
 
     stages: StageTable
@@ -38,6 +40,7 @@ class NetworkStructure:
     layout: Layout = FEATURE_MAPS
     image_size: int | None = None
     pre_logits: Sequence[Step] = ()
+    default_size: int | None = None
 
     def pre_logits_names(self, model: nn.Module) -> set[str]:
         """Return the names of the parameters and buffers of `pre_logits`."""
@@ -55,7 +58,7 @@ class Architecture:
     ----------
     name : str
     source : str
-        "embedded", "registered", "timm" or "torchvision".
+        "embedded", "openclip", "registered", "timm" or "torchvision".
     build : callable
         Returns the network with random weights; takes the user's ``backbone_params``.
     structure : callable
@@ -74,6 +77,8 @@ class Architecture:
     builds_empty : bool
         Whether a network built while parameters have no memory can be used once
         weights are loaded.
+    own_state : callable
+        Takes the weights of a file; returns those of this network, by its own names.
     published_params : callable
         Returns the number of parameters with the head, None where none is published.
     is_downloaded : callable
@@ -90,6 +95,7 @@ class Architecture:
     params: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     size_param: str | None = None
     builds_empty: bool = True
+    own_state: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = lambda s: s
     published_params: Callable[[], int | None] = lambda: None
     is_downloaded: Callable[[WeightsOffer], bool] = lambda offer: True
 

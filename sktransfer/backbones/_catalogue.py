@@ -53,7 +53,7 @@ class BackboneInfo:
         What ``backbone=`` takes.
     architecture : str
     source : str
-        "embedded", "registered", "timm", "torchvision", or "file".
+        "embedded", "openclip", "registered", "timm", "torchvision", or "file".
     n_params : int
         Parameters of the whole network with its head, as its source publishes it.
     n_macs : int
@@ -155,14 +155,15 @@ def list_backbones(
 
     Parameters
     ----------
-    source : {"embedded", "registered", "timm", "torchvision"}, default=None
-        Where they come from. None is all sources but timm, whose more than a thousand
-        names are listed with ``source="timm"``, if it is installed. With ``offline=True`` it
-        is timm's too, with the tags of the weights in the Hugging Face cache.
+    source : {"embedded", "openclip", "registered", "timm", "torchvision"}, default=None
+        Where they come from. None is all sources that need no extra; more than a thousand
+        names of timm's and more than a hundred of open_clip's are listed with
+        ``source="timm"`` and ``source="openclip"``, where these are installed. With
+        ``offline=True`` it is theirs too, of the weights in the Hugging Face cache.
     max_params : int, default=None
-        Only networks of at most that many parameters, the head included. timm publishes
-        no numbers, so each of its networks is built, without memory for its parameters;
-        that takes minutes.
+        Only networks of at most that many parameters, the head included. timm and
+        open_clip publish no numbers, so each of their networks is built, without memory
+        for its parameters; that takes minutes.
     offline : bool, default=None
         True: only what can be used without network now, because it ships with the
         package, was registered, or its default weights were downloaded before.
@@ -261,7 +262,10 @@ def backbone_info(
         params = {**dict(offers[0].params), **params}
     model = _without_values(architecture, params)
     structure = architecture.structure(model)
-    input_spec = (offers[0].input if offers else architecture.input()).at(structure.image_size)
+    input_spec = offers[0].input if offers else architecture.input()
+    input_spec = input_spec.at(
+        structure.image_size or (None if metadata else structure.default_size)
+    )
     parts = cut_into_stages(model, structure.stages)
     n_stages = len(parts)
     if structure.pre_logits:

@@ -28,7 +28,7 @@ from ._weights import (
 from .sources import _registered, find_architecture, named_architecture
 
 _REMEDY = "load it with the code and the versions that it was saved with, or fit again"
-_WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 
 # Loaded networks. Two, so that a union of two backbones or a grid over two names does not
 # load them repeatedly; not more, because a network may take a gigabyte.
@@ -54,11 +54,17 @@ def load_backbone(
     WeightsError
         When the weights don't fit, are damaged or can't be loaded.
     """
-    backbone = _checked_path_or_name(backbone, "backbone")
+    backbone = checked_path_or_name(backbone, "backbone")
     if weights is not None:
-        weights = _checked_path_or_name(weights, "weights")
-    params = _checked_params(params)
-    key = (backbone, repr(sorted(params.items())), weights, _state(backbone), _state(weights))
+        weights = checked_path_or_name(weights, "weights")
+    params = checked_params(params)
+    key = (
+        backbone,
+        repr(sorted(params.items())),
+        weights,
+        state_of_file(backbone),
+        state_of_file(weights),
+    )
     with _lock:
         if key not in _kept:
             _kept[key] = _load(backbone, params, weights)
@@ -191,7 +197,7 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         )
     if weights is None:
         model, source, licence = architecture.random(params), "random", ""
-    elif weights.endswith(_WEIGHTS_ENDINGS):
+    elif weights.endswith(WEIGHTS_ENDINGS):
         found = _metadata_of_weights(weights, name, architecture)
         model = _with_state(architecture, params, read_state_dict(weights), title)
         source, licence = (found["source"], found["licence"]) if found else (weights, "")
@@ -209,11 +215,13 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         params = {**dict(offer.params), **params}
         model = architecture.pretrained(architecture, offer, params)
         input_spec, source, licence = offer.input, offer.location, offer.licence
-    if metadata:
-        input_spec = InputSpec.from_mapping(metadata["input"])
 
     structure = architecture.structure(model)
-    input_spec = (input_spec or architecture.input()).at(structure.image_size)
+    if metadata:
+        input_spec = InputSpec.from_mapping(metadata["input"])
+    else:
+        input_spec = (input_spec or architecture.input()).at(structure.default_size)
+    input_spec = input_spec.at(structure.image_size)
     if architecture.source == "registered":
         check_forward(name, model.eval(), structure.stages, input_spec.size)
     digest = _digest(architecture.name, params, model, structure.head)
@@ -262,7 +270,8 @@ def _with_state(
 ) -> nn.Module:
     model = architecture.empty(params) if architecture.builds_empty else architecture.random(params)
     structure = architecture.structure(model)
-    load_strictly(model, state, structure.head, title, structure.pre_logits_names(model))
+    own = architecture.own_state(state)
+    load_strictly(model, own, structure.head, title, structure.pre_logits_names(model))
     return model
 
 
@@ -286,13 +295,15 @@ def _drop_head(model: nn.Module, head: tuple[str, ...]) -> None:
             dropped.append(name)
 
 
-def _checked_path_or_name(value: Any, parameter: str) -> str:
+def checked_path_or_name(value: Any, parameter: str) -> str:
+    """Return a name or a path as a str, or an error that names the parameter."""
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
     raise TypeError(f"{parameter} must be a name or a path, got {value!r}")
 
 
-def _checked_params(params: Any) -> dict[str, Any]:
+def checked_params(params: Any) -> dict[str, Any]:
+    """Return ``backbone_params`` as a dict, or an error."""
     if params is None:
         return {}
     if not isinstance(params, Mapping):
@@ -300,9 +311,9 @@ def _checked_params(params: Any) -> dict[str, Any]:
     return dict(params)
 
 
-def _state(path: str | None) -> tuple[int, int] | None:
+def state_of_file(path: str | None) -> tuple[int, int] | None:
     """Return size and mtime of a file, so that a changed one is loaded again."""
-    if path is None or not path.endswith(_WEIGHTS_ENDINGS) or not os.path.isfile(path):
+    if path is None or not path.endswith(WEIGHTS_ENDINGS) or not os.path.isfile(path):
         return None
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns

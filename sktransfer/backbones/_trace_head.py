@@ -22,9 +22,11 @@ _SAME = 1e-5  # relative, between two orders of one sum
 
 
 def trace_pre_logits(
-    model: nn.Module, size: int, layout: Layout, channels_first: bool
+    model: nn.Module, size: int, layout: Layout, channels_first: bool, last_layer: bool = False
 ) -> tuple[TracedStage, ...]:
     """Return ``model.forward_head(x, pre_logits=True)`` as steps over its own layers.
+
+    With `last_layer` it is ``model.forward_head(x)``.
 
     The result is empty where the method is the pooling that `layout` names and nothing
     else, where the network has no head, and where it returns several activations.
@@ -51,7 +53,7 @@ def trace_pre_logits(
     if not isinstance(activation, torch.Tensor):
         return ()
     tracer = _HeadLayers("forward_head", activation, fixed=False)
-    arguments = {**_defaults(cast(Any, model).forward_head), "pre_logits": True}
+    arguments = {**_defaults(cast(Any, model).forward_head), "pre_logits": not last_layer}
     try:
         graph = tracer.trace(model, concrete_args=arguments)
     except NotImplementedError:  # an encoder, which says so

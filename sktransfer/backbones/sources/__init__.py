@@ -6,27 +6,30 @@ from typing import Any
 
 from ...exceptions import WeightsError
 from .._architecture import Architecture
-from . import _embedded, _registered, _timm, _torchvision
+from . import _embedded, _open_clip, _registered, _timm, _torchvision
 
 SOURCES = {
     "embedded": _embedded,
+    "openclip": _open_clip,
     "registered": _registered,
     "timm": _timm,
     "torchvision": _torchvision,
 }
 
+OF_EXTRAS = {"timm": _timm, "openclip": _open_clip}
 _FILES_OF_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt")
 
 
 def names(source: str | None = None) -> list[str]:
     """Return the names of one source; or of all that need no extra."""
-    wanted = [name for name in SOURCES if name != "timm"] if source is None else [source]
+    wanted = [name for name in SOURCES if name not in OF_EXTRAS] if source is None else [source]
     return sorted(name for key in wanted for name in SOURCES[key].names())
 
 
 def names_on_disk() -> list[str]:
-    """Return names that may work without network: all but those of timm's without weights here."""
-    return sorted([*names(), *_timm.downloaded_names()])
+    """Return names that may work without network: of extras, those with weights here."""
+    downloaded = [name for source in OF_EXTRAS.values() for name in source.downloaded_names()]
+    return sorted([*names(), *downloaded])
 
 
 def find_architecture(name: str) -> Architecture | None:
@@ -43,8 +46,10 @@ def named_architecture(name: str, metadata: dict[str, Any] | None) -> Architectu
     architecture = find_architecture(wanted)
     if architecture is not None:
         return architecture
-    known = names("timm") if wanted.startswith("timm:") else names()
-    close = _timm.names_like(wanted) or get_close_matches(wanted, known) or known[:3]
+    prefix = wanted.partition(":")[0]
+    known = names(prefix if prefix in OF_EXTRAS else None)
+    like = [name for source in OF_EXTRAS.values() for name in source.names_like(wanted)]
+    close = like or get_close_matches(wanted, known) or known[:3]
     listed = f"{', '.join(close)} and others, see list_backbones()"
     if metadata:
         raise WeightsError(

@@ -22,11 +22,11 @@ from .._architecture import Architecture, NetworkStructure
 from .._stages import Layout, StageTable, outside
 from .._trace import trace_stages
 from .._trace_head import trace_pre_logits
+from ._hugging_face import cached_file, connection_error
 
 PREFIX = "timm:"
 _FOLDER = "models--timm--"  # how the Hugging Face cache names those of timm's own pages
-_CONNECTION = 10.0  # s, to wait for the first answer
-_NO_CONNECTION = {"ConnectError", "ConnectTimeout", "ConnectionError"}
+_FILES = ("model.safetensors", "pytorch_model.bin")
 _POOLINGS = {"token": "cls", "max": "max"}  # timm's names; all others average
 
 
@@ -163,13 +163,8 @@ def _offers(timm_name: str) -> dict[str, WeightsOffer]:
 
 def _is_downloaded(offer: WeightsOffer) -> bool:
     """Tell whether the Hugging Face cache holds the weights, in either of their formats."""
-    from huggingface_hub import try_to_load_from_cache
-
     _, _, repository = offer.location.partition("hf-hub:")
-    files = ("model.safetensors", "pytorch_model.bin")
-    return bool(repository) and any(
-        isinstance(try_to_load_from_cache(repository, file), str) for file in files
-    )
+    return bool(repository) and cached_file(repository, _FILES) is not None
 
 
 def _build(timm_name: str, **params: Any) -> Any:
@@ -187,8 +182,11 @@ def _pretrained(
         timm_name = timm_name.partition(".")[0]
         timm_name += "" if offer.name == "default" else f".{offer.name}"
     title = f"backbone={architecture.name!r}, weights={offer.name!r}"
-    if not _is_downloaded(offer):
-        _check_connection(title, offer)
+    _, _, repository = offer.location.partition("hf-hub:")
+    if repository and not _is_downloaded(offer):
+        no_way = connection_error(repository, _FILES[0])
+        if no_way is not None:
+            raise _not_found(title, offer, no_way)
     try:
         return _timm().create_model(timm_name, pretrained=True, **params)
     except OSError as error:  # connections, and files that are not there
@@ -199,22 +197,6 @@ def _pretrained(
         ) from error
     except (RuntimeError, KeyError, ValueError) as error:
         raise WeightsError(f"the weights of {title} don't fit: {error}") from error
-
-
-def _check_connection(title: str, offer: WeightsOffer) -> None:
-    """Raise where there is no way to Hugging Face: timm's loader would try for a minute."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    _, _, repository = offer.location.partition("hf-hub:")
-    if not repository:
-        return
-    try:
-        get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=_CONNECTION)
-    except Exception as error:
-        # of the library of requests that huggingface_hub uses, which has changed twice
-        if _NO_CONNECTION & {cls.__name__ for cls in type(error).__mro__}:
-            raise _not_found(title, offer, error) from None
-        # any other answer, such as that there is no such file: timm's loader tries more
 
 
 def _not_found(title: str, offer: WeightsOffer, error: Exception) -> WeightsNotFoundError:
@@ -228,9 +210,9 @@ def _not_found(title: str, offer: WeightsOffer, error: Exception) -> WeightsNotF
 
 def _structure(model: Any) -> NetworkStructure:
     config = model.pretrained_cfg
-    only_size = _only_size(model)
+    only_size = only_size_of(model)
     size = only_size or _input(config).size
-    layout = _layout(model)
+    layout = layout_of(model)
     model.eval()
     stages: StageTable
     try:
@@ -249,7 +231,8 @@ def _structure(model: Any) -> NetworkStructure:
     return NetworkStructure(stages, head, layout, only_size or traced_size, pre_logits)
 
 
-def _layout(model: nn.Module) -> Layout:
+def layout_of(model: nn.Module) -> Layout:
+    """Return the layout of the activations of one of timm's networks."""
     n_prefix_tokens = getattr(model, "num_prefix_tokens", 0)
     class_token = bool(getattr(model, "has_class_token", n_prefix_tokens > 0))
     pooling = getattr(model, "global_pool", "avg")
@@ -274,7 +257,7 @@ class _Whole(nn.Module):
         return x
 
 
-def _only_size(model: Any) -> int | None:
+def only_size_of(model: Any) -> int | None:
     """Return the one image size that a network takes, None where it takes many."""
     patches = getattr(model, "patch_embed", None)
     image_size = getattr(patches, "img_size", None)
