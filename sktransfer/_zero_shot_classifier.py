@@ -196,6 +196,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
     True
     """
 
+    _learned = (*ImageEstimator._learned, "_has_seen_images")
+
     _parameter_constraints: dict = {
         **ImageEstimator._parameter_constraints,
         "classes": [dict, "array-like", None],
@@ -378,7 +380,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        return self.classes_[np.argmax(self._scores(X), axis=1)]
+        best = np.argmax(self._scores(X), axis=1)
+        return self.classes_[best]
 
     def to_onnx(self, path):
         """Write the classifier as a file of ONNX, preprocessing included.
@@ -425,12 +428,15 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
 
     def _given_images(self, X, y):
         if X is not None:
-            return self._validate_images(X, reset=True)
+            images = self._validate_images(X, reset=True)
+            self._has_seen_images = True
+            return images
         if y is not None:
             raise ValueError("y is given without X; give the images that the labels are of")
         if isinstance(self.pixel_range, str):
             raise ValueError("pixel_range='fit' needs X in fit; give it, or a range as numbers")
         self._pixel_range = self._resolve_pixel_range(None)
+        self._has_seen_images = False
         return None
 
     def _checked_labels(self, y):
@@ -502,10 +508,20 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
 
     def _unit_rows(self, X):
         check_is_fitted(self)
-        images = self._validate_images(X, reset=False)
+        images = self._validate_images(
+            X if self._has_seen_images else self._without_names(X), reset=False
+        )
         extraction = self._extracted(images)
         raise_failures(extraction.failures, len(images))
         return _unit(extraction.values)
+
+    def _without_names(self, X):
+        """Return a frame as an array or a column: without images, `fit` learned no names."""
+        if not hasattr(X, "columns"):
+            return X
+        if self._is_rows_of_numbers(X):
+            return X.to_numpy()
+        return X[X.columns[0]] if len(X.columns) == 1 else X
 
     def _extracted(self, images, tasks=None):
         return self._extract(

@@ -14,11 +14,13 @@ _PULL = 1.0
 # Deviation of the scores by labels where nothing is known of their worth, in units of the
 # logarithm of a probability: it decides between classes that the texts hold for equal, or where
 # the texts are worth nothing.
-_LEAST = 0.1
+_LEAST = 0.05
 # Deviation of the logarithm of the weight of texts from 0, before images are seen.
-_PRIOR = 2.0
-# Standard errors by which a weight has to be better than `_LEAST` on images that were left out.
-_MARGIN = 1.5
+_PRIOR = 4.0
+# Standard errors by which weights have to be better than `_LEAST` on images that were left out.
+_MARGIN = 2.0
+# What two weights that are chosen gain by chance, as a sum of logarithms of probabilities.
+_FREE = 2.0
 _BOUND = 6.0  # of the logarithm of the weight of texts
 
 
@@ -150,8 +152,8 @@ def weights_of(
     gain = _log_probabilities(best_of_text, best, *given) - _log_probabilities(
         of_text, least, *given
     )
-    error = gain.std() / np.sqrt(len(gain))
-    share = np.clip(1 - _MARGIN * error / max(gain.mean(), 1e-12), 0, 1)
+    chance = _MARGIN * gain.std() * np.sqrt(len(gain)) + _FREE
+    share = np.clip(1 - chance / max(gain.sum(), 1e-12), 0, 1)
     return of_text + share * (best_of_text - of_text), least + share * (best - least)
 
 

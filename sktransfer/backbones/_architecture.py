@@ -126,7 +126,7 @@ class Architecture:
     def _built(self, params: Mapping[str, Any]) -> nn.Module:
         try:
             return self.build(**{**self.params, **params})
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, AssertionError) as error:
             raise ValueError(
                 f"backbone_params={dict(params)!r} is not what {self.name!r} takes: {error}"
             ) from error

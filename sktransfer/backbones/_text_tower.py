@@ -161,7 +161,7 @@ def _loaded(
     try:
         with own_random_state(0):
             model = _open_clip.image_text_model(architecture, params)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
         raise ValueError(
             f"backbone_params={params!r} is not what {architecture.name!r} takes: {error}"
         ) from error

@@ -78,7 +78,7 @@ def downloaded_names() -> list[str]:
 
 def names_like(name: str) -> list[str]:
     """Return the name with the prefix where open_clip, if it is installed, has it."""
-    if name.startswith(PREFIX) or importlib.util.find_spec("open_clip") is None:
+    if ":" in name or importlib.util.find_spec("open_clip") is None:
         return []
     return [PREFIX + name] if name in module().list_models() else []
 
@@ -377,4 +377,4 @@ def _download(repository: str, files: tuple[str, ...], offer: WeightsOffer, titl
         "network, load them once where there is one and copy its Hugging Face cache folder "
         "(HF_HOME), or give a local checkpoint: the path of a file as weights, or "
         "'openclip:local-dir:PATH', a folder with open_clip_config.json and weights, as backbone"
-    )
+    ) from None

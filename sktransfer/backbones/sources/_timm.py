@@ -54,7 +54,7 @@ def downloaded_names() -> list[str]:
 
 def names_like(name: str) -> list[str]:
     """Return the name with timm's prefix where timm, if it is installed, has it."""
-    if name.startswith(PREFIX) or importlib.util.find_spec("timm") is None:
+    if ":" in name or importlib.util.find_spec("timm") is None:
         return []
     return [PREFIX + name] if _known(name) else []
 
@@ -186,7 +186,7 @@ def _pretrained(
     if repository and not _is_downloaded(offer):
         no_way = connection_error(repository, _FILES[0])
         if no_way is not None:
-            raise _not_found(title, offer, no_way)
+            raise _not_found(title, offer, no_way) from None
     try:
         return _timm().create_model(timm_name, pretrained=True, **params)
     except OSError as error:  # connections, and files that are not there
