@@ -443,8 +443,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         """Return the labels of the classes, sorted, and the position of each of `y` among them."""
         if y is None and self.classes is None:
             raise ValueError(
-                "ZeroShotClassifier requires y to be passed, or classes: there are no names of "
-                "classes, because the target y is None"
+                "without classes, ZeroShotClassifier requires y to be passed, but the target y is "
+                "None; give the names of the classes, or labels"
             )
         labels = None if self.classes is None else labels_of(self.classes)
         if y is None:

@@ -10,6 +10,7 @@ from sktransfer import (
     FineTunedRegressor,
     FineTunedTransformer,
     PretrainedFeatureTransformer,
+    ZeroShotClassifier,
 )
 from sktransfer.model_selection import TransferSearchCV
 from sktransfer.monitoring import DriftMonitor, NoveltyDetector
@@ -19,6 +20,18 @@ ROWS = {"backbone": "mini", "image_shape": (1, -1), "pixel_range": "fit"}
 # The checks fit dozens of times; they ask for the contract, not for accuracy.
 SHORT = {"recipe": "fast", "freeze_depth": -1, "max_epochs": 5, "random_state": 0}
 
+# A model of both towers with random weights; of names such as "0" its texts know nothing.
+CLIP = {
+    "backbone": "openclip:ViT-B-32",
+    "backbone_params": {
+        "embed_dim": 64,
+        "vision_cfg": {"layers": 1, "width": 64, "patch_size": 16, "image_size": 32},
+        "text_cfg": {"layers": 1, "width": 32, "heads": 1},
+    },
+    "weights": None,
+    "templates": ["{}"],
+}
+
 ESTIMATORS = [
     PretrainedFeatureTransformer(**ROWS),
     FineTunedClassifier(**ROWS, freeze_depth=None),
@@ -27,6 +40,7 @@ ESTIMATORS = [
     FineTunedRegressor(**ROWS, **SHORT),
     FineTunedTransformer(FineTunedClassifier(**ROWS, freeze_depth=None), cv=3),
     FineTunedTransformer(FineTunedRegressor(**ROWS, **SHORT), output="rows", cv=3),
+    ZeroShotClassifier(**{**ROWS, **CLIP}),
     NoveltyDetector(),
     NoveltyDetector("knn"),
     DriftMonitor(PretrainedFeatureTransformer(**ROWS)),

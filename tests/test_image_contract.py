@@ -30,6 +30,7 @@ from sktransfer import (
     FineTunedRegressor,
     FineTunedTransformer,
     PretrainedFeatureTransformer,
+    ZeroShotClassifier,
 )
 from sktransfer.exceptions import UnreadableImageWarning
 
@@ -44,6 +45,14 @@ EXACT = {
 }
 SHORT = {**EXACT, "recipe": "fast", "max_epochs": 2, "batch_size": 4, "random_state": 0}
 
+# A model of both towers with random weights, of 32 pixels.
+TINY = {
+    "embed_dim": 32,
+    "vision_cfg": {"layers": 2, "width": 64, "patch_size": 8, "image_size": 32},
+    "text_cfg": {"layers": 1, "width": 32, "heads": 1},
+}
+CLIP = {"backbone": "openclip:ViT-B-32", "backbone_params": TINY, "weights": None}
+
 ESTIMATORS = {
     "PretrainedFeatureTransformer": PretrainedFeatureTransformer(**EXACT),
     "FineTunedClassifier, only the head trains": FineTunedClassifier(**SHORT, freeze_depth=None),
@@ -52,6 +61,7 @@ ESTIMATORS = {
     "FineTunedTransformer": FineTunedTransformer(
         FineTunedClassifier(**SHORT, freeze_depth=-1), cv=2, random_state=0
     ),
+    "ZeroShotClassifier": ZeroShotClassifier(**{**EXACT, **CLIP}, templates=["a {}"]),
 }
 TRAINED = [name for name in ESTIMATORS if name.startswith("FineTuned")]
 CLASSIFIERS = [name for name in ESTIMATORS if name.startswith("FineTunedClassifier")]
@@ -101,6 +111,12 @@ def fitted(name, fitted_on):
 def inner(estimator):
     """Return the estimator that has the parameters of images and training."""
     return getattr(estimator, "estimator", estimator)
+
+
+def depth_of(estimator):
+    """Return the name of the parameter that says where the network is cut; None for none."""
+    names = ("depth", "freeze_depth")
+    return next((name for name in names if hasattr(inner(estimator), name)), None)
 
 
 def set_inner(estimator, **parameters):
@@ -305,12 +321,15 @@ def assert_not_fitted(estimator, images, folder):
 @pytest.mark.parametrize("cause", ["backbone", "depth", "X"])
 def test_a_fit_that_fails_leaves_it_not_fitted(fitted, cause, images, tmp_path):
     X, y = images[0], targets(fitted, images[1])
-    depth = "depth" if hasattr(inner(fitted), "depth") else "freeze_depth"
     if cause == "X":
         X = np.zeros((len(X), 7))
+    elif cause == "backbone":
+        set_inner(fitted, backbone="resnet17")
+    elif depth_of(fitted) is None:
+        set_inner(fitted, image_size=64)
     else:
-        set_inner(fitted, **{"backbone": {"backbone": "resnet17"}, "depth": {depth: 9}}[cause])
-    with pytest.raises(ValueError, match=r"resnet17|depth=9|image_shape"):
+        set_inner(fitted, **{depth_of(fitted): 9})
+    with pytest.raises(ValueError, match=r"resnet17|depth=9|image_size=64|image_shape"):
         fitted.fit(X, y)
     assert_not_fitted(fitted, images, tmp_path)
 
@@ -359,12 +378,13 @@ def test_labels_of_any_type_go_in_and_come_out(estimator, fitted_on, name, image
 
 def mutable_parameters(estimator):
     """Return parameters that hold dicts and lists, for images of 48 pixels."""
-    given = {"backbone_params": {}, "image_shape": [48, 48, 3], "pixel_range": [0, 255]}
     estimator = inner(estimator)
+    given = {"image_shape": [48, 48, 3], "pixel_range": [0, 255]}
+    given["backbone_params"] = copy.deepcopy(estimator.backbone_params or {})
     if hasattr(estimator, "head"):
         given |= {"head": [8], "optimizer_params": {"betas": (0.8, 0.9)}, "callbacks": []}
         given |= {"net_params": {}}
-    if is_classifier(estimator):
+    if hasattr(estimator, "class_weight"):
         given |= {"class_weight": {"disc": 1.0, "square": 2.0}}
     return given
 
@@ -400,8 +420,9 @@ def test_parameters_make_the_round_trip(estimator):
 def test_what_was_fitted_stays_until_the_next_fit(fitted, images):
     X, y = images[0], targets(fitted, images[1])
     expected = outputs(fitted, X)
-    depth = "depth" if hasattr(inner(fitted), "depth") else "freeze_depth"
-    set_inner(fitted, **{depth: 1}, backbone="resnet17", weights=None, image_size=64)
+    if depth_of(fitted) is not None:
+        set_inner(fitted, **{depth_of(fitted): 1})
+    set_inner(fitted, backbone="resnet17", weights=None, image_size=64)
     set_inner(fitted, pixel_range=(0, 7), image_shape=(48, -1))
     if hasattr(inner(fitted), "head"):
         set_inner(fitted, head=(4,))
@@ -440,9 +461,11 @@ def calls_after_fit(estimator, images, folder):
 
 def test_every_method_of_a_not_fitted_estimator_says_so(estimator, images, tmp_path):
     calls = calls_after_fit(estimator, images, tmp_path)
-    expected = {"predict", "score", "save_backbone"}
+    expected = {"predict", "score"}
     if hasattr(estimator, "transform"):
         expected = {"transform", "get_feature_names_out"}
+    elif not isinstance(estimator, ZeroShotClassifier):
+        expected |= {"save_backbone"}
     assert expected <= calls.keys()
     assert_not_fitted(estimator, images, tmp_path)
 
@@ -584,7 +607,7 @@ def test_tags_say_what_y_and_the_output_can_be(estimator):
     if is_classifier(estimator):
         assert tags.estimator_type == "classifier"
         assert tags.classifier_tags.multi_class
-        assert tags.classifier_tags.multi_label
+        assert tags.classifier_tags.multi_label == isinstance(estimator, FineTunedClassifier)
         assert not tags.classifier_tags.poor_score
     elif is_regressor(estimator):
         assert tags.estimator_type == "regressor"

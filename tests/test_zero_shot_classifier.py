@@ -330,7 +330,7 @@ def test_labelled_images_that_cannot_be_read_are_left_out(vit, shapes, tmp_path)
 @pytest.mark.parametrize(
     ("parameters", "given", "error", "message"),
     [
-        ({"classes": None}, (None, None), ValueError, "requires y to be passed, or classes"),
+        ({"classes": None}, (None, None), ValueError, "without classes.*requires y to be passed"),
         ({"classes": ["disc"]}, (None, None), ValueError, "at least 2 labels"),
         ({}, ("X", "other"), ValueError, r"not in classes: 'other'; classes are \['disc'"),
         ({"classes": None}, ("X", "disc"), ValueError, "y has one class only, 'disc'"),
