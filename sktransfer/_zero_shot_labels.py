@@ -18,9 +18,9 @@ _LEAST = 0.05
 # Deviation of the logarithm of the weight of texts from 0, before images are seen.
 _PRIOR = 4.0
 # Standard errors by which weights have to be better than `_LEAST` on images that were left out.
-_MARGIN = 2.0
+_MARGIN = 1.0
 # What two weights that are chosen gain by chance, as a sum of logarithms of probabilities.
-_FREE = 2.0
+_FREE = 3.0
 _BOUND = 6.0  # of the logarithm of the weight of texts
 
 

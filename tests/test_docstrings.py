@@ -12,7 +12,7 @@ from sktransfer.backbones.sources import _registered
 ESTIMATORS = [sktransfer.PretrainedFeatureTransformer, sktransfer.FineTunedClassifier]
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", [*ESTIMATORS, sktransfer.ZeroShotClassifier])
 def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_signature(estimator):
     section = estimator.__doc__.split("Parameters\n")[1].split("Attributes\n")[0]
     documented = re.findall(r"^    (\w+) : .*default=(.+)$", section, flags=re.MULTILINE)

@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-LATER = ("torchvision", "timm", "open_clip", "matplotlib", "onnx", "dask", "torch._dynamo", "tqdm.notebook")
+LATER = (
+    "torchvision",
+    "timm",
+    "open_clip",
+    "matplotlib",
+    "onnx",
+    "dask",
+    "torch._dynamo",
+    "tqdm.notebook",
+)
 
 
 def test_what_takes_long_to_import_is_imported_when_it_is_used():

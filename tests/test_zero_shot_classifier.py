@@ -102,7 +102,10 @@ def theirs(saved, names, templates):
     ("templates", "their_templates"),
     [
         ("simple", open_clip.SIMPLE_IMAGENET_TEMPLATES),
-        (["a {} here", lambda name: f"the {name}"], [lambda c: f"a {c} here", lambda c: f"the {c}"]),
+        (
+            ["a {} here", lambda name: f"the {name}"],
+            [lambda c: f"a {c} here", lambda c: f"the {c}"],
+        ),
     ],
     ids=["simple", "own"],
 )
@@ -353,6 +356,15 @@ def test_what_is_not_allowed_is_an_error_that_says_so(parameters, given, error, 
 def test_as_many_labels_as_images_are_needed(vit):
     with pytest.raises(ValueError, match="inconsistent"):
         vit.classifier().fit(vit.images(3), ["disc", "square"])
+
+
+def test_every_fitted_attribute_is_documented(vit, pictures):
+    documented = ZeroShotClassifier.__doc__.split("Attributes\n")[1].split("See Also\n")[0]
+    fitted = vit.classifier(None).fit(*pictures)
+    learned = [name for name in vars(fitted) if name.endswith("_") and not name.startswith("_")]
+    assert len(learned) > 10
+    for name in learned:
+        assert f"    {name} : " in documented
 
 
 def test_a_clone_has_the_same_parameters(vit):

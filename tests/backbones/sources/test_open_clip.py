@@ -193,7 +193,7 @@ def test_a_folder_with_another_configuration_is_refused(content, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(WeightsNotFoundError, match="there is no .*open_clip_config"):
+    with pytest.raises(WeightsNotFoundError, match=r"there is no .*open_clip_config"):
         load_backbone(f"openclip:local-dir:{tmp_path / 'missing'}")
 
 
@@ -209,7 +209,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, capsys):
     (tmp_path / "model" / "open_clip_pytorch_model.bin").write_bytes(buffer.getvalue())
     with pytest.raises(WeightsError, match="reading it would run code"):
         load_backbone(name)
-    (tmp_path / "model" / "open_clip_pytorch_model.bin").write_bytes(pickle.dumps(RunsCode(), protocol=2))
+    (tmp_path / "model" / "open_clip_pytorch_model.bin").write_bytes(
+        pickle.dumps(RunsCode(), protocol=2)
+    )
     with pytest.raises(WeightsError, match=r"run code|no checkpoint"):
         load_backbone(name)
     assert "has run" not in capsys.readouterr().out
@@ -248,8 +250,8 @@ def test_preprocessing_is_that_of_the_default_weights():
 def test_another_image_size_is_another_network():
     params = {**params_of("ViT-B-32", VIT), "image_size": 48}
     assert load_backbone("openclip:ViT-B-32", params, None).spec.input.size == 48
+    backbone = load_backbone("openclip:ViT-B-32", params_of("ViT-B-32", VIT), None)
     with pytest.raises(ValueError, match="image_size=48 does not fit") as caught:
-        backbone = load_backbone("openclip:ViT-B-32", params_of("ViT-B-32", VIT), None)
         backbone.width(5, "head", backbone.spec.input.at(48))
     assert "backbone_params={'image_size': ...}" in str(caught.value)
 
@@ -282,9 +284,9 @@ def test_names_are_those_of_open_clip_and_listed_on_demand_only():
     names = list_backbones(source="openclip")
     assert set(names) == {f"openclip:{name}" for name in open_clip.list_models()}
     assert not any(name.startswith("openclip:") for name in list_backbones())
-    with pytest.raises(ValueError, match="'ViT-B-32' is unknown; allowed .*openclip:ViT-B-32"):
+    with pytest.raises(ValueError, match=r"'ViT-B-32' is unknown; allowed .*openclip:ViT-B-32"):
         load_backbone("ViT-B-32")
-    with pytest.raises(ValueError, match="'openclip:ViT-B-33' is unknown; .*openclip:ViT-B-32"):
+    with pytest.raises(ValueError, match=r"'openclip:ViT-B-33' is unknown; .*openclip:ViT-B-32"):
         load_backbone("openclip:ViT-B-33")
     with pytest.raises(ValueError, match="'openclip:elsewhere:a' is unknown"):
         load_backbone("openclip:elsewhere:a")
