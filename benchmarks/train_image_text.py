@@ -218,7 +218,7 @@ def of_cifar10(archive, n_each, seed=0):
     return np.stack(pixels), np.array([position for _, position in chosen])
 
 
-def train_cifar10(archive, path, n_each=2500, n_epochs=8):
+def train_cifar10(archive, path, n_each=2000, n_epochs=6):
     """Train on six classes of CIFAR-10; return seconds."""
     pixels, y = of_cifar10(archive, n_each)
     return train(pixels, y, Captions(list(CIFAR10.values())), path, n_epochs, sigmoid=False)
