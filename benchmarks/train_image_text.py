@@ -7,7 +7,7 @@ Used by ``bench_zero_shot.py``; alone it writes a self-describing file of both t
 Classes are described by attributes. A caption names some of the attributes of an image's class,
 so the text tower learns words and not whole captions, and a class that no training image has
 can be described. Of CIFAR-10 six classes are trained on; of drawn shapes, 30 of 36 pairs of shape
-and colour. A few minutes each on one core.
+and colour. A minute each on one core.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def of_cifar10(archive, n_each, seed=0):
     return np.stack(pixels), np.array([position for _, position in chosen])
 
 
-def train_cifar10(archive, path, n_each=2000, n_epochs=6):
+def train_cifar10(archive, path, n_each=1500, n_epochs=4):
     """Train on six classes of CIFAR-10; return seconds."""
     pixels, y = of_cifar10(archive, n_each)
     return train(pixels, y, Captions(list(CIFAR10.values())), path, n_epochs, sigmoid=False)
