@@ -31,6 +31,7 @@ import open_clip
 import torch
 import train_image_text as trained
 from safetensors.torch import save_file
+from sklearn.base import clone
 from sklearn.neighbors import KNeighborsClassifier
 
 from _data import cifar10
@@ -117,6 +118,7 @@ def few_labels(title, file, X, y, described, cache, n_draws):
     for kind in ("right", "half wrong", "never seen"):
         classes, templates = prompts_of(described, kind), ["a picture of {}"]
         classifier = ZeroShotClassifier(file, classes, templates=templates, **reading)
+        prompts = clone(classifier).fit()
         for shots in SHOTS:
             alone, both, labels = [], [], []
             for seed in range(n_draws):
@@ -124,7 +126,6 @@ def few_labels(title, file, X, y, described, cache, n_draws):
                 order = rng.permutation(len(y))
                 pool, test = order[: len(y) // 2], order[len(y) // 2 :]
                 drawn = np.concatenate([pool[y[pool] == c][:shots] for c in classes])
-                prompts = classifier.fit()
                 alone.append(accuracy(prompts, rows[test], y[test]))
                 fitted = classifier.fit([X[i] for i in drawn], y[drawn])
                 both.append(accuracy(fitted, rows[test], y[test]))

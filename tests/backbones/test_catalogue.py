@@ -215,7 +215,7 @@ def test_weights_of_timm_in_the_cache_of_hugging_face_work_offline(tmp_path, mon
 
 
 def test_an_unknown_source_lists_those_there_are():
-    with pytest.raises(ValueError, match="source must be one of 'embedded', 'openclip', 'registered'"):
+    with pytest.raises(ValueError, match="one of 'embedded', 'openclip', 'registered'"):
         list_backbones(source="keras")
 
 

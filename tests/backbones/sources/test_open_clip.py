@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from sktransfer import InputSpec, PretrainedFeatureTransformer
+from sktransfer import FineTunedClassifier, InputSpec, PretrainedFeatureTransformer
 from sktransfer.backbones import _registry
 from sktransfer.backbones._catalogue import backbone_info, list_backbones
 from sktransfer.backbones._registry import load_backbone
@@ -234,6 +234,23 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(damage, tmp_path):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(WeightsError, match="is no checkpoint of"):
         load_backbone(name)
+
+
+def test_a_tuned_tower_is_a_backbone_file(tmp_path):
+    rng, params = np.random.default_rng(0), params_of("ViT-B-32", VIT)
+    X, y = rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), np.arange(8) % 2
+    exact = {"precision": "float32", "feature_cache": None, "device": "cpu"}
+    random = {"backbone_params": params, "weights": None, **exact}
+    short = {"recipe": "fast", "freeze_depth": -1, "max_epochs": 1, "random_state": 0}
+    tuned = FineTunedClassifier("openclip:ViT-B-32", **random, **short)
+    path = tmp_path / "tuned.safetensors"
+    tuned.fit(X, y).save_backbone(path)
+    rows = PretrainedFeatureTransformer(path, **exact).fit_transform(X)
+    before = PretrainedFeatureTransformer("openclip:ViT-B-32", **random).fit_transform(X)
+    assert rows.shape == before.shape == (8, 24)
+    assert np.abs(rows - before).max() > 0
+    again = pickle.loads(pickle.dumps(tuned))
+    assert np.array_equal(again.predict_proba(X), tuned.predict_proba(X))
 
 
 def test_preprocessing_is_that_of_the_default_weights():
