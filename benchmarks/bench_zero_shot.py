@@ -13,8 +13,8 @@ folder of models has them as ``cifar10.safetensors`` and ``drawn.safetensors``.
   colour tells the other six pairs.
 - labels: 1 to 16 images of each of these classes, drawn 100 times from half of the images and
   scored on the other half, beside the prompts alone and beside the nearest mean of the labelled
-  rows alone. With right prompts; with two prompts exchanged, so that half of them are
-  wrong; and with words that the model has never seen.
+  rows alone. With right prompts; with two prompts exchanged; and with words that the model has
+  never seen.
 
 Claims: equal to 1e-5; held-out classes are found at twice the rate of chance at least; with
 labels the mean accuracy is never more than 0.005 below that of the prompts. Four minutes on
@@ -103,7 +103,7 @@ def prompts_of(described, kind):
     """Return names for the classes: their words, two of them exchanged, or words never seen."""
     labels = list(described)
     names = {label: ", ".join(words) for label, words in described.items()}
-    if kind == "half wrong":
+    if kind == "two exchanged":
         names[labels[0]], names[labels[1]] = names[labels[1]], names[labels[0]]
     if kind == "never seen":
         names = dict(zip(labels, NONSENSE, strict=False))
@@ -115,7 +115,7 @@ def few_labels(title, file, X, y, described, cache, n_draws):
     reading = {"feature_cache": cache, "device": "cpu"}
     rows = PretrainedFeatureTransformer(file, **reading).fit_transform(X)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    for kind in ("right", "half wrong", "never seen"):
+    for kind in ("right", "two exchanged", "never seen"):
         classes, templates = prompts_of(described, kind), ["a picture of {}"]
         classifier = ZeroShotClassifier(file, classes, templates=templates, **reading)
         prompts = clone(classifier).fit()
