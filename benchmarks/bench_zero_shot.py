@@ -16,14 +16,13 @@ folder of models has them as ``cifar10.safetensors`` and ``drawn.safetensors``.
   rows alone. With right prompts; with two prompts exchanged; and with words that the model has
   never seen.
 
-Claims: equal to 1e-5; held-out classes are found at twice the rate of chance at least; with
+Claims: equal to 1e-5; the accuracy for held-out classes is 0.2 above chance at least; with
 labels the mean accuracy is never more than 0.005 below that of the prompts. Four minutes on
 one core.
 """
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ from _report import write_csv
 from sktransfer import PretrainedFeatureTransformer, ZeroShotClassifier
 
 SHOTS, N_DRAWS = (1, 2, 4, 8, 16), 100
-LEAST_ABOVE_CHANCE, MOST_LOSS = 2.0, 0.005
+LEAST_ABOVE_CHANCE, MOST_LOSS = 0.2, 0.005
 NONSENSE = ("quux", "zyzzyva", "ptarmic", "owlish", "gyre", "wabe")
 TEXT = {"context_length": 24, "width": 32, "heads": 2, "layers": 2, "vocab_size": 49408}
 TOWERS = {
@@ -212,11 +211,9 @@ def main():
             cache = folder / f"rows of {title}"
             figures.append(held_out(title, file, X, labels, described, others, cache))
             print(figures[-1])
-            start = time.process_time()
             for figure in few_labels(title, file, X, labels, described, cache, arguments.draws):
                 figures.append(figure)
                 print(figure)
-            print(f"{time.process_time() - start:.0f} s")
     columns = dict.fromkeys(key for figure in figures for key in figure)
     write_csv("zero_shot", [{**dict.fromkeys(columns, ""), **figure} for figure in figures])
 
@@ -224,7 +221,7 @@ def main():
         if figure["part"] == "equal":
             assert max(figure["vectors"], figure["probabilities"]) < 1e-5, figure
         elif figure["part"] == "held out":
-            assert figure["prompts_alone"] > LEAST_ABOVE_CHANCE / figure["classes"], figure
+            assert figure["prompts_alone"] > 1 / figure["classes"] + LEAST_ABOVE_CHANCE, figure
         else:
             assert figure["difference"] >= -MOST_LOSS, figure
     print("claims hold")
