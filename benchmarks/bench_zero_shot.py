@@ -163,12 +163,15 @@ def held_out(title, file, X, y, described, others, cache):
     among_own = ZeroShotClassifier(file, prompts_of(described, "right"), **given).fit()
     same = {name: words for name, words in others.items() if words not in described.values()}
     among_all = ZeroShotClassifier(file, prompts_of({**same, **described}, "right"), **given).fit()
+    predicted = among_own.predict(X)
+    recall = {name: round(float(np.mean(predicted[y == name] == name)), 3) for name in described}
     return {
         "part": "held out",
         "data": title,
         "images": len(y),
         "classes": len(described),
-        "prompts_alone": among_own.score(X, y),
+        "prompts_alone": np.mean(predicted == y),
+        "recall": "; ".join(f"{name} {value}" for name, value in recall.items()),
         "among_all": among_all.score(X, y),
         "all_classes": len(among_all.classes_),
     }
