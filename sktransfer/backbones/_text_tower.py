@@ -148,7 +148,7 @@ def _loaded(
     is_file: bool,
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model of both towers, and the parameters that it was built with."""
-    title = f"weights={weights!r} of backbone={name!r}"
+    title = f"backbone={name!r}, weights={weights!r}"
     path = None
     if weights is not None and weights.endswith(WEIGHTS_ENDINGS):
         path = weights

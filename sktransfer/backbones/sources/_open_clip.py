@@ -65,8 +65,15 @@ def names() -> tuple[str, ...]:
 
 
 def downloaded_names() -> list[str]:
-    """Return the names of open_clip's models whose default weights are on this machine."""
+    """Return the names of open_clip's models whose default weights are on this machine.
+
+    open_clip is imported only where there is a cache of Hugging Face.
+    """
     if importlib.util.find_spec("open_clip") is None:
+        return []
+    from huggingface_hub import constants
+
+    if not os.path.isdir(constants.HF_HUB_CACHE):
         return []
     found = []
     for name in {name for name, _ in module().list_pretrained()}:

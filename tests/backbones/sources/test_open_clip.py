@@ -225,6 +225,12 @@ def test_a_tokenizer_that_brings_code_is_refused(tmp_path):
         _open_clip.tokenizer_of(find_architecture(name), {})
 
 
+def test_a_tokenizer_of_transformers_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match="pip install transformers sentencepiece"):
+        _open_clip.tokenizer_of(find_architecture("openclip:ViT-B-16-SigLIP"), {})
+
+
 @pytest.mark.parametrize("damage", ["truncated", "other network"])
 def test_a_checkpoint_that_does_not_fit_is_an_error(damage, tmp_path):
     name = write_folder(tmp_path / "model", params_of("ViT-B-32", VIT))
