@@ -126,8 +126,9 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
     backbone_spec_ : BackboneSpec
         What was used: architecture, digest of the image tower's weights, numbers of the
         input, names of the stages, source and licence.
-    stages_ : tuple of (name, role, n_params)
-        The stages of the image tower, with their numbers of parameters. It prints as a table.
+    stages_ : tuple of (name, role, n_params, width)
+        The stages of the image tower, with their numbers of parameters and the widths of
+        their activations. It prints as a table, and a notebook draws it in the diagram.
     precision_ : str
         The arithmetic that was used, "float32" or "bfloat16".
     image_size_ : int
