@@ -8,7 +8,7 @@ LOWEST := .venv-lowest/bin
 # before the package, which else sees to it (docs/parallel.md, "On a busy machine").
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help demo test test-lowest wheel test-wheel lint clean
+.PHONY: help demo test test-lowest wheel test-wheel lint docs docs-test clean
 
 help:
 	@echo "make demo                     transfer learning on scikit-learn's digits, with a table and a figure"
@@ -19,6 +19,8 @@ help:
 	@echo "make wheel                    the sdist and the wheel in dist/, checked, their contents listed"
 	@echo "make test-wheel               the test suite against the wheel, in a virtual environment of its own"
 	@echo "make lint                     ruff and mypy, as pre-commit runs them"
+	@echo "make docs                     the site, in build/docs/html"
+	@echo "make docs-test                that site in a browser: links, console, widths, search"
 
 demo: .venv/installed-demo
 	$(BIN)/python examples/demo.py --backbone "$(BACKBONE)" $(if $(DATA),--data "$(DATA)")
@@ -53,8 +55,18 @@ test-wheel: wheel
 lint: .venv/installed-test .venv/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# Without a network, and a warning is an error. Examples that did not change are not run again, and what
+# they store is in build/docs: DOCS_ARGS="-D plot_gallery=0" runs none, DOCS_ARGS=-E reads every page anew.
+docs: .venv/installed-docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going \
+	  --doctree-dir build/docs/doctrees $(DOCS_ARGS) docs build/docs/html
+	@echo "site: build/docs/html/index.html"
+
+docs-test: .venv/installed-docs
+	$(BIN)/python -m pytest docs/tests $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv .venv-lowest .venv-wheel out build dist *.egg-info
+	rm -rf .venv .venv-lowest .venv-wheel out build dist docs/api docs/gallery *.egg-info
 
 .venv/bin/python .venv-lowest/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -116,7 +116,7 @@ class PretrainedFeatureTransformer(
         Values in a row.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame.
 
     See Also
@@ -246,7 +246,7 @@ class PretrainedFeatureTransformer(
 
         Returns
         -------
-        rows : ndarray of shape (n_images, n_features_out_), float32
+        rows : ndarray of shape (n_images, `n_features_out_`), float32
         """
         tasks = FitTasks(self, 1, X, y)
         self._learn(X)
@@ -264,7 +264,7 @@ class PretrainedFeatureTransformer(
 
         Returns
         -------
-        rows : ndarray of shape (n_images, n_features_out_), float32
+        rows : ndarray of shape (n_images, `n_features_out_`), float32
 
         Raises
         ------
@@ -298,7 +298,7 @@ class PretrainedFeatureTransformer(
         """Write the transformer as a file of ONNX, preprocessing included.
 
         The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
-        any height and width, and gives ``features``, an array (n, n_features_out_),
+        any height and width, and gives ``features``, an array (n, `n_features_out_`),
         float32. Before it is written it is run with onnxruntime on drawn images, and
         compared with this transformer. Needs the extra ``sktransfer[onnx]``.
 

@@ -238,7 +238,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         a DataFrame must have the same columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame.
 
     See Also

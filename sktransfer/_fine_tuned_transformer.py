@@ -81,7 +81,7 @@ class FineTunedTransformer(
         Number of columns.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame.
 
     See Also
@@ -208,7 +208,7 @@ class FineTunedTransformer(
 
         Returns
         -------
-        values : ndarray of shape (n_images, n_features_out_), float32
+        values : ndarray of shape (n_images, `n_features_out_`), float32
             For each image, the output of a network that was trained without it.
 
         Raises
@@ -264,7 +264,7 @@ class FineTunedTransformer(
 
         Returns
         -------
-        values : ndarray of shape (n_images, n_features_out_), float32
+        values : ndarray of shape (n_images, `n_features_out_`), float32
 
         Raises
         ------

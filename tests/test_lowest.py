@@ -12,6 +12,7 @@ LOWEST = ROOT / "tests" / "lowest.txt"
 
 LEFT_OUT = {"skada"}  # the file says why
 OF_OTHERS = {"pyparsing", "scipy"}
+OF_DEVELOPERS = {"dev", "docs"}  # extras of pinned tools, which run with the newest of all else
 
 
 def project():
@@ -21,7 +22,7 @@ def project():
 def promised():
     """Yield each dependency that runs with the package or in its tests."""
     extras = project()["optional-dependencies"]
-    lists = [project()["dependencies"], *(extras[name] for name in extras if name != "dev")]
+    lists = [project()["dependencies"], *(extras[name] for name in extras.keys() - OF_DEVELOPERS)]
     for line in [line for lines in lists for line in lines]:
         yield Requirement(line)
 

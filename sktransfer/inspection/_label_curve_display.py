@@ -195,8 +195,8 @@ class LabelCurveDisplay:
         scoring : str or callable, default=None
             As in :func:`~sklearn.model_selection.cross_val_score`.
         max_score : float, default=None
-            The best possible score. None is 0 where `scoring` is the name of a loss ("neg_"),
-            and 1 elsewhere.
+            The best possible score. None is 0 where `scoring` is the name of a loss
+            (``"neg_log_loss"``), and 1 elsewhere.
         score_name : str, default=None
             What the score is, for the axis. None takes `scoring`.
         extend : float, default=4.0

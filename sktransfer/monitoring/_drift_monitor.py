@@ -84,7 +84,7 @@ class DriftMonitor(BaseEstimator):
         ``auc_low``, ``auc_high``, ``novelty_rate``, ``verdict``.
     n_features_in_ : int
         Columns of `X`; only for rows and DataFrames.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame.
 
     See Also

@@ -55,7 +55,7 @@ class NoveltyDetector(OutlierMixin, BaseEstimator):
         Labels, sorted; only where the method uses them.
     n_features_in_ : int
         Columns of `X`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame whose column names are strings.
 
     See Also
