@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
     "reset_modules": ("matplotlib", "_gallery_hooks.empty_store"),
     "show_memory": False,
+    "log_level": {"backreference_missing": "debug"},  # no example uses some names
     "show_signature": False,
     "write_computation_times": False,  # a page that loads scripts from elsewhere
     "within_subsection_order": "_gallery_hooks.ByLesson",
