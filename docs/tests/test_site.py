@@ -200,16 +200,19 @@ def wait_until(browser, script):
     return WebDriverWait(browser, 20).until(lambda browser: browser.execute_script(script))
 
 
-# tables, code and pictures may be wider than their place where they scroll in a box of their own
+# Tables, code and pictures may be wider than their place where they scroll in a box of their own;
+# the theme lets the whole article scroll, which is no such box.
 TOO_WIDE = """
+const article = document.querySelector('article') || document.body;
 const boxed = (element) => {
-  for (let box = element; box && box !== document.body; box = box.parentElement)
-    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(box).overflowX)) return true;
+  for (let box = element; box && box !== article && box !== document.body; box = box.parentElement)
+    if (['auto', 'scroll', 'hidden', 'clip'].includes(getComputedStyle(box).overflowX)) return true;
   return false;
 };
-return [...document.querySelectorAll('main table, main pre, main img, main p, main dt')]
-  .filter((element) => element.getBoundingClientRect().right > innerWidth + 1 && !boxed(element))
-  .map((element) => element.outerHTML.slice(0, 120));
+const edge = Math.min(innerWidth, article.getBoundingClientRect().right);
+return [...article.querySelectorAll('*')]
+  .filter((element) => element.getBoundingClientRect().right > edge + 1 && !boxed(element))
+  .slice(-2).map((element) => element.outerHTML.slice(0, 120));  // the innermost ones tell most
 """
 NOT_LOADED = """
 for (const image of document.images) image.loading = 'eager';
