@@ -1,6 +1,6 @@
 """Every block of Python in every page runs, as it stands or with a stand-in that is listed here.
 
-A page whose results are asserted has a test of its own, ``test_..._page.py``. Of all others the
+A page whose results are asserted has a test of its own, which takes its blocks. Of all others the
 blocks run one after the other in a folder with drawn photographs, with a small network in the
 place of those that would be downloaded. A block that can't run has a comment before it in the
 page, ``<!-- not run: the reason -->``. One of another library has ``<!-- theirs: module -->``, and
@@ -29,10 +29,12 @@ PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
     for path in sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")))
 }
+# tests that take the blocks of one page
 OWN_TESTS = {
     f"docs/{name}": test
-    for test in sorted(ROOT.glob("tests/**/test_*_page.py"))
-    for name in re.findall(r'"docs" / "(\w+\.md)"', test.read_text(encoding="utf-8"))
+    for test in sorted(ROOT.glob("tests/**/test_*.py"))
+    if "```python" in (text := test.read_text(encoding="utf-8")) and test != Path(__file__)
+    for name in re.findall(r'"docs" / "(\w+\.md)"', text)
 }
 OWN_TESTS["docs/composition.md"] = ROOT / "tests/composition/test_page.py"
 
