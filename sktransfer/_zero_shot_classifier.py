@@ -135,7 +135,7 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         Side of the square that the network sees, in pixels.
     n_features_in_ : int
         Columns of `X`; only for 2-D arrays of flattened rows and DataFrames in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Column names; only when `X` is a DataFrame in `fit`.
 
     See Also
