@@ -11,10 +11,14 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import has_fit_parameter
 
 _MAX_ITER = 1000
 _N_NEIGHBOURS = 10
+# With so few images of each class a discriminant analysis is quick, and its scores are among the
+# best (benchmarks/bench_few_shot.py).
+_FEW_OF_A_CLASS = 20
 # Inverse strengths of the penalty on standardised rows, the best one in the mean first
 _C = (0.01, 0.001, 0.1, 1.0)
 _ALPHAS = np.logspace(0, 5, 11)
@@ -55,9 +59,19 @@ class Heads(Mapping[str, BaseEstimator]):
         return name not in self._without_scaling
 
 
-def default_heads(is_classifier: bool, is_multilabel: bool, n_images: int) -> Heads:
-    """Return the models for classes, labels or numbers; `n_images` are those of a fit."""
-    n_neighbours = min(_N_NEIGHBOURS, n_images)
+def default_heads(is_classifier: bool, is_multilabel: bool, n_classes: int, n_images: int) -> Heads:
+    """Return the models for classes, labels or numbers.
+
+    Parameters
+    ----------
+    is_classifier, is_multilabel : bool
+    n_classes : int
+        Number of classes; of labels and numbers 1.
+    n_images : int
+        Images of a fit.
+    """
+    n_of_a_class = n_images / n_classes
+    n_neighbours = max(1, int(min(_N_NEIGHBOURS, n_of_a_class)))
     nearest = {"n_neighbors": n_neighbours, "metric": "cosine"}
     if not is_classifier:
         models = {"ridge": RidgeCV(_ALPHAS), "kNN": KNeighborsRegressor(**nearest)}
@@ -66,24 +80,32 @@ def default_heads(is_classifier: bool, is_multilabel: bool, n_images: int) -> He
         f"logistic regression C={C:g}": LogisticRegression(C=C, max_iter=_MAX_ITER) for C in _C
     }
     first, *others = linear.items()
+    knn = KNeighborsClassifier(**nearest)
     if is_multilabel:
         models = {
             first[0]: OneVsRestClassifier(first[1]),
-            "kNN": KNeighborsClassifier(**nearest),
+            "kNN": knn,
             **{name: OneVsRestClassifier(model) for name, model in others},
         }
         return Heads(models, frozenset({"kNN"}))
+    if n_of_a_class <= 1:  # variation within classes is not known
+        return Heads({first[0]: first[1], "kNN": knn, **dict(others)}, frozenset({"kNN"}))
+    of_unit_length = make_pipeline(Normalizer(), _discriminant_analysis(shrinkage=0.5))
+    quick, later = {"kNN": knn}, {"LDA, unit length": of_unit_length}
+    if n_of_a_class <= _FEW_OF_A_CLASS:
+        quick, later = later, quick
     # rows of one scale: the distance to a mean, and between two rows, is that of the network
     return Heads(
         {
             first[0]: first[1],
-            "kNN": KNeighborsClassifier(**nearest),
+            **quick,
             # with a covariance that is the same in all directions
             "nearest mean": _discriminant_analysis(shrinkage=1.0),
+            **later,
             "LDA": _discriminant_analysis(covariance_estimator=LedoitWolf()),
             **dict(others),
         },
-        frozenset({"nearest mean", "kNN"}),
+        frozenset({"nearest mean", "kNN", "LDA, unit length"}),
     )
 
 

@@ -47,9 +47,11 @@ class TransferSearchCV(BaseSearchCV):
         forward pass of each image.
     heads : dict of str to estimator, default=None
         Models of the rows by name, the two quickest first. Rows are standardised for them.
-        None is, for classes, logistic regressions with four values of C, 10 nearest
-        neighbours, the nearest mean and a discriminant analysis with shrinkage (LDA); for
-        labels the first two; for numbers ridge regression and nearest neighbours.
+        None is, for classes, logistic regressions with four values of C, up to 10 nearest
+        neighbours, the nearest mean and two discriminant analyses with shrinkage (LDA), of
+        which that of rows of unit length is among the quick ones where a fit has up to 20 images
+        of a class, else the neighbours; for labels the first two; for numbers ridge
+        regression and nearest neighbours.
     pixels : bool, default=True
         Whether the first of the heads is tried on raw pixels, resized to 32 x 32.
     recipes : sequence of {"fast", "default", "thorough"}, \
@@ -376,7 +378,9 @@ default=("fast", "default", "thorough")
         n_images = min(len(train) for train, _ in folds)
         if self.heads is None:
             is_multilabel = type_of_target(y) == "multilabel-indicator"
-            heads = default_heads(is_classifier(self.estimator), is_multilabel, n_images)
+            is_classes = is_classifier(self.estimator) and not is_multilabel
+            n_classes = len(np.unique(y)) if is_classes else 1
+            heads = default_heads(is_classifier(self.estimator), is_multilabel, n_classes, n_images)
         else:
             heads = Heads(self.heads)
         if is_weighted:
