@@ -56,4 +56,4 @@ def test_the_blocks_of_the_page_run_one_after_the_other(photographs, capsys):
     assert abs(gain) < 0.2
     assert 0 < interval < 0.1
     tried = names["search"].cv_results_["strategy"]
-    assert tried[2] == "rows of mini, depth None, LDA, unit length"
+    assert tried[2] == "rows of mini, depth None, LDA of unit length"

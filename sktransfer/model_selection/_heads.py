@@ -91,7 +91,7 @@ def default_heads(is_classifier: bool, is_multilabel: bool, n_classes: int, n_im
     if n_of_a_class <= 1:  # variation within classes is not known
         return Heads({first[0]: first[1], "kNN": knn, **dict(others)}, frozenset({"kNN"}))
     of_unit_length = make_pipeline(Normalizer(), _discriminant_analysis(shrinkage=0.5))
-    quick, later = {"kNN": knn}, {"LDA, unit length": of_unit_length}
+    quick, later = {"kNN": knn}, {"LDA of unit length": of_unit_length}
     if n_of_a_class <= _FEW_OF_A_CLASS:
         quick, later = later, quick
     # rows of one scale: the distance to a mean, and between two rows, is that of the network
@@ -105,7 +105,7 @@ def default_heads(is_classifier: bool, is_multilabel: bool, n_classes: int, n_im
             "LDA": _discriminant_analysis(covariance_estimator=LedoitWolf()),
             **dict(others),
         },
-        frozenset({"nearest mean", "kNN", "LDA, unit length"}),
+        frozenset({"nearest mean", "kNN", "LDA of unit length"}),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from sktransfer.model_selection._heads import default_heads
 
-UNIT = "LDA, unit length"
+UNIT = "LDA of unit length"
 
 
 @pytest.fixture

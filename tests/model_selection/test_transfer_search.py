@@ -93,7 +93,7 @@ def test_cheap_strategies_come_first_and_each_has_a_readable_name(fitted):
     assert names[:3] == [
         "pixels, logistic regression C=0.01",
         "rows of mini, depth None, logistic regression C=0.01",
-        "rows of mini, depth None, LDA, unit length",
+        "rows of mini, depth None, LDA of unit length",
     ]
     assert names[-1] == "fine-tuned mini, depth -1, fast"
     assert "rows of mini, depth -1, LDA" in names
