@@ -8,10 +8,14 @@ estimator.
 import copy
 import dataclasses
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
@@ -19,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from sktransfer import PretrainedFeatureTransformer
 from sktransfer.backbones._registry import load_backbone
+from sktransfer.training._probe import PROBE_C
 
 
 class DecayToStart(Callback):
@@ -116,7 +121,39 @@ def more_pixels(classifier, data, backbone, cache):
     return fitted
 
 
+class WithTemperature:
+    """A fitted classifier, its logits divided by the temperature that suits its probe.
+
+    The temperature is the one of least log loss for the probe's logits out of fold.
+    """
+
+    def __init__(self, fitted, data, backbone, cache):
+        self.fitted, self.classes_ = fitted, fitted.classes_
+        rows = PretrainedFeatureTransformer(backbone, feature_cache=cache, **data.reading)
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=500))
+        n_folds = min(5, np.unique(data.y, return_counts=True)[1].min())
+        with threadpool_limits(1, "blas"):
+            out_of_fold = cross_val_predict(
+                probe, rows.fit_transform(data.X), data.y, cv=int(n_folds), method="predict_proba"
+            )
+        logs = np.log(np.maximum(out_of_fold, 1e-12))
+        found = minimize_scalar(
+            lambda t: log_loss(data.y, softmax(logs / np.exp(t), axis=1)), bounds=(-2, 2)
+        )
+        self.temperature_ = float(np.exp(found.x))
+
+    def predict_proba(self, X):
+        logs = np.log(np.maximum(self.fitted.predict_proba(X), 1e-12))
+        return softmax(logs / self.temperature_, axis=1)
+
+
+def temperature_of_the_probe(classifier, data, backbone, cache):
+    """Divide logits by the probe's temperature (arXiv 1706.04599)."""
+    return WithTemperature(classifier.fit(data.X, data.y), data, backbone, cache)
+
+
 OTHER_FITS = {
+    "temperature of the probe": temperature_of_the_probe,
     "soup of three seeds": soup_of_three,
     "rows of all depths": rows_of_all_depths,
     "32 more pixels in prediction": more_pixels,
@@ -155,4 +192,5 @@ VARIANTS = {
     "probe_weight=0.5": {"probe_weight": 0.5},
     "probe_weight=0, tta=1": {"probe_weight": 0.0, "tta": 1},
     "contrast, 0.3": {"callbacks": [Contrast(0.3)]},
+    "contrast, one stage more": {"callbacks": [Contrast(0.3)], "freeze_depth": -1},
 }
