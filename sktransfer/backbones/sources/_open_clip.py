@@ -166,8 +166,16 @@ def tokenizer_of(architecture: Architecture, params: Mapping[str, Any]) -> Any:
         return open_clip.SimpleTokenizer(
             context_length=length, **(text.get("tokenizer_kwargs") or {})
         )
+    # Not open_clip.get_tokenizer: it reads the configuration again, without `params`, and what
+    # was checked here would not be what it loads.
+    is_folder = clip_name.startswith(_FOLDER)
     try:
-        return open_clip.get_tokenizer(clip_name, context_length=length)
+        return open_clip.tokenizer.HFTokenizer(
+            clip_name.removeprefix(_FOLDER) if is_folder else text["hf_tokenizer_name"],
+            context_length=length,
+            tokenizer_mode=text.get("tokenizer_mode"),
+            **(text.get("tokenizer_kwargs") or {}),
+        )
     except ImportError as error:
         raise ImportError(
             f"the texts of backbone={architecture.name!r} are read by a tokenizer of Hugging "

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -223,6 +224,29 @@ def test_a_tokenizer_that_brings_code_is_refused(tmp_path):
     name = write_folder(tmp_path / "model", params)
     with pytest.raises(WeightsError, match="trust_remote_code"):
         _open_clip.tokenizer_of(find_architecture(name), {})
+
+
+def test_a_tokenizer_is_loaded_as_it_was_checked(tmp_path, monkeypatch):
+    text = {**TEXT, "hf_tokenizer_name": "a", "tokenizer_kwargs": {"trust_remote_code": True}}
+    name = write_folder(tmp_path / "model", {**params_of("ViT-B-32", VIT), "text_cfg": text})
+    loaded = []
+
+    class AutoTokenizer:
+        @staticmethod
+        def from_pretrained(source, cache_dir=None, **others):
+            loaded.append((source, others))
+
+    transformers = types.ModuleType("transformers")
+    transformers.AutoTokenizer = AutoTokenizer
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    # as a file could have it in its metadata: what the folder asks for is hidden
+    hidden = {"text_cfg": {"tokenizer_kwargs": {"use_fast": False}, "context_length": 9}}
+    tokenizer = _open_clip.tokenizer_of(find_architecture(name), hidden)
+    assert loaded == [(str(tmp_path / "model"), {"use_fast": False})]
+    assert tokenizer.context_length == 9
+    other = {"text_cfg": {"hf_tokenizer_name": "someone/else"}}
+    _open_clip.tokenizer_of(find_architecture("openclip:ViT-B-32"), other)
+    assert loaded[1:] == [("someone/else", {})]
 
 
 def test_a_tokenizer_of_transformers_says_what_to_install(monkeypatch):
