@@ -15,6 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from ..hygiene import LabelIssues, LeakageReport
 
 _LIBRARIES = ("sktransfer", "scikit-learn", "torch", "torchvision", "skorch")
+# a text as `repr` writes it
+_QUOTED = re.compile(r"""'((?:[^'\\\n]|\\.)*)'|"((?:[^"\\\n]|\\.)*)\"""")
 # as the Hugging Face Hub spells licences that weights come with; others are "other"
 _LICENCES = {
     "apache-2.0": "apache-2.0",
@@ -52,7 +54,8 @@ def model_card(
     """Describe a fitted model in Markdown with a head of YAML, as the Hugging Face Hub reads it.
 
     Whatever is not given is said to be unknown: a card without scores says that there are
-    none. Nothing is computed, and no image is read. Of paths the last part alone is shown.
+    none. Nothing is computed, and no image is read. Of absolute paths the last part
+    alone is shown.
 
     Parameters
     ----------
@@ -218,7 +221,7 @@ def _network_table(network):
     rows = [
         ("estimator", type(network).__name__),
         ("backbone", _without_folder(spec.name)),
-        ("architecture", spec.architecture),
+        ("architecture", _without_folder(spec.architecture)),
         ("weights", _without_folder(spec.weights or "random")),
         ("source of the weights", _without_folder(spec.source) or "not stated"),
         ("licence of the weights", spec.licence or "not stated"),
@@ -241,11 +244,14 @@ def _network_table(network):
 def _source(fitted):
     """Return the parameters that differ from the defaults, as scikit-learn prints them."""
     source = fitted.__repr__(N_CHAR_MAX=10_000).replace("```", "'''")
-    return re.sub(r"'([^'\n]*)'", lambda found: f"'{_without_folder(found[1])}'", source)
+    return _QUOTED.sub(lambda found: f"'{_without_folder(found[1] or found[2] or '')}'", source)
 
 
 def _without_folder(text):
     """Return a text; of an absolute path its last part, as folders tell who made the card."""
+    source, folder, text = text.rpartition("local-dir:")  # of a source such as timm
+    if folder:
+        return f"{source}{folder}{_without_folder(text)}"
     for kind in (PurePosixPath, PureWindowsPath):
         if kind(text).is_absolute():
             return kind(text).name

@@ -1,5 +1,8 @@
 """The model card says what is known, and that the rest is not."""
 
+from copy import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer
@@ -99,6 +102,32 @@ def test_no_folder_of_the_machine_is_told(shapes, tmp_path):
     assert "| backbone | tuned.safetensors |" in text
     assert "feature_cache='rows'" in text
     assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("/home/me/model.safetensors", "model.safetensors"),
+        ("openclip:local-dir:/home/me/model", "openclip:local-dir:model"),
+        ("timm:local-dir:C:\\Users\\me\\model", "timm:local-dir:model"),
+        ("openclip:hf-hub:someone/model", "openclip:hf-hub:someone/model"),
+    ],
+)
+def test_a_path_behind_the_name_of_a_source_is_a_path_too(classifier, given, told):
+    spec = replace(classifier.backbone_spec_, name=given, architecture=given, source=given)
+    other = copy(classifier)
+    other.__dict__.update(backbone=given, backbone_spec_=spec)
+    text = model_card(other)
+    assert f"| backbone | {told} |" in text
+    assert f"| architecture | {told} |" in text
+    assert f"FineTunedClassifier(backbone='{told}'" in text
+    assert told == given or given not in text
+
+
+def test_a_path_with_an_apostrophe_is_a_path_too(classifier):
+    other = copy(classifier)
+    other.feature_cache = "/home/o'brien/rows"
+    assert "feature_cache='rows'" in model_card(other)
 
 
 def test_names_of_classes_cannot_break_the_tables(shapes):
