@@ -15,8 +15,12 @@ _PULL = 1.0
 # logarithm of a probability: it decides between classes that the texts hold for equal, or where
 # the texts are worth nothing.
 _LEAST = 0.05
-# Deviation of the logarithm of the weight of texts from 0, before images are seen.
-_PRIOR = 4.0
+# Deviation of the logarithm of the weight of texts from 0, before images are seen. With a
+# wider one a few images, all of them right by chance, make probabilities of 1.
+_PRIOR = 0.5
+# The weight of scores that are logarithms of likelihoods already. A few left-out images that are
+# all right would have any weight, the larger the better.
+_MOST = 1.0
 # Standard errors by which weights have to be better than `_LEAST` on images that were left out.
 _MARGIN = 1.0
 # What two weights that are chosen gain by chance, as a sum of logarithms of probabilities.
@@ -140,7 +144,7 @@ def weights_of(
     """
     fitted = labels.of(rows)
     deviation = (fitted - fitted.mean(axis=1, keepdims=True)).std()
-    of_text, _ = _least_log_loss(text, np.zeros_like(text), y, 0.0)
+    of_text, _ = _least_log_loss(text, np.zeros_like(text), y, 0.0, 0.0)
     if deviation == 0:
         return of_text, 0.0
     least = _LEAST / deviation
@@ -148,7 +152,7 @@ def weights_of(
     if not tested.any():
         return of_text, least
     given = text[tested], labels.left_out[tested], y[tested]
-    best_of_text, best = _least_log_loss(*given, least)
+    best_of_text, best = _least_log_loss(*given, least, max(least, _MOST))
     gain = _log_probabilities(best_of_text, best, *given) - _log_probabilities(
         of_text, least, *given
     )
@@ -158,7 +162,7 @@ def weights_of(
 
 
 def _least_log_loss(
-    text: np.ndarray, labels: np.ndarray, y: np.ndarray, least: float
+    text: np.ndarray, labels: np.ndarray, y: np.ndarray, least: float, most: float
 ) -> tuple[float, float]:
     """Return the weights of texts and labels that are best for given scores."""
     at = np.arange(len(y)), y
@@ -173,7 +177,7 @@ def _least_log_loss(
         gradient[1] += logarithm / _PRIOR**2
         return -logs[at].sum() + 0.5 * (logarithm / _PRIOR) ** 2, np.array(gradient)
 
-    bounds = [(least, None), (-_BOUND, _BOUND)]
+    bounds = [(least, most), (-_BOUND, _BOUND)]
     found = minimize(loss, [least, 0.0], jac=True, method="L-BFGS-B", bounds=bounds)
     return float(np.exp(found.x[1])), float(found.x[0])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from sktransfer._zero_shot_labels import discriminant_scores, weights_of
 
@@ -110,3 +111,27 @@ def test_labels_take_the_place_of_useless_texts(n_each):
     alone, both = accuracy_with(useless, n_each, distance=3.0)
     assert alone < 0.35
     assert both > alone + 0.35
+
+
+@pytest.mark.parametrize("counts", [[1] * 4, [2] * 4, [4] * 4, [1, 3, 1, 2]], ids=str)
+def test_a_few_labels_leave_probabilities_that_are_right_alone(counts):
+    alone, both = [], []
+    for seed in range(20):
+        rows, y, means = drawn_rows(max(counts), distance=1.5, seed=seed)
+        kept = np.concatenate([np.flatnonzero(y == c)[:n] for c, n in enumerate(counts)])
+        rows, y = rows[kept], y[kept]
+        rng = np.random.default_rng(1000 + seed)
+        true = rng.integers(0, 4, 400)
+        new = means[true] + rng.normal(size=(400, means.shape[1]))
+        texts = good(rows, means, rng)
+        scores = discriminant_scores(rows, y, 4)
+        of_text, of_labels = weights_of(texts(rows), scores, rows, y)
+        assert of_labels <= 1
+        alone.append(log_loss_of(texts(new), true))
+        both.append(log_loss_of(of_text * texts(new) + of_labels * scores.of(new), true))
+    assert np.mean(both) < np.mean(alone) + 0.05
+    assert np.max(np.subtract(both, alone)) < 0.15
+
+
+def log_loss_of(scores, y):
+    return -log_softmax(scores, axis=1)[np.arange(len(y)), y].mean()
