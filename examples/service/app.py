@@ -12,7 +12,8 @@ the image can't be read                   422 with the reason
 more than ``max_bytes``                   413; the rest is not read
 ``max_waiting`` images wait already       503, and after how many seconds to try again
 no turn within ``timeout`` seconds        503
-the image does not come within them       408
+the image does not come within them       408; the connection is ended
+the client goes before its turn           none; the image is not predicted
 GET /health                               200 where the classifier has predicted an image
 GET /metrics                              counts and seconds of requests, for Prometheus
 ========================================  ======================================================
@@ -36,9 +37,14 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from sklearn.base import BaseEstimator
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 from sktransfer.exceptions import ImageReadError
+
+GONE = 499  # no status of HTTP; nobody reads it, and it is counted
+MOST_CONNECTIONS = 200  # of which each may hold an image
 
 FORM = {
     "required": True,
@@ -90,13 +96,7 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
         yield
 
     app = FastAPI(title="sktransfer", lifespan=lifespan, max_body_size=max_bytes)
-
-    @app.middleware("http")
-    async def count(request, call_next):
-        response = await call_next(request)
-        if request.url.path == "/predict":
-            requests.labels(response.status_code).inc()
-        return response
+    app.add_middleware(Count, requests=requests)
 
     async def image_of(request):
         try:
@@ -106,7 +106,10 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
                     data = await image.read() if isinstance(image, UploadFile) else None
         except TimeoutError:
             reason = f"the image did not come within {timeout:g} seconds"
-            raise HTTPException(408, reason) from None
+            # else what is left of the image could hold the connection for ever
+            raise HTTPException(408, reason, headers={"Connection": "close"}) from None
+        except ClientDisconnect:
+            raise HTTPException(GONE, "the client has gone") from None
         if data is None:
             raise HTTPException(422, "the form has no file with the name 'image'")
         return data
@@ -114,7 +117,8 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
     @app.post("/predict", openapi_extra={"requestBody": FORM})
     async def answer(request: Request):
         data = await image_of(request)
-        if turn.statistics().tasks_waiting >= max_waiting:
+        taken = turn.statistics()
+        if taken.borrowed_tokens and taken.tasks_waiting >= max_waiting:
             raise busy("too many images wait")
         try:
             with anyio.fail_after(timeout):
@@ -122,6 +126,8 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
         except TimeoutError:
             raise busy(f"no turn within {timeout:g} seconds") from None
         try:
+            if await request.is_disconnected():
+                raise HTTPException(GONE, "the client has gone")
             probabilities = await run_sync(predict, data)
         except ImageReadError as error:
             raise HTTPException(422, error.failures[0].reason) from None
@@ -144,18 +150,56 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
     return app
 
 
+class Count:
+    """Count the requests for a prediction by the status of their answer.
+
+    No ``app.middleware("http")``: behind that, a request does not know that its client has gone.
+    """
+
+    def __init__(self, app, requests):
+        self.app = app
+        self.requests = requests
+
+    async def __call__(self, scope, receive, send):
+        status = 500  # of an error of which no answer has been made yet
+
+        async def note(message):
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        finally:
+            if scope["type"] == "http" and scope["path"] == "/predict":
+                self.requests.labels(status).inc()
+
+
 def busy(reason):
     return HTTPException(503, reason, headers={"Retry-After": "1"})
 
 
 def forget_images(classifier):
-    """Switch off the store of rows in an estimator and in all that it is made of."""
-    switched_off = {
-        name: None
-        for name in classifier.get_params()
-        if name.rpartition("__")[2] == "feature_cache"
-    }
-    classifier.set_params(**switched_off)
+    """Switch off the store of rows in an estimator and in all that it is made of.
+
+    What a meta-estimator has fitted are copies, which are no parameters of it.
+    """
+    parts, seen = [classifier], set()
+    while parts:
+        part = parts.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, (list, tuple)):
+            parts += part
+        elif isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, np.ndarray) and part.dtype == object:
+            parts += part.ravel().tolist()
+        elif isinstance(part, BaseEstimator) or type(part).__module__.startswith("sklearn."):
+            if hasattr(part, "feature_cache"):
+                part.feature_cache = None
+            parts += getattr(part, "__dict__", {}).values()
 
 
 def load(path):
@@ -173,7 +217,12 @@ def main():
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    uvicorn.run(create_app(load(arguments.model)), host=arguments.host, port=arguments.port)
+    uvicorn.run(
+        create_app(load(arguments.model)),
+        host=arguments.host,
+        port=arguments.port,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
 
 
 if __name__ == "__main__":

@@ -4,11 +4,15 @@ import importlib.util
 import io
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
@@ -16,6 +20,7 @@ from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
 
 for _extra in ("fastapi", "httpx", "multipart", "prometheus_client", "skops.io", "uvicorn"):
     pytest.importorskip(_extra)
+anyio = pytest.importorskip("anyio")
 TestClient = pytest.importorskip("fastapi.testclient").TestClient
 
 FILE = Path(__file__).resolve().parents[2] / "examples" / "service" / "app.py"
@@ -75,6 +80,7 @@ def test_a_large_request_is_refused_whether_or_not_it_says_how_large_it_is(app_m
 
         kind = {"content-type": "multipart/form-data; boundary=x"}
         assert client.post("/predict", content=parts(), headers=kind).status_code == 413
+        assert 'predictions_total{status="413"} 2.0' in client.get("/metrics").text
 
 
 def test_images_beyond_those_that_may_wait_are_refused_and_others_get_their_turn(
@@ -145,6 +151,127 @@ def test_nothing_of_a_request_is_stored(app_module, pipeline, shapes, cache):
     with TestClient(app_module.create_app(pipeline)) as client:
         assert post(client, file.getvalue()).status_code == 200
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+def test_rows_are_stored_by_no_part_that_scikit_learn_has_copied(app_module, shapes, cache):
+    paths, labels = shapes
+    head = make_pipeline(
+        PretrainedFeatureTransformer("mini", feature_cache=str(cache)), LogisticRegression()
+    )
+    votes = VotingClassifier([("a", head), ("b", clone(head))], voting="soft")
+    calibrated = CalibratedClassifierCV(votes, cv=2).fit(paths, labels)
+    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
+    file = io.BytesIO()
+    noise = np.random.default_rng(6).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "png")
+    with TestClient(app_module.create_app(calibrated)) as client:
+        assert post(client, file.getvalue()).status_code == 200
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == before
+
+
+def test_where_no_image_may_wait_one_is_predicted(app_module, pipeline, shapes):
+    with TestClient(app_module.create_app(pipeline, max_waiting=0)) as client:
+        assert post(client, Path(shapes[0][0]).read_bytes()).status_code == 200
+
+
+class Failing(FineTunedClassifier):
+    def predict_proba(self, X):
+        if isinstance(X[0], bytes):
+            raise RuntimeError("no memory")
+        return super().predict_proba(X)
+
+
+def test_a_prediction_that_fails_is_counted_and_others_get_their_turn(app_module, shapes):
+    paths, labels = shapes
+    classifier = Failing("mini", freeze_depth=None).fit(paths, labels)
+    data = Path(paths[0]).read_bytes()
+    app = app_module.create_app(classifier)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert [post(client, data).status_code for _ in range(2)] == [500, 500]
+        assert 'predictions_total{status="500"} 2.0' in client.get("/metrics").text
+
+
+async def ask(app, data, gone=None, part=None):
+    """Return the messages of an answer, to a client that may be gone or send a part alone."""
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    body += data + b"\r\n--x--\r\n"
+    asked, sent = [], []
+
+    async def receive():
+        asked.append(1)
+        if len(asked) == 1:
+            return {"type": "http.request", "body": body[:part], "more_body": part is not None}
+        if gone is None:
+            await anyio.sleep_forever()
+        if not gone.is_set():  # a set event would be a point to cancel at
+            await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST"}
+    scope |= {"scheme": "http", "path": "/predict", "raw_path": b"/predict", "query_string": b""}
+    scope |= {"root_path": "", "headers": [kind], "client": ("a", 1), "server": ("b", 2)}
+    await app(scope, receive, send)
+    return sent
+
+
+def test_the_image_of_a_client_that_has_gone_while_it_waited_is_not_predicted(app_module, shapes):
+    paths, labels = shapes
+    may_go_on, predicted = threading.Event(), []
+
+    class Slow(FineTunedClassifier):
+        def predict_proba(self, X):
+            if isinstance(X[0], bytes):
+                predicted.append(X[0])
+                assert may_go_on.wait(60)
+            return super().predict_proba(X)
+
+    classifier = Slow("mini", freeze_depth=None).fit(paths, labels)
+    first, second, third = (Path(path).read_bytes() for path in paths[:3])
+    app = app_module.create_app(classifier, timeout=60)
+    statuses = {}
+
+    async def keep(name, *given):
+        statuses[name] = (await ask(app, *given))[0]["status"]
+
+    async def run():
+        gone = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep, "first", first)
+            while not predicted:
+                await anyio.sleep(0.01)
+            group.start_soon(keep, "second", second, gone)
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(keep, "third", third)
+            await anyio.wait_all_tasks_blocked()
+            gone.set()
+            may_go_on.set()
+
+    anyio.run(run)
+    assert predicted == [first, third]
+    assert statuses["first"] == statuses["third"] == 200
+    assert statuses["second"] != 200
+
+
+def test_a_client_that_goes_while_its_image_comes_is_no_error(app_module, pipeline, shapes):
+    async def run():
+        gone = anyio.Event()
+        gone.set()
+        return await ask(app, Path(shapes[0][0]).read_bytes(), gone, 100)
+
+    app = app_module.create_app(pipeline)
+    assert anyio.run(run)[0]["status"] == 499
+
+
+def test_a_connection_on_which_no_image_came_in_time_is_ended(app_module, pipeline, shapes):
+    data = Path(shapes[0][0]).read_bytes()
+    app = app_module.create_app(pipeline, timeout=0.1)
+    start = anyio.run(partial(ask, app, data, part=100))[0]
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
 
 
 def test_requests_are_counted_by_their_status(app_module, pipeline, shapes):
