@@ -15,11 +15,12 @@ _PULL = 1.0
 # logarithm of a probability: it decides between classes that the texts hold for equal, or where
 # the texts are worth nothing.
 _LEAST = 0.05
-# Deviation of the logarithm of the weight of texts from 0, before images are seen. With a
-# wider one a few images, all of them right by chance, make probabilities of 1.
-_PRIOR = 0.5
-# The weight of scores that are logarithms of likelihoods already. A few left-out images that are
-# all right would have any weight, the larger the better.
+# Deviation of the logarithm of the weight of texts from 0, before images are seen: below 0 and
+# above. Texts may be worth nothing. A raised weight makes their probabilities more certain, and a
+# few images that are all right by chance would have any, the larger the better.
+_LOWERED, _RAISED = 4.0, 0.25
+# Largest weight of the scores by labels, which are logarithms of likelihoods already; for the same
+# reason.
 _MOST = 1.0
 # Standard errors by which weights have to be better than `_LEAST` on images that were left out.
 _MARGIN = 1.0
@@ -169,13 +170,14 @@ def _least_log_loss(
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         of_labels, logarithm = weights
+        prior = _RAISED if logarithm > 0 else _LOWERED
         of_text = np.exp(logarithm)
         logs = log_softmax(of_text * text + of_labels * labels, axis=1)
         slopes = np.exp(logs)
         slopes[at] -= 1
         gradient = [(slopes * labels).sum(), (slopes * text).sum() * of_text]
-        gradient[1] += logarithm / _PRIOR**2
-        return -logs[at].sum() + 0.5 * (logarithm / _PRIOR) ** 2, np.array(gradient)
+        gradient[1] += logarithm / prior**2
+        return -logs[at].sum() + 0.5 * (logarithm / prior) ** 2, np.array(gradient)
 
     bounds = [(least, most), (-_BOUND, _BOUND)]
     found = minimize(loss, [least, 0.0], jac=True, method="L-BFGS-B", bounds=bounds)

@@ -130,7 +130,7 @@ def test_a_few_labels_leave_probabilities_that_are_right_alone(counts):
         alone.append(log_loss_of(texts(new), true))
         both.append(log_loss_of(of_text * texts(new) + of_labels * scores.of(new), true))
     assert np.mean(both) < np.mean(alone) + 0.05
-    assert np.max(np.subtract(both, alone)) < 0.15
+    assert np.max(np.subtract(both, alone)) < 0.4
 
 
 def log_loss_of(scores, y):
