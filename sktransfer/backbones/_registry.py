@@ -311,9 +311,22 @@ def checked_params(params: Any) -> dict[str, Any]:
     return dict(params)
 
 
-def state_of_file(path: str | None) -> tuple[int, int] | None:
-    """Return size and mtime of a file, so that a changed one is loaded again."""
-    if path is None or not path.endswith(WEIGHTS_ENDINGS) or not os.path.isfile(path):
+def state_of_file(path: str | None) -> tuple[Any, ...] | None:
+    """Return size and mtime of a file, so that a changed one is loaded again.
+
+    Of a source's folder, such as ``timm:local-dir:PATH``, those of all files in it.
+    """
+    if path is None:
         return None
+    _, is_folder, folder = path.partition(":local-dir:")
+    if is_folder and os.path.isdir(folder):
+        with os.scandir(folder) as files:
+            return tuple(sorted((file.name, *_size_and_mtime(file.path)) for file in files))
+    if not path.endswith(WEIGHTS_ENDINGS) or not os.path.isfile(path):
+        return None
+    return _size_and_mtime(path)
+
+
+def _size_and_mtime(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns

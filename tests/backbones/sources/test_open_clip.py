@@ -16,6 +16,7 @@ from sktransfer import FineTunedClassifier, InputSpec, PretrainedFeatureTransfor
 from sktransfer.backbones import _registry
 from sktransfer.backbones._catalogue import backbone_info, list_backbones
 from sktransfer.backbones._registry import load_backbone
+from sktransfer.backbones._text_tower import class_vectors
 from sktransfer.backbones.sources import _open_clip, find_architecture
 from sktransfer.exceptions import WeightsError, WeightsNotFoundError
 
@@ -176,6 +177,22 @@ def test_a_folder_of_open_clip_is_read_as_open_clip_reads_it(tmp_path):
     with torch.inference_mode():
         expected = theirs.eval().encode_image(torch.stack([transform(image) for image in images]))
     np.testing.assert_allclose(rows, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_whose_weights_change_is_loaded_again(tmp_path):
+    params = params_of("ViT-B-32", VIT)
+    name = write_folder(tmp_path / "model", params)
+    path = tmp_path / "model" / "open_clip_model.safetensors"
+    model = saved_model("ViT-B-32", params, path)
+    before = load_backbone(name)
+    prompts, device = [["a"], ["b"]], torch.device("cpu")
+    vectors = class_vectors(name, None, "default", prompts, device).vectors
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5).add_(0.01)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    assert load_backbone(name).spec.digest != before.spec.digest
+    assert not np.allclose(class_vectors(name, None, "default", prompts, device).vectors, vectors)
 
 
 def test_a_folder_without_weights_offers_none(tmp_path):
