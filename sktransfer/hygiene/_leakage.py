@@ -197,6 +197,7 @@ def leakage_report(
     >>> report.n_twins, report.n_test
     (1, 2)
     """
+    table, images = X, images_in(X, column)
     if estimator is None:
         if backbone is None:
             raise ValueError("backbone=None leaves nothing to score with; pass an estimator")
@@ -210,11 +211,11 @@ def leakage_report(
         is_classes = type_of_target(y) in ("binary", "multiclass")
         model = LogisticRegression(max_iter=1000) if is_classes else RidgeCV(_ALPHAS)
         estimator = make_pipeline(transformer, model)
-        X, column = images_in(X, column), None
+        X = images
     check_consistent_length(X, y)
     scorer = check_scoring(estimator, scoring)
     labels = near_duplicates(
-        images_in(X, column),
+        images,
         max_distance=max_distance,
         min_cosine=min_cosine,
         backbone=backbone,
@@ -225,7 +226,7 @@ def leakage_report(
     ).labels
 
     records, n_together = [], 0
-    splits = check_cv(cv, y, classifier=is_classifier(estimator)).split(X, y, groups)
+    splits = check_cv(cv, y, classifier=is_classifier(estimator)).split(table, y, groups)
     for fold, (train, test) in enumerate(splits):
         train, test = np.arange(len(labels))[train], np.arange(len(labels))[test]  # or masks
         fitted = clone(estimator).fit(_safe_indexing(X, train), _safe_indexing(y, train))

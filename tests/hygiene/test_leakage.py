@@ -170,3 +170,11 @@ def test_numbers_are_scored_by_a_regression(leaky):
     (fold,) = leakage_report(X, numbers, SPLIT)
     assert fold.n_twins == 10
     assert np.isfinite([fold.score, fold.score_without, fold.score_twins]).all()
+
+
+def test_a_splitter_gets_the_table_with_the_default_estimator_too(leaky):
+    pandas = pytest.importorskip("pandas")
+    X, y = leaky
+    table = pandas.DataFrame({"photo": X, "place": range(len(X))})
+    report = leakage_report(table, y, DuplicateGroups(column="photo", cv=2), column="photo")
+    assert report.n_twins == 0
