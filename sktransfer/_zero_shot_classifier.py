@@ -451,7 +451,19 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         if y is None:
             return labels, None
         y = column_or_1d(y, warn=True)
-        assert_all_finite(y, input_name="y")
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name="y")
+        # None equals itself, NaN does not, and of pandas' NA neither is True
+        missing = [
+            position
+            for position, label in enumerate(y.tolist())
+            if label is None or (label == label) is not True
+        ]
+        if missing:
+            raise ValueError(
+                f"y has no label at {len(missing)} of {len(y)} positions, the first is "
+                f"{missing[0]}; leave out the images that have none"
+            )
         check_classification_targets(y)
         if labels is None:
             labels = np.unique(y)

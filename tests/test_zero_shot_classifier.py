@@ -353,6 +353,12 @@ def test_what_is_not_allowed_is_an_error_that_says_so(parameters, given, error, 
         classifier.predict(images)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA], ids=str)
+def test_images_without_a_label_are_named(missing, vit):
+    with pytest.raises(ValueError, match="no label at 1 of 3 positions, the first is 1"):
+        vit.classifier().fit(vit.images(3), pd.Series(["disc", missing, "square"], dtype=object))
+
+
 def test_as_many_labels_as_images_are_needed(vit):
     with pytest.raises(ValueError, match="inconsistent"):
         vit.classifier().fit(vit.images(3), ["disc", "square"])
