@@ -174,7 +174,8 @@ def tokenizer_of(architecture: Architecture, params: Mapping[str, Any]) -> Any:
             clip_name.removeprefix(_FOLDER) if is_folder else text["hf_tokenizer_name"],
             context_length=length,
             tokenizer_mode=text.get("tokenizer_mode"),
-            **(text.get("tokenizer_kwargs") or {}),
+            # without it, transformers asks on a terminal whether code may run
+            **{**(text.get("tokenizer_kwargs") or {}), "trust_remote_code": False},
         )
     except ImportError as error:
         raise ImportError(

@@ -259,11 +259,12 @@ def test_a_tokenizer_is_loaded_as_it_was_checked(tmp_path, monkeypatch):
     # as a file could have it in its metadata: what the folder asks for is hidden
     hidden = {"text_cfg": {"tokenizer_kwargs": {"use_fast": False}, "context_length": 9}}
     tokenizer = _open_clip.tokenizer_of(find_architecture(name), hidden)
-    assert loaded == [(str(tmp_path / "model"), {"use_fast": False})]
+    no_code = {"trust_remote_code": False}
+    assert loaded == [(str(tmp_path / "model"), {"use_fast": False, **no_code})]
     assert tokenizer.context_length == 9
     other = {"text_cfg": {"hf_tokenizer_name": "someone/else"}}
     _open_clip.tokenizer_of(find_architecture("openclip:ViT-B-32"), other)
-    assert loaded[1:] == [("someone/else", {})]
+    assert loaded[1:] == [("someone/else", no_code)]
 
 
 def test_a_tokenizer_of_transformers_says_what_to_install(monkeypatch):
