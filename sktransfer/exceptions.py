@@ -43,6 +43,11 @@ class ImageReadError(ValueError):
         left = len(self.failures) - self._SHOWN
         if left > 0:
             lines.append(f"  ... and {left} more (see the attribute `failures`)")
+        if len(self.failures) < self.n_images:  # else it is no matter of single images
+            lines.append(
+                "Positions are those in the X of this call, which may be a fold. Leave these "
+                "images out: sktransfer.hygiene.check_images(X) finds them in all of X"
+            )
         return "\n".join(lines)
 
 

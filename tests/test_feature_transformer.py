@@ -342,5 +342,14 @@ def test_floats_outside_the_range_name_pixel_range():
 
 def test_one_mistake_made_for_all_images_is_said_first():
     X = np.full((50, 8, 8), 7.5)
-    with pytest.raises(ImageReadError, match=r"^50 of 50 images can't be read: values from 7.5"):
+    with pytest.raises(
+        ImageReadError, match=r"^50 of 50 images can't be read: values from 7.5"
+    ) as raised:
+        PretrainedFeatureTransformer("mini").fit_transform(X)
+    assert "Leave these images out" not in str(raised.value)
+
+
+def test_the_error_for_single_images_names_what_finds_them_beforehand():
+    X = [np.zeros((8, 8, 3), dtype=np.uint8), b"no image"]
+    with pytest.raises(ImageReadError, match=r"X of this call.*check_images\(X\)"):
         PretrainedFeatureTransformer("mini").fit_transform(X)
