@@ -23,6 +23,7 @@ One image is predicted at a time: the network takes all cores. Neither images no
 
 import argparse
 from contextlib import asynccontextmanager
+from zipfile import BadZipFile
 
 import anyio
 import numpy as np
@@ -38,6 +39,7 @@ from prometheus_client import (
     generate_latest,
 )
 from sklearn.base import BaseEstimator
+from sklearn.model_selection import FixedThresholdClassifier, TunedThresholdClassifierCV
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
@@ -45,6 +47,9 @@ from sktransfer.exceptions import ImageReadError
 
 GONE = 499  # no status of HTTP; nobody reads it, and it is counted
 MOST_CONNECTIONS = 200  # of which each may hold an image
+
+# their labels are not those of the largest probability
+WITH_THRESHOLD = (FixedThresholdClassifier, TunedThresholdClassifierCV)
 
 FORM = {
     "required": True,
@@ -87,7 +92,10 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
         images = np.empty(1, dtype=object)
         images[0] = data
         with seconds.time():
-            return classifier.predict_proba(images)[0]
+            probabilities = classifier.predict_proba(images)[0]
+            if isinstance(classifier, WITH_THRESHOLD):
+                return classifier.predict(images)[0], probabilities
+            return classifier.classes_[probabilities.argmax()], probabilities
 
     @asynccontextmanager
     async def lifespan(app):
@@ -128,14 +136,14 @@ def create_app(classifier, *, max_bytes=10 * 2**20, max_waiting=64, timeout=10.0
         try:
             if await request.is_disconnected():
                 raise HTTPException(GONE, "the client has gone")
-            probabilities = await run_sync(predict, data)
+            label, probabilities = await run_sync(predict, data)
         except ImageReadError as error:
             raise HTTPException(422, error.failures[0].reason) from None
         finally:
             turn.release()
         classes = [str(label) for label in classifier.classes_]
         return {
-            "label": classes[probabilities.argmax()],
+            "label": str(label),
             "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
         }
 
@@ -202,23 +210,30 @@ def forget_images(classifier):
             parts += getattr(part, "__dict__", {}).values()
 
 
-def load(path):
-    """Return a fitted estimator from a skops file that has types of sktransfer alone."""
-    types = skops.io.get_untrusted_types(file=path)
-    others = [name for name in types if not name.startswith("sktransfer.")]
+def load(path, trusted=()):
+    """Return a fitted estimator from a skops file of types of sktransfer, and of those trusted."""
+    try:
+        types = skops.io.get_untrusted_types(file=path)
+    except BadZipFile:
+        raise SystemExit(f"{path} is no file of skops.io.dump") from None
+    others = [name for name in types if not name.startswith("sktransfer.") and name not in trusted]
     if others:
-        raise SystemExit(f"{path} has types that are not trusted: {', '.join(others)}")
+        raise SystemExit(
+            f"{path} has types that are not trusted: {', '.join(others)}. Name those that you know "
+            "after --trust"
+        )
     return skops.io.load(path, trusted=types)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="file of skops.io.dump")
+    parser.add_argument("--trust", nargs="+", default=[], help="types that the file may have")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     uvicorn.run(
-        create_app(load(arguments.model)),
+        create_app(load(arguments.model, arguments.trust)),
         host=arguments.host,
         port=arguments.port,
         limit_concurrency=MOST_CONNECTIONS,

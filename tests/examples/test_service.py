@@ -13,7 +13,9 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import VotingClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer
@@ -274,6 +276,19 @@ def test_a_connection_on_which_no_image_came_in_time_is_ended(app_module, pipeli
     assert (b"connection", b"close") in start["headers"]
 
 
+def test_the_label_follows_the_threshold_of_the_classifier(app_module, pipeline, shapes):
+    paths, _ = shapes
+    disc, square = pipeline.classes_
+    rare = FixedThresholdClassifier(FrozenEstimator(pipeline), threshold=0.0, pos_label=square)
+    rare.fit(paths, shapes[1])
+    is_disc = pipeline.predict(paths) == disc
+    data = Path(paths[np.flatnonzero(is_disc)[0]]).read_bytes()
+    with TestClient(app_module.create_app(rare)) as client:
+        answer = post(client, data).json()
+    assert answer["label"] == square
+    assert answer["probabilities"][disc] > answer["probabilities"][square]
+
+
 def test_requests_are_counted_by_their_status(app_module, pipeline, shapes):
     with TestClient(app_module.create_app(pipeline)) as client:
         post(client, Path(shapes[0][0]).read_bytes())
@@ -292,7 +307,12 @@ def test_a_file_with_other_types_is_not_loaded(app_module, pipeline, tmp_path):
     skops.io.dump(pipeline, path)
     assert list(app_module.load(path).classes_) == list(pipeline.classes_)
     skops.io.dump(make_pipeline(Stranger(), LogisticRegression()), path)
-    with pytest.raises(SystemExit, match=r"not trusted: .*Stranger"):
+    with pytest.raises(SystemExit, match=r"not trusted: .*Stranger.*--trust") as raised:
+        app_module.load(path)
+    name = str(raised.value).split("trusted: ")[1].split(". Name")[0]
+    assert isinstance(app_module.load(path, [name])[0], Stranger)
+    path.write_bytes(b"a pickle")
+    with pytest.raises(SystemExit, match=r"model.skops is no file of skops"):
         app_module.load(path)
 
 
