@@ -58,7 +58,7 @@ class Architecture:
     ----------
     name : str
     source : str
-        "embedded", "openclip", "registered", "timm" or "torchvision".
+        "embedded", "keras", "openclip", "registered", "timm" or "torchvision".
     build : callable
         Returns the network with random weights; takes the user's ``backbone_params``.
     structure : callable
@@ -79,6 +79,11 @@ class Architecture:
         weights are loaded.
     own_state : callable
         Takes the weights of a file; returns those of this network, by its own names.
+    own_endings : tuple of str
+        Of files of weights in a format of its source's.
+    own_file : callable or None
+        Takes the path of such a file, a network of this architecture and a title for
+        messages; returns the weights by the network's own names.
     published_params : callable
         Returns the number of parameters with the head, None where none is published.
     is_downloaded : callable
@@ -96,6 +101,8 @@ class Architecture:
     size_param: str | None = None
     builds_empty: bool = True
     own_state: Callable[[Mapping[str, torch.Tensor]], Mapping[str, torch.Tensor]] = lambda s: s
+    own_endings: tuple[str, ...] = ()
+    own_file: Callable[[str, nn.Module, str], Mapping[str, torch.Tensor]] | None = None
     published_params: Callable[[], int | None] = lambda: None
     is_downloaded: Callable[[WeightsOffer], bool] = lambda offer: True
 
@@ -108,9 +115,10 @@ class Architecture:
             return offers[weights]
         listed = "".join(f"{name!r}, " for name in offers)
         default = "'default', " if offers else ""
+        endings = (".safetensors", ".pth", *self.own_endings)
         raise ValueError(
             f"weights={weights!r} is unknown for backbone={self.name!r}; allowed are {default}"
-            f"{listed}None (random) and the path of a state dict (.safetensors, .pth)"
+            f"{listed}None (random) and the path of a state dict ({', '.join(endings)})"
         )
 
     def random(self, params: Mapping[str, Any]) -> nn.Module:

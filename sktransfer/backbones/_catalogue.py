@@ -53,7 +53,7 @@ class BackboneInfo:
         What ``backbone=`` takes.
     architecture : str
     source : str
-        "embedded", "openclip", "registered", "timm", "torchvision", or "file".
+        "embedded", "keras", "openclip", "registered", "timm", "torchvision", or "file".
     n_params : int
         Parameters of the whole network with its head, as its source publishes it.
     n_macs : int
@@ -155,10 +155,11 @@ def list_backbones(
 
     Parameters
     ----------
-    source : {"embedded", "openclip", "registered", "timm", "torchvision"}, default=None
+    source : {"embedded", "keras", "openclip", "registered", "timm", "torchvision"}, default=None
         Where they come from. None is all sources that need no extra; more than a thousand
-        names of timm's and more than a hundred of open_clip's are listed with
-        ``source="timm"`` and ``source="openclip"``, where these are installed. With
+        names of timm's, more than a hundred of open_clip's and those of keras.applications are
+        listed with ``source="timm"``, ``source="openclip"`` and ``source="keras"``, where these
+        are installed. With
         ``offline=True`` it is theirs too, of the weights in the Hugging Face cache.
     max_params : int, default=None
         Only networks of at most that many parameters, the head included. timm and

@@ -29,6 +29,7 @@ from .sources import _registered, find_architecture, named_architecture
 
 _REMEDY = "load it with the code and the versions that it was saved with, or fit again"
 WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+_ALL_ENDINGS = (*WEIGHTS_ENDINGS, ".keras", ".h5")
 
 # Loaded networks. Two, so that a union of two backbones or a grid over two names does not
 # load them repeatedly; not more, because a network may take a gigabyte.
@@ -197,6 +198,11 @@ def _load(name: str, params: dict[str, Any], weights: str | None) -> Backbone:
         )
     if weights is None:
         model, source, licence = architecture.random(params), "random", ""
+    elif architecture.own_file is not None and weights.endswith(architecture.own_endings):
+        model = architecture.random(params)
+        state = architecture.own_file(weights, model, title)
+        load_strictly(model, state, architecture.structure(model).head, title)
+        source, licence = weights, ""
     elif weights.endswith(WEIGHTS_ENDINGS):
         found = _metadata_of_weights(weights, name, architecture)
         model = _with_state(architecture, params, read_state_dict(weights), title)
@@ -322,7 +328,7 @@ def state_of_file(path: str | None) -> tuple[Any, ...] | None:
     if is_folder and os.path.isdir(folder):
         with os.scandir(folder) as files:
             return tuple(sorted((file.name, *_size_and_mtime(file.path)) for file in files))
-    if not path.endswith(WEIGHTS_ENDINGS) or not os.path.isfile(path):
+    if not path.endswith(_ALL_ENDINGS) or not os.path.isfile(path):
         return None
     return _size_and_mtime(path)
 

@@ -6,17 +6,18 @@ from typing import Any
 
 from ...exceptions import WeightsError
 from .._architecture import Architecture
-from . import _embedded, _open_clip, _registered, _timm, _torchvision
+from . import _embedded, _keras, _open_clip, _registered, _timm, _torchvision
 
 SOURCES = {
     "embedded": _embedded,
+    "keras": _keras,
     "openclip": _open_clip,
     "registered": _registered,
     "timm": _timm,
     "torchvision": _torchvision,
 }
 
-OF_EXTRAS = {"timm": _timm, "openclip": _open_clip}
+OF_EXTRAS = {"timm": _timm, "openclip": _open_clip, "keras": _keras}
 _FILES_OF_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt")
 
 
@@ -55,6 +56,12 @@ def named_architecture(name: str, metadata: dict[str, Any] | None) -> Architectu
         raise WeightsError(
             f"backbone={name!r} asks for the architecture {wanted!r}, which this version does not "
             f"have; it has {listed}"
+        )
+    if name.endswith(_keras.ENDINGS):
+        raise ValueError(
+            f"backbone={name!r} is a file of Keras, of which only weights are read; name the "
+            f"network of keras.applications, and give the file as weights: "
+            f"backbone='keras:ResNet50', weights={name!r}"
         )
     if name.endswith(_FILES_OF_WEIGHTS):
         raise ValueError(
