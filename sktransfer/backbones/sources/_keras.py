@@ -146,7 +146,7 @@ def module() -> ModuleType:
         os.environ["KERAS_BACKEND"] = "torch"
     try:
         import keras
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise ImportError(
             f"Keras can't be imported with KERAS_BACKEND={chosen!r} ({error}). Backbones "
             "'keras:...' work with every backend; that of torch is here: KERAS_BACKEND=torch"
@@ -276,12 +276,12 @@ def _pretrained(
         ) from None
     network = architecture.random(params)
     assert isinstance(network, KerasNetwork)
-    keras_layers = layers_by_key(model)
+    keras_layers, convert = layers_by_key(model), module().ops.convert_to_numpy
     arrays = {
-        (layer.name, index): torch.as_tensor(value)
+        (layer.name, index): torch.tensor(convert(weight), dtype=torch.float32)
         for layer in network.layers
         if layer.shapes
-        for index, value in enumerate(keras_layers[layer.key].get_weights())
+        for index, weight in enumerate(keras_layers[layer.key].weights)
     }
     load_strictly(network, state_from(network, arrays), (), title)
     return network

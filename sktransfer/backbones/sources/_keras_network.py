@@ -13,9 +13,18 @@ from .._architecture import NetworkStructure
 from .._stages import Step
 from .._trace import _computing_nothing, _images
 from ._keras_graph import IMAGES
-from ._keras_layers import KerasLayer, Order, ReverseChannels, torch_layer
+from ._keras_layers import (
+    ChannelNorm,
+    KerasLayer,
+    Order,
+    ReverseChannels,
+    SamePadding,
+    torch_layer,
+)
 
 _BLOCK = re.compile(r"(.*?block_?\d+[a-z]?|expanded_conv_\d+)_")  # in names of layers
+
+_READ_BY_NEXT = (ChannelNorm, nn.ZeroPad2d, SamePadding)  # they belong to the layer after them
 
 
 @dataclass(frozen=True)
@@ -183,18 +192,23 @@ def _cuts(calls: Sequence[Call], shapes: Sequence[tuple[int, ...]]) -> list[int]
 
 def _before_block(model: KerasNetwork, of_level: list[int], cuts: list[int]) -> int:
     """Return the last cut of a resolution, not one inside the block that lowers it."""
-    following = range(of_level[-1] + 1, len(model.calls))
-    convs = (i for i in following if isinstance(_module(model, i), nn.Conv2d | nn.MaxPool2d))
-    lowering = next(convs, None)
-    if lowering is None or of_level[-1] == cuts[-1]:
-        return of_level[-1]
-    block = _BLOCK.match(model.calls[lowering].layer)
-    if block is None or not isinstance(_module(model, lowering), nn.Conv2d):
-        inside = []
-    else:
-        inside = [i for i in of_level if model.calls[i].layer.startswith(block[0])]
-    outside = [i for i in of_level if i not in inside and not _is_padding(_module(model, i))]
-    return outside[-1] if outside else of_level[-1]
+    last = of_level[-1]
+    following = range(last + 1, len(model.calls))
+    lowering = [i for i in following if isinstance(_module(model, i), nn.Conv2d | nn.MaxPool2d)]
+    if not lowering or last == cuts[-1]:
+        return last
+    positions = {call.module: i for i, call in enumerate(model.calls)}
+    start = lowering[0]
+    layer, is_convolution = model.calls[start].layer, isinstance(_module(model, start), nn.Conv2d)
+    while (before := positions.get(model.calls[start].inputs[0])) is not None and isinstance(
+        _module(model, before), _READ_BY_NEXT
+    ):
+        start = before
+    if is_convolution and (block := _BLOCK.match(layer)):
+        named = (i for i in range(of_level[0], start) if model.calls[i].layer.startswith(block[0]))
+        start = min([start, *named])
+    outside = [i for i in of_level if i < start]
+    return outside[-1] if outside else last
 
 
 def _with_parameters(model: KerasNetwork, ends: list[int]) -> list[int]:
@@ -215,10 +229,6 @@ def _with_parameters(model: KerasNetwork, ends: list[int]) -> list[int]:
 
 def _module(model: KerasNetwork, position: int) -> nn.Module:
     return model.get_submodule(model.calls[position].module)
-
-
-def _is_padding(module: nn.Module) -> bool:
-    return type(module).__name__ in ("ZeroPad2d", "SamePadding")
 
 
 def state_from(
