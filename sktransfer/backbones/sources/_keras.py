@@ -32,8 +32,8 @@ from ._keras_layers import KerasLayer
 from ._keras_network import KerasNetwork, state_from, structure_of
 
 PREFIX = "keras:"
-_PARAMS = ("alpha", "depth_multiplier", "minimalistic")
-_RESCALING = "imagenet_rescaling"
+_SIZE, _RESCALING = "image_size", "imagenet_rescaling"
+_OF_KERAS = ("alpha", "depth_multiplier", "minimalistic")
 _LICENCE = "not stated (Keras itself: Apache-2.0)"
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WHOLE = (0.0, 0.0, 0.0), (1 / 255,) * 3  # values from 0 to 255
@@ -131,6 +131,7 @@ def architecture(name: str) -> Architecture | None:
         input=lambda: _input(keras_name),
         offers=lambda: _offers(keras_name),
         pretrained=_pretrained,
+        size_param=_SIZE,
         builds_empty=False,
         own_endings=ENDINGS,
         own_file=_own_file,
@@ -198,21 +199,24 @@ def _is_rescaled(keras_name: str) -> bool:
 
 
 def _structure(keras_name: str, model: Any) -> NetworkStructure:
-    return structure_of(model.eval(), _NETWORKS[keras_name].size)
+    only_size = model.image_size
+    return structure_of(model.eval(), only_size or _NETWORKS[keras_name].size, only_size)
 
 
 def _build(keras_name: str, **params: Any) -> nn.Module:
     is_rescaled = bool(params.pop(_RESCALING, False))
     if is_rescaled and not _is_rescaled(keras_name):
         raise ValueError(f"{_RESCALING} is for EfficientNetB0 to EfficientNetB7")
-    unknown = sorted(params.keys() - set(_PARAMS))
+    unknown = sorted(params.keys() - {_SIZE, *_OF_KERAS})
     if unknown:
-        raise ValueError(f"{', '.join(unknown)} is unknown; allowed are {', '.join(_PARAMS)}")
+        allowed = ", ".join((_SIZE, *_OF_KERAS, _RESCALING))
+        raise ValueError(f"{', '.join(unknown)} is unknown; allowed are {allowed}")
     layers = read_layers(_keras_model(keras_name, None, params))
     if is_rescaled:
         layers = _with_rescaling(layers)
     with own_random_state(0):
-        network = KerasNetwork(layers, bgr=_NETWORKS[keras_name].mode == "caffe")
+        is_bgr = _NETWORKS[keras_name].mode == "caffe"
+        network = KerasNetwork(layers, is_bgr, params.get(_SIZE))
         network.draw()
     return network
 
@@ -234,6 +238,8 @@ def _keras_model(keras_name: str, weights: str | None, params: dict[str, Any]) -
             "backbones 'keras:...' need Keras' default image_data_format, channels_last, and "
             f"{keras.config.image_data_format()!r} is set"
         )
+    own = {key: value for key, value in params.items() if key in _OF_KERAS}
+    size = params.get(_SIZE)
     with _own_python_random_state(), own_random_state(0), warnings.catch_warnings():
         # Keras warns that weights of 224 pixels are loaded for a network of every size
         warnings.filterwarnings("ignore", message="`input_shape` is undefined")
@@ -241,8 +247,8 @@ def _keras_model(keras_name: str, weights: str | None, params: dict[str, Any]) -
             weights=weights,
             include_top=False,
             pooling="avg",
-            input_shape=(None, None, 3),
-            **params,
+            input_shape=(size, size, 3),
+            **own,
         )
 
 
@@ -261,9 +267,8 @@ def _pretrained(
 ) -> nn.Module:
     keras_name = architecture.name.removeprefix(PREFIX)
     title = f"backbone={architecture.name!r}, weights={offer.name!r}"
-    own = {key: value for key, value in params.items() if key != _RESCALING}
     try:
-        model = _keras_model(keras_name, offer.name, own)
+        model = _keras_model(keras_name, offer.name, params)
     except ValueError as error:
         raise ValueError(f"the weights of {title} can't be had: {error}") from error
     except Exception as error:  # what Keras' get_file raises for a failed download

@@ -67,10 +67,13 @@ class KerasNetwork(nn.Module):
     layers : sequence of KerasLayer
     bgr : bool
         Whether the first of them takes images in the order blue, green, red.
+    image_size : int or None
+        The only size of images, in pixels, for which Keras has padded them.
     """
 
-    def __init__(self, layers: Sequence[KerasLayer], bgr: bool):
+    def __init__(self, layers: Sequence[KerasLayer], bgr: bool, image_size: int | None = None):
         super().__init__()
+        self.image_size = image_size
         self.layers = tuple(layers)
         self.weights: dict[str, WeightOf] = {}
         calls: list[Call] = []
@@ -127,7 +130,7 @@ def _run(model: nn.Module, calls: Iterable[Call], start: str, x: torch.Tensor) -
     return x
 
 
-def structure_of(model: KerasNetwork, size: int) -> NetworkStructure:
+def structure_of(model: KerasNetwork, size: int, only_size: int | None) -> NetworkStructure:
     """Return the stages of a network: one for each resolution, named after their last layer.
 
     Parameters
@@ -136,6 +139,8 @@ def structure_of(model: KerasNetwork, size: int) -> NetworkStructure:
         In evaluation mode.
     size : int
         Pixels of a square image.
+    only_size : int or None
+        The only size that it takes.
     """
     shapes = _shapes(model, size)
     ends = _ends(model, shapes, size)
@@ -150,7 +155,7 @@ def structure_of(model: KerasNetwork, size: int) -> NetworkStructure:
         "GlobalAverage"
     ]
     pre_logits = () if is_average else (partial(_Part, pooling, start),)
-    return NetworkStructure(stages, head=(), pre_logits=pre_logits)
+    return NetworkStructure(stages, head=(), image_size=only_size, pre_logits=pre_logits)
 
 
 def _shapes(model: KerasNetwork, size: int) -> list[tuple[int, ...]]:

@@ -5,9 +5,11 @@ import json
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,14 +110,17 @@ def test_rows_are_those_of_keras(name, tmp_path):
     np.testing.assert_allclose(rows_of(backbone, images), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_a_network_of_the_images_size_is_the_same_where_keras_pads_alike(small, saved):
+@pytest.mark.parametrize(("size", "params"), [(96, {}), (50, {"image_size": 50})])
+def test_rows_are_those_of_a_network_that_is_made_for_a_size(small, saved, size, params):
     fixed = applications.MobileNetV2(
-        weights=None, include_top=False, pooling="avg", input_shape=(96, 96, 3), **NARROW
+        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3), **NARROW
     )
-    fixed.set_weights(small.get_weights())
-    backbone = load_backbone(SMALL, NARROW, saved)
-    images = pixels(96)
+    fixed.set_weights([keras.ops.convert_to_numpy(weight) for weight in small.weights])
+    backbone = load_backbone(SMALL, {**NARROW, **params}, saved)
+    images = pixels(size)
     np.testing.assert_allclose(rows_of(backbone, images), rows_of_keras(fixed, images), atol=1e-5)
+    assert backbone.structure.image_size == params.get("image_size")
+    assert backbone.spec.input.size == (params.get("image_size") or 224)
 
 
 def test_every_preprocessing_is_that_of_keras():
@@ -232,15 +237,21 @@ def test_links_in_a_file_are_refused(saved, tmp_path):
         load_backbone(SMALL, NARROW, tmp_path / "x.weights.h5")
 
 
-def test_efficientnet_of_imagenet_has_one_more_layer(tmp_path):
-    name = "keras:EfficientNetB0"
-    more = load_backbone(name, {"imagenet_rescaling": True}, None)
-    assert "rescaling_1" in dict(more.model.named_children())
-    network("EfficientNetB0").save_weights(tmp_path / "x.weights.h5")
-    with pytest.raises(WeightsError, match="has 2 Rescaling layers, and the file 1"):
-        load_backbone(name, {"imagenet_rescaling": True}, tmp_path / "x.weights.h5")
-    offer = find_architecture(name).offer("default")
-    assert dict(offer.params) == {"imagenet_rescaling": True}
+def test_efficientnet_has_one_more_layer_with_the_published_weights(tmp_path, monkeypatch):
+    name, path, published = "keras:EfficientNetB0", tmp_path / "x.weights.h5", tmp_path / "y.keras"
+    network("EfficientNetB0").save_weights(path)
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *a, **kw: str(path))
+    model = applications.EfficientNetB0(
+        weights="imagenet", include_top=False, pooling="avg", input_shape=(None, None, 3)
+    )
+    backbone, images = load_backbone(name), pixels(64)
+    expected = rows_of_keras(model, images, lambda x: x)
+    np.testing.assert_allclose(rows_of(backbone, images), expected, atol=1e-4, rtol=1e-5)
+    model.save(published)
+    again = load_backbone(name, {"imagenet_rescaling": True}, published)
+    assert again.spec.digest == backbone.spec.digest
+    with pytest.raises(WeightsError, match="has 1 Rescaling layers, and the file 2"):
+        load_backbone(name, {}, published)
     with pytest.raises(ValueError, match="is for EfficientNetB0 to"):
         load_backbone("keras:VGG16", {"imagenet_rescaling": True}, None)
 
@@ -372,5 +383,14 @@ def test_names_are_suggested():
         load_backbone("MobileNetV2")
     with pytest.raises(ValueError, match=r"weights='tuned\.keras'"):
         load_backbone("tuned.keras")
-    with pytest.raises(ValueError, match="dropout is unknown; allowed are alpha"):
+    with pytest.raises(ValueError, match="dropout is unknown; allowed are image_size, alpha"):
         load_backbone(SMALL, {"dropout": 0.5}, None)
+
+
+def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "backbones.md").read_text("utf-8")
+    section = page.partition("## Networks of Keras\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SKTRANSFER_CACHE", str(tmp_path / "cache"))
+    exec(compile(block, "backbones.md", "exec"), {})
