@@ -27,8 +27,7 @@ from ...exceptions import WeightsNotFoundError
 from .._architecture import Architecture, NetworkStructure
 from .._weights import load_strictly
 from ._keras_files import ENDINGS, read_keras_file
-from ._keras_graph import layers_by_key, read_layers, with_layer
-from ._keras_layers import KerasLayer
+from ._keras_graph import KerasLayer, layers_by_key, read_layers, with_layer
 from ._keras_network import KerasNetwork, state_from, structure_of
 
 PREFIX = "keras:"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ...exceptions import WeightsError, WeightsNotFoundError
-from ._keras_layers import KerasLayer
+from ._keras_graph import KerasLayer
 
 ENDINGS = (".keras", ".h5")
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file

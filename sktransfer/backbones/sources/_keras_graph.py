@@ -3,12 +3,40 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ._keras_layers import KerasLayer
-
 IMAGES = "images"
+
+
+@dataclass(frozen=True)
+class KerasLayer:
+    """A layer of a Keras network, as its configuration describes it.
+
+    Attributes
+    ----------
+    name : str
+        The same in every process.
+    kind : str
+        The name of its class.
+    config : dict
+    inputs : tuple of str or float
+        The names of layers, and numbers.
+    n_dims : int
+        Dimensions of its first input.
+    key : str
+        Where a file of weights has it.
+    shapes : tuple of tuple
+        Of its weights.
+    """
+
+    name: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: tuple[str | float, ...]
+    n_dims: int
+    key: str
+    shapes: tuple[tuple[int, ...], ...]
 
 
 def read_layers(model: Any) -> list[KerasLayer]:

@@ -12,15 +12,9 @@ from torch import nn
 from .._architecture import NetworkStructure
 from .._stages import Step
 from .._trace import _computing_nothing, _images
-from ._keras_graph import IMAGES
-from ._keras_layers import (
-    ChannelNorm,
-    KerasLayer,
-    Order,
-    ReverseChannels,
-    SamePadding,
-    torch_layer,
-)
+from ._keras_graph import IMAGES, KerasLayer
+from ._keras_layers import Order, torch_layer
+from ._keras_modules import ChannelNorm, ReverseChannels, SamePadding
 
 _BLOCK = re.compile(r"(.*?block_?\d+[a-z]?|expanded_conv_\d+)_")  # in names of layers
 
@@ -42,20 +36,15 @@ class WeightOf:
 
     Attributes
     ----------
-    layer, key : str
-        Its layer, and that layer's group in a file of weights.
+    layer : str
     index : int
         Among the layer's weights.
-    shape : tuple of int
-        In Keras' order of axes.
     order : callable
         From Keras' order of axes to torch's.
     """
 
     layer: str
-    key: str
     index: int
-    shape: tuple[int, ...]
     order: Order
 
 
@@ -92,9 +81,7 @@ class KerasNetwork(nn.Module):
                 inputs = (name,)
             (results[layer.name],) = inputs
             for index, (ending, order) in translated.weights.items():
-                self.weights[layer.name + ending] = WeightOf(
-                    layer.name, layer.key, index, layer.shapes[index], order
-                )
+                self.weights[layer.name + ending] = WeightOf(layer.name, index, order)
         self.calls = tuple(calls)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
