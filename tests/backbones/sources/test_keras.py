@@ -5,11 +5,9 @@ import json
 import os
 import pickle
 import random
-import re
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,12 +387,3 @@ def test_names_are_suggested():
         load_backbone("tuned.keras")
     with pytest.raises(ValueError, match="dropout is unknown; allowed are image_size, alpha"):
         load_backbone(SMALL, {"dropout": 0.5}, None)
-
-
-def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
-    page = (Path(__file__).resolve().parents[3] / "docs" / "backbones.md").read_text("utf-8")
-    section = page.partition("## Networks of Keras\n")[2].partition("\n## ")[0]
-    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SKTRANSFER_CACHE", str(tmp_path / "cache"))
-    exec(compile(block, "backbones.md", "exec"), {})
