@@ -10,7 +10,7 @@ from sklearn.model_selection import BaseCrossValidator
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, validate_parameter_constraints
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import _num_samples, check_consistent_length, column_or_1d
+from sklearn.utils.validation import _num_samples, column_or_1d
 
 # Orders of the images that are tried for an episode before groups are said to forbid it
 _N_TRIES = 100
@@ -131,13 +131,12 @@ class FewShotSplit(BaseCrossValidator):
         ValueError
             When `y` are no classes, when there are fewer classes than `n_way`, when a class has
             too few images, or when groups leave no queries.
+        TypeError
+            When `y` or `groups` are strings and others.
         """
         labels, members = self._classes_of(X, y)
-        if groups is None:
-            groups = np.arange(len(np.concatenate(members)))
-        groups = column_or_1d(groups)
-        check_consistent_length(y, groups)
-        pool = _Pool(labels, members, np.unique(groups, return_inverse=True)[1])
+        n_images = _num_samples(y)
+        pool = _Pool(labels, members, _numbers_of_groups(groups, n_images))
         pool.check(self.k_shot, self.n_query)
         random = check_random_state(self.random_state)
         n_way = len(labels) if self.n_way is None else self.n_way
@@ -150,9 +149,10 @@ class FewShotSplit(BaseCrossValidator):
         """Return the classes, and the positions of the images of each."""
         if y is None:
             raise ValueError("FewShotSplit draws images of each class: y must not be None")
-        y = column_or_1d(y)
+        _check_sortable(y, "y")
         if (kind := type_of_target(y)) not in ("binary", "multiclass"):
             raise ValueError(f"FewShotSplit draws images of each class: y is {kind}, not classes")
+        y = column_or_1d(y)
         if _num_samples(X) != len(y):
             raise ValueError(f"X has {_num_samples(X)} images, and y {len(y)} labels")
         labels, numbers_ = np.unique(y, return_inverse=True)
@@ -164,6 +164,28 @@ class FewShotSplit(BaseCrossValidator):
                 "use a smaller n_way, or images of more classes"
             )
         return labels, [np.flatnonzero(numbers_ == number) for number in range(len(labels))]
+
+
+def _numbers_of_groups(groups: Any, n_images: int) -> np.ndarray:
+    """Return the groups as numbers from 0; without groups each image is one."""
+    if groups is None:
+        return np.arange(n_images)
+    if _num_samples(groups) != n_images:
+        raise ValueError(f"y has {n_images} labels, and groups has {_num_samples(groups)}")
+    if np.shape(groups) not in ((n_images,), (n_images, 1)):
+        raise ValueError(f"groups must be one for each image, got shape {np.shape(groups)}")
+    _check_sortable(groups, "groups")
+    return np.unique(column_or_1d(groups), return_inverse=True)[1]
+
+
+def _check_sortable(values: Any, name: str) -> None:
+    """Raise where some are strings and others are not, which have no order."""
+    values = np.asarray(values)
+    kinds = {type(value) for value in values.flat} if values.dtype == object else set()
+    is_string = [issubclass(kind, str) for kind in kinds]
+    if any(is_string) and not all(is_string):
+        shown = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise TypeError(f"{name} must be all strings or all numbers, got {shown}")
 
 
 class _Pool:

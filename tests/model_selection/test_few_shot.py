@@ -146,6 +146,9 @@ def test_whatever_the_groups_an_episode_is_whole_or_there_is_an_error(pairs, k_s
         ),
         ({}, None, None, "y must not be None"),
         ({}, np.linspace(0, 1, 40), None, "y is continuous, not classes"),
+        ({}, np.eye(4, dtype=int)[np.arange(80) % 4], None, "y is multilabel-indicator, not cl"),
+        ({}, Y, np.zeros((71, 2)), r"groups must be one for each image, got shape \(71, 2\)"),
+        ({}, Y, np.zeros(3), "y has 71 labels, and groups has 3"),
     ],
 )
 def test_what_can_not_be_drawn_is_an_error_that_says_why(options, y, groups, message):
@@ -161,8 +164,25 @@ def test_what_can_not_be_drawn_is_an_error_that_says_why(options, y, groups, mes
 def test_lengths_that_differ_are_an_error():
     with pytest.raises(ValueError, match="X has 3 images, and y 71 labels"):
         next(FewShotSplit().split(np.zeros(3), Y))
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
-        next(FewShotSplit(None, 1, 2).split(Y, Y, np.zeros(3)))
+
+
+@pytest.mark.parametrize("mixed", [["a", 2], ["a", None], [None, "a"]])
+def test_names_and_others_in_one_column_are_an_error_that_says_which_column(mixed):
+    mixed = np.array(mixed * 40, dtype=object)
+    kinds = "int, str" if 2 in mixed else "NoneType, str"
+    with pytest.raises(TypeError, match=f"y must be all strings or all numbers, got {kinds}"):
+        next(FewShotSplit().split(mixed, mixed))
+    with pytest.raises(TypeError, match=f"groups must be all strings or all numbers, got {kinds}"):
+        next(FewShotSplit().split(mixed, np.arange(80) % 2, mixed))
+
+
+def test_columns_of_data_frames_are_labels_and_groups_whatever_their_index():
+    pandas = pytest.importorskip("pandas")
+    splitter = FewShotSplit(2, 1, 3, 5, random_state=0)
+    names = np.array([f"patient {i // 2}" for i in range(len(Y))])
+    for dtype in ("object", "category", "string"):
+        y, groups = (pandas.Series(of, range(99, 170), dtype) for of in (Y, names))
+        assert episodes(splitter, y, groups) == episodes(splitter, Y, names)
 
 
 @pytest.mark.parametrize(
