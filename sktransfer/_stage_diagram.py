@@ -1,5 +1,6 @@
 """The stages of an estimator in scikit-learn's diagram: what is frozen, trained and not used."""
 
+import numbers
 import os
 from typing import Any
 
@@ -71,15 +72,17 @@ class StageDiagramMixin:
     def _planned_stages(self, parameter):
         """Return a picture of what the parameters say."""
         depth, after = getattr(self, parameter), self._role_after_the_cut
+        place = 1  # of the cut
         if depth is None or isinstance(depth, (tuple, list)):
             bars = [Bar("all stages", "frozen")]
-        elif isinstance(depth, str):
-            bars = [Bar("all stages", "cut by recipe" if depth == "auto" else "")]
+        elif not isinstance(depth, numbers.Integral):  # "auto", or what `fit` will refuse
+            is_auto = isinstance(depth, str) and depth == "auto"
+            bars, place = [Bar("all stages", "cut by recipe" if is_auto else "")], None
         elif depth == 0:
-            bars = [Bar("all stages", after)]
+            bars, place = [Bar("all stages", after)], 0
         else:
             bars = [Bar(f"stages[:{depth}]", "frozen"), Bar(f"stages[{depth}:]", after)]
-        cuts = {} if isinstance(depth, str) else {int(depth != 0): f"{parameter}={depth}"}
+        cuts = {} if place is None else {place: f"{parameter}={depth}"}
         if after == "trained":
             bars.append(Bar("head", "trained"))
         return stage_picture(bars, cuts, f"{self._backbone_name()}, not fitted")

@@ -3,6 +3,7 @@
 import pickle
 import re
 
+import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import BaseEstimator, clone
@@ -221,3 +222,13 @@ def test_showing_loads_no_backbone_and_passes_no_image(rows, classifier, monkeyp
         for estimator in (*fitted, *map(clone, fitted), FineTunedClassifier("unknown")):
             assert '<svg role="img"' in estimator._repr_html_()
     assert counter.computed == counter.cache_hits == 0
+
+
+@pytest.mark.parametrize("depth", [np.array([-2, -1]), np.int64(-2), 1.5, "<b>", object(), ()])
+def test_a_parameter_of_any_kind_can_be_shown(depth):
+    for estimator in (
+        PretrainedFeatureTransformer("mini", depth=depth),
+        FineTunedClassifier("mini", freeze_depth=depth),
+    ):
+        assert estimator._repr_html_()
+        assert "<b>" not in estimator._stages_html()
