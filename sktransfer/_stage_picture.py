@@ -17,6 +17,7 @@ _LEAST_STEP, _PER_CHARACTER = 58, 6.6
 _MIDDLE, _NAMES, _CUTS, _BOTTOM = 66, 116, 134, 142
 _IMAGE_END, _START = 40, 64  # where the image ends and stages begin
 _LONGEST_NAME = 16  # characters
+_MOST_WIDTH, _LEAST_SCALE = 720, 0.6  # beyond, it shrinks as far as text can be read, then scrolls
 
 # Colours of the middle, which stand on white and on black; roles are written above the bars, too
 _STYLES = {
@@ -74,9 +75,10 @@ def stage_picture(bars: Sequence[Bar], cuts: Mapping[int, str], caption: str) ->
     spoken = f"{caption}. {'; '.join(bar.describe() for bar in bars)}"
     width = round(end + margin + 4)
     return (
-        '<figure style="margin: 0.5em 0">'
+        f'<figure style="margin: 0.5em 0; max-width: {_MOST_WIDTH}px; overflow-x: auto">'
         f'<svg role="img" aria-label="{html.escape(spoken)}" width="{width}" '
-        f'viewBox="0 0 {width} {_BOTTOM}" style="max-width: 100%; height: auto" '
+        f'viewBox="0 0 {width} {_BOTTOM}" style="max-width: 100%; '
+        f'min-width: {round(_LEAST_SCALE * width)}px; height: auto" '
         f'font-size="11" text-anchor="middle" fill="currentColor">{"".join(parts)}</svg>'
         '<figcaption style="padding: 0 0.7em; font-size: 12px; text-align: left">'
         f"{html.escape(caption)}</figcaption></figure>"

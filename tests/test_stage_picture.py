@@ -1,3 +1,4 @@
+import re
 from xml.etree import ElementTree
 
 from sktransfer._stage_picture import Bar, stage_picture
@@ -73,3 +74,12 @@ def test_it_loads_nothing_and_has_no_identifiers():
     for unwanted in ("<script", "<style", "http", "url(", "href", "src=", " id="):
         assert unwanted not in picture
     assert len(picture) < 3000
+
+
+def test_many_stages_scroll_and_stay_large_enough_to_read():
+    figure, _ = drawn([Bar(f"blocks.{i}", "frozen", 384) for i in range(60)])
+    svg = figure.find("svg")
+    assert re.search(r"max-width: \d+px; overflow-x: auto", figure.get("style"))
+    least = int(re.search(r"min-width: (\d+)px", svg.get("style"))[1])
+    assert 0.59 < least / int(svg.get("width")) < 1
+    assert re.search(r"max-width: 100%", svg.get("style"))
