@@ -12,8 +12,9 @@ network once. The folder has ``cifar10.zip``,
 - nearest mean: of rows as they are; of rows of unit length; and of rows without the mean of the
   shots and then of unit length, which is SimpleShot (arXiv 1911.04623) but for the mean, which is
   there that of the images which the network was trained on.
-- LDA: of rows of unit length, with the covariance of arXiv 2402.04087, to which the ridge
-  ``trace / (n - 1)`` is added. After a PCA of no more images than columns it is ``shrinkage=0.5``.
+- LDA: of rows of unit length, with the scatter within classes and the ridge ``trace / n``; arXiv
+  2402.04087 has ``trace / (n - 1)``. After a PCA of no more images than columns it is
+  ``shrinkage=0.5``.
 - logistic regression with C by leaving one out, from 10 shots on by five folds; 1 with one shot,
   where a class without its only image can't be learned. Of rows as for SimpleShot, as the next two;
   only with MobileNetV2.

@@ -38,3 +38,16 @@ def test_workflows_run_targets_that_the_makefile_has(path):
 def test_a_job_has_only_the_permissions_that_it_needs():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         assert "\npermissions:\n  contents: read\n" in path.read_text(), path.name
+
+
+def test_the_page_on_installation_lists_each_extra_but_those_of_developers():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert listed == set(PROJECT["optional-dependencies"]) - {"demo", "dev", "docs", "test"}
+
+
+def test_each_example_has_its_place_in_the_order_of_the_gallery():
+    hooks = (ROOT / "docs" / "_gallery_hooks.py").read_text(encoding="utf-8")
+    (order,) = re.findall(r"LESSONS = \((.*?)\n\)", hooks, re.DOTALL)
+    examples = [path.stem for path in (ROOT / "examples").glob("plot_*.py")]
+    assert sorted(f"plot_{name}" for name in re.findall(r'"(\w+)"', order)) == sorted(examples)

@@ -57,6 +57,20 @@ def test_the_covariance_is_shrunk_by_the_mean_variance_in_the_span_of_the_images
     np.testing.assert_allclose(head.predict_proba(new), expected, atol=1e-10)
 
 
+def test_it_predicts_what_the_published_closed_form_predicts(rows):
+    X, y, new = rows
+    predicted = default_heads(True, False, 3, len(X))[UNIT].fit(X, y).predict(new)
+    # arXiv 2402.04087, equation of the precision: d ((n - 1) S + trace(S) I)^-1
+    X, new = (of / np.linalg.norm(of, axis=1, keepdims=True) for of in (X, new))
+    means = np.stack([X[y == label].mean(0) for label in range(3)])
+    covariance = np.cov((X - means[y]).T)
+    n, d = X.shape
+    precision = d * np.linalg.inv((n - 1) * covariance + np.trace(covariance) * np.eye(d))
+    weight = precision @ means.T
+    logits = new @ weight - 0.5 * np.sum(means.T * weight, axis=0)
+    np.testing.assert_array_equal(predicted, logits.argmax(1))
+
+
 def test_labels_and_numbers_have_heads_of_their_own():
     assert next(iter(default_heads(False, False, 1, 30))) == "ridge"
     labels = default_heads(True, True, 1, 30)
