@@ -72,7 +72,7 @@ class StageDiagramMixin:
     def _planned_stages(self, parameter):
         """Return a picture of what the parameters say."""
         depth, after = getattr(self, parameter), self._role_after_the_cut
-        place = 1  # of the cut
+        place: int | None = 1  # of the cut
         if depth is None or isinstance(depth, (tuple, list)):
             bars = [Bar("all stages", "frozen")]
         elif not isinstance(depth, numbers.Integral):  # "auto", or what `fit` will refuse

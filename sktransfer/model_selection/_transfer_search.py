@@ -375,11 +375,13 @@ default=("fast", "default", "thorough")
         return params.get("sample_weight") is not None, {"groups": params.get("groups")}
 
     def _make_strategies(self, y, folds, is_weighted):
-        n_images = min(len(train) for train, _ in folds)
+        smallest = min((train for train, _ in folds), key=len)
+        n_images = len(smallest)
         if self.heads is None:
             is_multilabel = type_of_target(y) == "multilabel-indicator"
             is_classes = is_classifier(self.estimator) and not is_multilabel
-            n_classes = len(np.unique(y)) if is_classes else 1
+            # of the fit: an episode may have a few of all classes
+            n_classes = len(np.unique(np.asarray(y)[smallest])) if is_classes else 1
             heads = default_heads(is_classifier(self.estimator), is_multilabel, n_classes, n_images)
         else:
             heads = Heads(self.heads)

@@ -14,7 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
 from sktransfer.inspection import TrainingCurveDisplay
-from sktransfer.model_selection import TransferSearchCV
+from sktransfer.model_selection import FewShotSplit, TransferSearchCV
 from sktransfer.model_selection._strategies import short_names
 
 N = 45
@@ -171,6 +171,17 @@ def test_the_best_fine_tuned_estimator_is_drawn_as_any_other(make, digits):
     search = TransferSearchCV(make(), **parameters).fit(*digits)
     assert TrainingCurveDisplay.from_estimator(search).epochs.tolist() == [1, 2]
     assert search.answer_.startswith("fine-tuned mini, depth -1, fast: ")
+
+
+def test_over_episodes_heads_suit_the_images_of_each_class_of_an_episode(make):
+    X, y = load_digits(return_X_y=True)
+    episodes = FewShotSplit(n_way=2, k_shot=2, n_query=2, n_episodes=3, random_state=0)
+    rows_only = {"pixels": False, "depths": (None,), "recipes": (), "n_std_errors": None}
+    search = TransferSearchCV(make(), **rows_only, cv=episodes).fit(X[:80], y[:80])
+    names = list(search.cv_results_["strategy"])
+    assert names[1].endswith("LDA of unit length")
+    knn = next(i for i, name in enumerate(names) if name.endswith("kNN"))
+    assert "n_neighbors=2" in str(search.cv_results_["params"][knn])
 
 
 def test_heads_of_the_user_are_tried_in_place_of_the_default_ones(make, digits):
