@@ -3,8 +3,9 @@ Where to cut: score over depth
 ==============================
 
 The last stage of a frozen network is the most specific to the images that it was trained with: of
-digits, the rows of the stage before are better. Where the last stages are trained on the task,
-the order is another one, so search the depth of each strategy by itself.
+digits, the rows of the stage before are better, and those of early stages far worse. Where the
+stages behind the cut are trained on the task, an early cut loses nothing here: the curve is another
+one, so search the depth of each strategy by itself.
 """
 
 # %%
