@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
@@ -11,11 +12,24 @@ from sklearn.pipeline import make_pipeline
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "images.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def model(shapes):
     return make_pipeline(PretrainedFeatureTransformer("mini"), LogisticRegression()).fit(*shapes)
+
+
+def test_images_that_cannot_be_read_are_left_out(shapes):
+    paths, labels = shapes
+    names = {
+        "X": np.insert(paths.astype(object), 2, b"no image"),
+        "y": np.insert(labels, 2, "disc"),
+    }
+    exec(compile(BLOCKS[0], str(PAGE), "exec"), names)
+    assert names["bad"] == [2]
+    assert list(names["X"]) == list(paths)
+    assert list(names["y"]) == list(labels)
 
 
 def test_a_folder_with_a_damaged_file_becomes_a_table(model, shapes, tmp_path):
@@ -24,7 +38,7 @@ def test_a_folder_with_a_damaged_file_becomes_a_table(model, shapes, tmp_path):
             image.rotate(90).save(tmp_path / f"{number}.png")
     (tmp_path / "1.png").write_bytes(b"no image")
     names = {"model": model, "folder": tmp_path}
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    _, block = BLOCKS
     with count_forward_passes() as counter:
         exec(compile(block, str(PAGE), "exec"), names)
     assert counter.computed == 2  # the second call computes nothing again
