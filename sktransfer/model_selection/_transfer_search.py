@@ -302,6 +302,16 @@ default=("fast", "default", "thorough")
         self.search_time_ = perf_counter() - start
         return self
 
+    @property
+    def transform(self):
+        """Not there: most of the models that are tried have none.
+
+        That of a discriminant analysis with the solver "lsqr" would only raise.
+        """
+        raise AttributeError(
+            "TransferSearchCV has no transform: it chooses models that predict; see best_estimator_"
+        )
+
     def _run_search(self, evaluate_candidates):
         strategies, n_at_once = self._strategies, effective_n_jobs(self.n_jobs)
         limits = Limits(self.max_time, self.max_fits, self.n_splits_, n_at_once, bool(self.refit))

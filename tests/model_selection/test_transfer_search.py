@@ -8,6 +8,7 @@ import sklearn
 from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -182,6 +183,14 @@ def test_over_episodes_heads_suit_the_images_of_each_class_of_an_episode(make):
     assert names[1].endswith("LDA of unit length")
     knn = next(i for i, name in enumerate(names) if name.endswith("kNN"))
     assert "n_neighbors=2" in str(search.cv_results_["params"][knn])
+
+
+def test_it_has_no_transform_whatever_model_is_the_best(make, digits):
+    lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5)
+    search = TransferSearchCV(make(), heads={"LDA": lda}, recipes=(), pixels=False, cv=2)
+    search.fit(*digits)
+    assert hasattr(search.best_estimator_, "transform")  # which raises NotImplementedError
+    assert not hasattr(search, "transform")
 
 
 def test_heads_of_the_user_are_tried_in_place_of_the_default_ones(make, digits):
