@@ -280,7 +280,7 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         labels, y = self._checked_labels(y)
         vectors = self._vectors_of(labels)
         self._fit_image_tower()
-        self.class_vectors_ = vectors.vectors
+        self.class_vectors_ = vectors.vectors.copy()  # other fits share the vectors that are kept
         self.logit_scale_, self.logit_bias_ = vectors.scale, vectors.bias
         self.text_weight_, self.label_weight_ = 1.0, 0.0
         coef = self.logit_scale_ * vectors.vectors.astype(np.float64)

@@ -32,7 +32,7 @@ def test_the_recipe_for_conda_has_the_dependencies_of_the_project():
 def test_workflows_run_targets_that_the_makefile_has(path):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used = set(re.findall(r"run: make ([a-z-]+)", path.read_text()))
-    assert used <= targets | {"docs", "docs-test"}
+    assert used <= targets
 
 
 def test_a_job_has_only_the_permissions_that_it_needs():

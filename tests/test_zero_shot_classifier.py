@@ -85,6 +85,13 @@ def pictures(vit, shapes):
     return np.stack([np.asarray(Image.open(path).resize((32, 32))) for path in X]), y
 
 
+def test_a_change_of_fitted_vectors_reaches_no_other_fit(vit):
+    first = vit.classifier().fit()
+    before = first.class_vectors_.copy()
+    first.class_vectors_[:] = 0
+    np.testing.assert_array_equal(vit.classifier().fit().class_vectors_, before)
+
+
 def theirs(saved, names, templates):
     """Return the class matrix of open_clip's own function, and embeddings of unit length."""
     tokenizer = _open_clip.tokenizer_of(find_architecture(saved.backbone), saved.params)

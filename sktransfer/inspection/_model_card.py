@@ -18,13 +18,7 @@ _LIBRARIES = ("sktransfer", "scikit-learn", "torch", "torchvision", "skorch")
 # a text as `repr` writes it
 _QUOTED = re.compile(r"""'((?:[^'\\\n]|\\.)*)'|"((?:[^"\\\n]|\\.)*)\"""")
 # as the Hugging Face Hub spells licences that weights come with; others are "other"
-_LICENCES = {
-    "apache-2.0": "apache-2.0",
-    "bsd-3-clause": "bsd-3-clause",
-    "cc-by-4.0": "cc-by-4.0",
-    "cc-by-nc-4.0": "cc-by-nc-4.0",
-    "mit": "mit",
-}
+_LICENCES = {"apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "mit"}
 
 
 @validate_params(
@@ -186,7 +180,7 @@ def _head(fitted, networks, measured, title):
     kind = "image-classification" if is_classifier(fitted) else "other"
     licences = dict.fromkeys(network.backbone_spec_.licence for network in networks)
     lines = ["---", "library_name: sktransfer"]
-    names = {_LICENCES.get(licence.lower(), "other") for licence in licences}
+    names = {name if name in _LICENCES else "other" for name in map(str.lower, licences)}
     lines.append(f"license: {names.pop() if len(names) == 1 else 'other'}")
     if lines[-1].endswith("other"):
         stated = " and ".join(licence or "not stated" for licence in licences)

@@ -47,7 +47,8 @@ print(json.dumps([own.tolist(), generic.tolist()]))
 
 
 def test_a_search_is_logged_and_a_model_is_equal_in_another_process(names, tmp_path):
-    mlflow = pytest.importorskip("mlflow.sklearn") and pytest.importorskip("mlflow")
+    pytest.importorskip("mlflow.sklearn")
+    mlflow = pytest.importorskip("mlflow")
     tracking = f"sqlite:///{tmp_path}/runs.db"
     mlflow.set_tracking_uri(tracking)
     try:

@@ -23,6 +23,10 @@ from ._keras_graph import KerasLayer
 ENDINGS = (".keras", ".h5")
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"  # in a .keras file
 _HEAD = re.compile(r"dense(_\d+)?|seed_generator.*|optimizer|metrics?")
+_NUMBERED = re.compile(
+    r"(conv2d|batch_normalization|separable_conv2d|depthwise_conv2d|dense|normalization|"
+    r"layer_normalization|layer_scale)(_\d+)?"
+)
 Arrays = dict[tuple[str, int], torch.Tensor]  # by layer and index
 
 
@@ -66,7 +70,7 @@ def _h5_of_archive(path: str) -> io.BytesIO:
         with zipfile.ZipFile(path) as archive:
             _refuse_code(path, json.loads(archive.read(_CONFIG)))
             return io.BytesIO(archive.read(_WEIGHTS))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(
             f"{path} is no .keras file, a zip file with {_CONFIG} and {_WEIGHTS}: {error}"
         ) from None
@@ -270,9 +274,3 @@ def _plain(name: str) -> str:
 
 def _text(shapes: Sequence[Mapping | Sequence[int]]) -> str:
     return ", ".join(str(shape) for shape in shapes) or "none"
-
-
-_NUMBERED = re.compile(
-    r"(conv2d|batch_normalization|separable_conv2d|depthwise_conv2d|dense|normalization|"
-    r"layer_normalization|layer_scale)(_\d+)?"
-)

@@ -213,6 +213,14 @@ def _touch(x):
     return x
 
 
+@pytest.mark.parametrize("config", ["5", "[" * 100_000, "null"], ids=["number", "deep", "null"])
+def test_a_description_that_is_no_network_is_an_error(config, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+        archive.writestr("config.json", config)
+    with pytest.raises(WeightsError, match=r"x\.keras is no \.keras file"):
+        load_backbone(SMALL, NARROW, tmp_path / "x.keras")
+
+
 def test_files_that_are_none_are_errors(saved, tmp_path):
     for name, content in (("x.keras", b"no zip file"), ("x.weights.h5", saved.read_bytes()[:900])):
         (tmp_path / name).write_bytes(content)
