@@ -30,6 +30,11 @@ def folds_of(
     """Return the folds as pairs of positions, which are the same in each round of a search.
 
     A number of folds is shuffled, in the proportions of classes, and keeps groups together.
+
+    Raises
+    ------
+    ValueError
+        When `cv` has no folds.
     """
     if cv is None or (isinstance(cv, numbers.Integral) and not isinstance(cv, bool)):
         cv = _splitter(
@@ -38,7 +43,10 @@ def folds_of(
             split_params.get("groups") is not None,
             check_random_state(random_state).randint(2**31 - 1),
         )
-    return list(check_cv(cv, y, classifier=is_classifier).split(X, y, **split_params))
+    folds = list(check_cv(cv, y, classifier=is_classifier).split(X, y, **split_params))
+    if not folds:
+        raise ValueError(f"cv={cv!r} has no folds; give a number, a splitter or a list of folds")
+    return folds
 
 
 def _splitter(n_folds: int, has_classes: bool, has_groups: bool, seed: int) -> Any:

@@ -185,6 +185,11 @@ def test_over_episodes_heads_suit_the_images_of_each_class_of_an_episode(make):
     assert "n_neighbors=2" in str(search.cv_results_["params"][knn])
 
 
+def test_no_folds_are_an_error_that_names_cv(make, digits):
+    with pytest.raises(ValueError, match=r"cv=\[\] has no folds"):
+        TransferSearchCV(make(), cv=[]).fit(*digits)
+
+
 def test_it_has_no_transform_whatever_model_is_the_best(make, digits):
     lda = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5)
     search = TransferSearchCV(make(), heads={"LDA": lda}, recipes=(), pixels=False, cv=2)
