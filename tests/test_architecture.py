@@ -20,7 +20,7 @@ LAYERS = [
     ["training"],
     ["_stage_table", "_stage_diagram", "_callbacks"],
     ["_base"],
-    ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe"],
+    ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe", "_domains"],
     ["_zero_shot_prompts", "_zero_shot_labels"],
     ["_feature_transformer", "_fine_tuning", "_zero_shot_classifier"],
     ["_fine_tuned_classifier", "_fine_tuned_regressor"],
@@ -31,10 +31,11 @@ LAYERS = [
     ["model_selection"],
     ["monitoring"],
     ["inspection"],
+    ["domain_adaptation"],
     ["__init__"],
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
-LEAVES = {"hygiene", "model_selection", "monitoring", "inspection"}
+LEAVES = {"hygiene", "model_selection", "monitoring", "inspection", "domain_adaptation"}
 # leaves that others may use
 USED_BY = {
     "hygiene": {"model_selection", "monitoring", "inspection"},
