@@ -6,15 +6,18 @@ import numpy as np
 from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.metrics import accuracy_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, column_or_1d
 
+from ._domains import DomainAwareClassifierMixin
 from ._fine_tuning import FineTunedEstimator
+from .training._adaptation import LOSSES
 from .training._targets import ClassTargets, LabelTargets
 
 
-class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
+class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTunedEstimator):
     """Classify images with a pretrained network whose last stages are trained.
 
     The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
@@ -151,6 +154,14 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         Weights of classes, by label. ``"balanced"`` gives each class the same sum,
         computed on the images that are fitted; with multilabel targets, it balances
         presence and absence of each label.
+    adapt : {"mcc"}, default=None
+        Adapt to the images of a target domain, which have no labels: `fit` takes them with
+        those of the source, told apart by `sample_domain`. "mcc" is minimum class confusion:
+        a loss that is least where the network is sure of the class of each of these images.
+        Rows are standardised by the statistics of their own domain. A step takes a batch of
+        each domain, so an epoch takes about twice as long.
+    adapt_weight : float, default=1.0
+        What this loss is multiplied by. At 0 the standardisation alone adapts.
     replay : int, default=0
         Number of training images whose activations the estimator holds. `partial_fit`
         trains on them and on the new images, so that the network does not forget the
@@ -211,7 +222,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         activations at the cut.
     history_ : list of dict
         One record an epoch: ``epoch``, ``train_loss``, ``lr`` of the head, ``dur`` in
-        seconds, and ``valid_loss`` and ``valid_score`` where images were held out.
+        seconds, and ``valid_loss`` and ``valid_score`` where images were held out; with
+        `adapt` also ``adapt_loss``.
         ``pandas.DataFrame(history_)`` is a table.
     n_iter_ : int
         Epochs that were trained.
@@ -253,6 +265,11 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
     optimizer and device. A callable as `head` is called again where it is loaded. A
     `fit` that fails or is interrupted leaves it not fitted.
 
+    With `adapt`, labels are needed of the source alone: classes, the held-out images of
+    `early_stopping`, `sample_weight` and `class_weight` are of the source. Classes should be
+    about as frequent in both domains, and all images of the target of one kind. Images to
+    predict are standardised as those of the target, unless `sample_domain` says source.
+
     Where only a linear head trains (``freeze_depth=None``), an image of weight 2 is
     the same as two images. Where stages train, in random batches, this is true on
     average.
@@ -264,6 +281,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
     I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019,
     arXiv 1711.05101.
+
+    Y. Jin et al., "Minimum class confusion for versatile domain adaptation", ECCV 2020,
+    arXiv 1912.03699: `adapt`. The standardisation by domain is after Y. Li et al., "Revisiting
+    batch normalization for practical domain adaptation", arXiv 1603.04779.
 
     J. Howard, S. Ruder, "Universal language model fine-tuning for text
     classification", ACL 2018, arXiv 1801.06146: `layer_decay`, `unfreeze_every`.
@@ -287,6 +308,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         **FineTunedEstimator._parameter_constraints,
         "label_smoothing": [Interval(numbers.Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "class_weight": [dict, StrOptions({"balanced"}), None],
+        "adapt": [StrOptions(set(LOSSES)), None],
+        "adapt_weight": [Interval(numbers.Real, 0, None, closed="left")],
     }
 
     def __init__(
@@ -323,6 +346,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         n_iter_no_change=10,
         checkpoint_dir=None,
         class_weight=None,
+        adapt=None,
+        adapt_weight=1.0,
         replay=0,
         warm_start=False,
         callbacks=None,
@@ -369,6 +394,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         self.n_iter_no_change = n_iter_no_change
         self.checkpoint_dir = checkpoint_dir
         self.class_weight = class_weight
+        self.adapt = adapt
+        self.adapt_weight = adapt_weight
         self.replay = replay
         self.warm_start = warm_start
         self.callbacks = callbacks
@@ -385,7 +412,7 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, sample_domain=None, X_val=None, y_val=None):
         """Train the stages after the cut and a new head.
 
         Parameters
@@ -400,6 +427,11 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             Labels: strings, integers or booleans. A matrix of 0 and 1 is multilabel.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images. An image of weight 0 is left out.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets, as skada has
+            them. Labels of targets are not read; their images are left out, or adapted to
+            with `adapt`. None is a source for all, but with `adapt` a target where `y` is
+            -1.
         X_val : sequence of images, default=None
             Images that `early_stopping` validates on, instead of a held-out share.
         y_val : array-like, default=None
@@ -414,7 +446,8 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         ------
         TypeError, ValueError
             When a parameter is not allowed, or not in combination with another one;
-            `X` and `y` differ in length, or `y` has one class only.
+            `X` and `y` differ in length, `y` has one class only, or no image is of the
+            target to `adapt` to.
         WeightsError
             When the weights don't fit, are damaged or can't be loaded.
         ImageReadError
@@ -423,7 +456,15 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
         is_continued = self.warm_start and self.__sklearn_is_fitted__()
         if is_continued:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, X_val, y_val, is_continued=is_continued)
+        return self._fit(
+            X,
+            y,
+            sample_weight,
+            X_val,
+            y_val,
+            sample_domain=sample_domain,
+            is_continued=is_continued,
+        )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -473,13 +514,18 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             X, y, sample_weight, is_continued=is_continued, is_partial=True, classes=classes
         )
 
-    def decision_function(self, X):
+    def decision_function(self, X, sample_domain=None, *, allow_source=False):
         """Return a score for each class: logarithms of odds or of probabilities.
 
         Parameters
         ----------
         X : sequence of images
             As in `fit`.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
 
         Returns
         -------
@@ -489,21 +535,28 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
         Raises
         ------
+        ValueError
+            When images of sources are among them that are not allowed.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        yes, no = self._log_probabilities(X)
+        yes, no = self._log_probabilities(X, sample_domain, allow_source)
         if self._is_multilabel:
             return yes - no
         return yes[:, 1] - yes[:, 0] if len(self.classes_) == 2 else yes
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, sample_domain=None, *, allow_source=False):
         """Return the probability of each class, or of each label.
 
         Parameters
         ----------
         X : sequence of images
             As in `fit`.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
 
         Returns
         -------
@@ -512,23 +565,33 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
         Raises
         ------
+        ValueError
+            When images of sources are among them that are not allowed.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        return np.exp(self._log_probabilities(X)[0])
+        return np.exp(self._log_probabilities(X, sample_domain, allow_source)[0])
 
-    def _log_probabilities(self, X):
+    def _log_probabilities(self, X, sample_domain, allow_source):
         """Return logarithms of probabilities for and against, means over views."""
-        views = [self._targets.log_probabilities(logits) for logits in self._outputs_of_views(X)]
+        views = [
+            self._targets.log_probabilities(logits)
+            for logits in self._outputs_of_views(X, sample_domain, allow_source)
+        ]
         return logsumexp(views, axis=0) - np.log(len(views))
 
-    def predict(self, X):
+    def predict(self, X, sample_domain=None, *, allow_source=False):
         """Return the most probable label of each image, or all labels more likely than not.
 
         Parameters
         ----------
         X : sequence of images
             As in `fit`.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
 
         Returns
         -------
@@ -537,13 +600,46 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
 
         Raises
         ------
+        ValueError
+            When images of sources are among them that are not allowed.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        yes, no = self._log_probabilities(X)
+        yes, no = self._log_probabilities(X, sample_domain, allow_source)
         if self._is_multilabel:
             return (yes > no).astype(np.intp)
         return self.classes_[np.argmax(yes, axis=1)]
+
+    def score(self, X, y, sample_weight=None, *, sample_domain=None, allow_source=False):
+        """Return the share of images that are predicted right, all their labels included.
+
+        Parameters
+        ----------
+        X : sequence of images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_labels)
+            Their labels.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
+
+        Returns
+        -------
+        score : float
+
+        Raises
+        ------
+        ValueError
+            When images of sources are among them that are not allowed.
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        predicted = self.predict(X, sample_domain, allow_source=allow_source)
+        return accuracy_score(y, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -578,6 +674,10 @@ class FineTunedClassifier(ClassifierMixin, FineTunedEstimator):
             raise ValueError(
                 f"classes={np.asarray(classes).tolist()} are not those of the first call, "
                 f"{self.classes_.tolist()}; leave classes out"
+            )
+        if is_multilabel and self.adapt is not None:
+            raise ValueError(
+                f"adapt={self.adapt!r} needs one label an image, and y is a matrix; set adapt=None"
             )
         if reset:
             self._is_multilabel = is_multilabel

@@ -2,13 +2,15 @@
 
 import numpy as np
 from sklearn.base import MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import _check_y
 
+from ._domains import DomainAwareMixin
 from ._fine_tuning import FineTunedEstimator
 from .training._targets import NumberTargets
 
 
-class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
+class FineTunedRegressor(DomainAwareMixin, RegressorMixin, MultiOutputMixin, FineTunedEstimator):
     """Predict numbers from images with a pretrained network whose last stages are trained.
 
     The network is cut at `freeze_depth`: the stages ``stages[:freeze_depth]`` are
@@ -347,7 +349,7 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None):
+    def fit(self, X, y, sample_weight=None, *, sample_domain=None, X_val=None, y_val=None):
         """Train the stages after the cut and a new head.
 
         Parameters
@@ -362,6 +364,10 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
             Numbers.
         sample_weight : array-like of shape (n_images,), default=None
             Weights of the images. An image of weight 0 is left out.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets, as skada has
+            them. Images of targets are left out, and their numbers are not read. None is a
+            source for all.
         X_val : sequence of images, default=None
             Images that `early_stopping` validates on, instead of a held-out share.
         y_val : array-like, default=None
@@ -385,7 +391,15 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
         is_continued = self.warm_start and self.__sklearn_is_fitted__()
         if is_continued:
             self._check_that_it_can_go_on()
-        return self._fit(X, y, sample_weight, X_val, y_val, is_continued=is_continued)
+        return self._fit(
+            X,
+            y,
+            sample_weight,
+            X_val,
+            y_val,
+            sample_domain=sample_domain,
+            is_continued=is_continued,
+        )
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None):
@@ -423,13 +437,18 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
             self._check_that_it_can_go_on()
         return self._fit(X, y, sample_weight, is_continued=is_continued, is_partial=True)
 
-    def predict(self, X):
+    def predict(self, X, sample_domain=None, *, allow_source=False):
         """Return the numbers of each image.
 
         Parameters
         ----------
         X : sequence of images
             As in `fit`.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
 
         Returns
         -------
@@ -438,12 +457,48 @@ class FineTunedRegressor(RegressorMixin, MultiOutputMixin, FineTunedEstimator):
 
         Raises
         ------
+        ValueError
+            When images of sources are among them that are not allowed.
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        views = [self._targets.decode(values) for values in self._outputs_of_views(X)]
+        views = [
+            self._targets.decode(values)
+            for values in self._outputs_of_views(X, sample_domain, allow_source)
+        ]
         numbers = np.mean(views, axis=0)
         return numbers[:, 0] if self._is_one_number else numbers
+
+    def score(self, X, y, sample_weight=None, *, sample_domain=None, allow_source=False):
+        """Return the coefficient of determination R², the mean of all numbers.
+
+        Parameters
+        ----------
+        X : sequence of images
+            As in `fit`.
+        y : array-like of shape (n_images,) or (n_images, n_outputs)
+            Their numbers.
+        sample_weight : array-like of shape (n_images,), default=None
+            Weights of the images.
+        sample_domain : int or array-like of shape (n_images,), default=None
+            Numbers of domains, above 0 for sources and below 0 for targets. None is a
+            target for all.
+        allow_source : bool, default=False
+            Whether images of sources may be among them; else they are an error.
+
+        Returns
+        -------
+        score : float
+
+        Raises
+        ------
+        ValueError
+            When images of sources are among them that are not allowed.
+        ImageReadError
+            Lists every image that can't be read, with position, path and cause.
+        """
+        predicted = self.predict(X, sample_domain, allow_source=allow_source)
+        return r2_score(y, predicted, sample_weight=sample_weight)
 
     # targets
 

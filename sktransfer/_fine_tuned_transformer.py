@@ -386,6 +386,11 @@ class FineTunedTransformer(
                 "X_val can't be given to FineTunedTransformer: the network of each fold holds out "
                 "images of its own; leave it out, and set validation_fraction= of the estimator"
             )
+        if "sample_domain" in routed.estimator.fit:
+            raise ValueError(
+                "sample_domain can't be given to FineTunedTransformer, whose folds hold out "
+                "labelled images; leave it out, and pass images of the source alone"
+            )
         return routed
 
 

@@ -10,24 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    _num_samples,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._callbacks import EpochTasks, FitTasks
+from ._domains import domains_to_predict, split_domains
 from ._fine_tuning_checks import (
+    check_adaptation,
     check_column_names,
     check_combinations,
     check_present,
     check_views,
     column_names,
     hold_out,
-    nonzero_weights,
+    rows_to_fit,
 )
 from ._fine_tuning_recipe import (
     SEED_OF_KEPT_VIEWS,
@@ -45,12 +43,12 @@ from .images._remembered import RememberedImages
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
+from .training._adaptation import outputs_by_domain
 from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
 from .training._continued import Continued, seen_in
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
-from .training._inference import outputs
 from .training._net import records
 from .training._optim import OPTIMIZERS
 from .training._recipe import AUTO, MIRROR, N_VIEWS, RECIPES, auto_depth, is_auto
@@ -74,6 +72,7 @@ _STRUCTURE = (
     "batch_norm",
     "probe_weight",
     "image_size",
+    "adapt",
 )
 
 
@@ -310,6 +309,7 @@ class FineTunedEstimator(ImageEstimator):
         X_val=None,
         y_val=None,
         *,
+        sample_domain=None,
         is_continued,
         is_partial=False,
         classes=None,
@@ -317,16 +317,25 @@ class FineTunedEstimator(ImageEstimator):
         if not is_continued:
             self._forget()  # also where a check fails
         check_combinations(self, X_val, y_val)
-        tasks = FitTasks(self, 3 if self.early_stopping else 2, X, y, sample_weight)
-        n_given = _num_samples(X)
-        kept, weights = nonzero_weights(X, y, sample_weight)
-        if len(kept) < n_given:  # images of weight 0 have no effect, on pixel_range either
-            X, y = _safe_indexing(X, kept), _safe_indexing(y, kept)
+        adapt = getattr(self, "adapt", None)
+        check_adaptation(self, adapt, is_continued or is_partial)
+        domains = None
+        if sample_domain is not None or adapt is not None:
+            domains = split_domains(X, y, sample_domain)
+        given = X, y, sample_weight
+        rows = rows_to_fit(*given, domains, adapt)
+        if domains is not None:  # labels of the target are shown to no callback either
+            given = rows.X, rows.y, rows.weights
+        n_tasks = 2 + self.early_stopping + (adapt is not None)
+        tasks = FitTasks(self, n_tasks, *given)
+        y, weights = rows.y, rows.weights
         images: ImageCollection | RememberedImages = self._validate_images(
-            X, reset=not is_continued
+            rows.X, reset=not is_continued
         )
         y = self._check_named_targets(y, reset=not is_continued, classes=classes)
-        check_consistent_length(images, y)
+        labelled: Any = np.arange(rows.n_labelled)
+        if adapt is None:
+            check_consistent_length(images, y)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         if not is_continued:
             self._load_network()
@@ -335,7 +344,7 @@ class FineTunedEstimator(ImageEstimator):
         if is_continued:  # it goes on with what the first fit found
             augment = self._augment_now()
         else:
-            augment = augmentation_of(self, images, y, weights)
+            augment = augmentation_of(self, images.take(labelled), y, weights)
             self._first_augment = augment
         recipe = recipe_of(self, augment)
         if is_continued:
@@ -344,12 +353,15 @@ class FineTunedEstimator(ImageEstimator):
         self.recipe_ = recipe
         config = self._training_config()
 
-        train, held_out = np.arange(len(y)), None
-        if self.early_stopping and X_val is None:
-            train, held_out = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
-        digests, activations, train, held_activations, held_out = self._read(
-            images, train, held_out, self._view(0, seed), kept, n_given, tasks
-        )
+        view = self._view(0, seed)
+        sides = [(labelled, view)]
+        holds_out = self.early_stopping and X_val is None
+        if holds_out:
+            split = hold_out(len(y), self.validation_fraction, seed, self._strata(y))
+            sides = [(split[0], view), (split[1], None)]
+        if adapt is not None:
+            sides.append((np.arange(rows.n_labelled, len(images)), view))
+        digests, ((activations, train), *others) = self._read(images, sides, rows, tasks)
         self._check_left_over(y, train)
         if self.mix == "cutmix" and activations.ndim != 4:
             raise ValueError(
@@ -368,8 +380,9 @@ class FineTunedEstimator(ImageEstimator):
             self._weigh(y[train], weights[train], class_weights, "y"),
             weights[train],
         )
-        validation = None
-        if held_activations is not None:
+        validation = target = None
+        if holds_out:
+            held_activations, held_out = others[0]
             validation = LabelledActivations(
                 AugmentedActivations.fixed(held_activations),
                 self._targets.encode(y[held_out]),
@@ -378,6 +391,10 @@ class FineTunedEstimator(ImageEstimator):
             )
         elif X_val is not None:
             validation = self._given_validation(X_val, y_val, class_weights, tasks)
+
+        if adapt is not None:
+            of_target, positions = others[-1]
+            target = self._views(images.take(positions), of_target, seed)
 
         # A copy is trained: a continued fit that fails leaves the estimator unchanged.
         start = copy.deepcopy(self.net_.module_ if is_continued else self._trained_stages())
@@ -388,7 +405,7 @@ class FineTunedEstimator(ImageEstimator):
             if old is not None:
                 training = _with_old(training, old)
         options = self._run_options(seed, EpochTasks(tasks, self._fitted_with))
-        net = fit_net(start, config, self._targets, training, validation, options)
+        net = fit_net(start, config, self._targets, training, validation, options, target)
         self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
         if is_continued:
             digests = np.concatenate([self._fitted_digests, digests])
@@ -449,7 +466,7 @@ class FineTunedEstimator(ImageEstimator):
         )
         self.precision_ = self._plan.precision
         self._backbone = pristine.fresh(self.freeze_depth_)
-        self._structure = {name: getattr(self, name) for name in _STRUCTURE}
+        self._structure = {name: getattr(self, name) for name in _STRUCTURE if hasattr(self, name)}
 
     def _check_that_it_can_go_on(self):
         """Raise when parameters that shape the network were set since the last fit."""
@@ -461,29 +478,31 @@ class FineTunedEstimator(ImageEstimator):
                     "warm_start=False"
                 )
 
-    def _read(self, images, train, held_out, view, kept, n_given, tasks):
-        """Return digests, activations and positions of what can be read, to train and validate on.
+    def _read(self, images, sides, rows, tasks):
+        """Return digests of what can be read, and activations and positions for each side.
 
-        `kept` are the positions that `images` had among the `n_given` of ``X``.
+        `sides` are positions among the images, and a view of them. `rows` says which positions
+        `images` had in ``X``.
         """
-        sides = [(self._extract_at_cut(images.take(train), view, tasks), train)]
-        if held_out is not None:
-            sides.append((self._extract_at_cut(images.take(held_out), tasks=tasks), held_out))
+        extracted = [
+            (self._extract_at_cut(images.take(positions), view, tasks), positions)
+            for positions, view in sides
+        ]
         failures = sorted(
-            failure._replace(position=int(kept[positions[failure.position]]))
-            for extraction, positions in sides
+            failure._replace(position=int(rows.positions[positions[failure.position]]))
+            for extraction, positions in extracted
             for failure in extraction.failures
         )
         if self.on_error == "raise":
-            raise_failures(failures, n_given)
-        warn_of_failures(failures, n_given, "left out of fit")
+            raise_failures(failures, rows.n_given)
+        warn_of_failures(failures, rows.n_given, "left out of fit")
         digests, read = [], []
-        for extraction, positions in sides:
+        for extraction, positions in extracted:
             bad = [failure.position for failure in extraction.failures]
             good = np.delete(np.arange(len(positions)), bad)
             digests.append(extraction.digests[good])
-            read += [_compacted(extraction.values, good), positions[good]]
-        return [np.concatenate(digests), *(read if held_out is not None else [*read, None, None])]
+            read.append((_compacted(extraction.values, good), positions[good]))
+        return np.concatenate(digests), read
 
     def _given_validation(self, X_val, y_val, class_weights, tasks):
         images = self._validate_images(X_val, reset=False)
@@ -586,9 +605,12 @@ class FineTunedEstimator(ImageEstimator):
             return [None, _MIRROR_IMAGE]
         return [None, *(self._view(number, SEED_OF_KEPT_VIEWS) for number in range(1, tta))]
 
-    def _outputs_of_views(self, X):
+    def _outputs_of_views(self, X, sample_domain=None, allow_source=False):
         """Yield the network's outputs (n, n_outputs) for the views that are predicted."""
         check_is_fitted(self)
+        numbers = None
+        if sample_domain is not None:
+            numbers = domains_to_predict(X, sample_domain, allow_source)
         check_views(self, self._augment_now(), self.recipe_["augment_views"])
         images: ImageCollection | RememberedImages = self._validate_images(X, reset=False)
         views = self._views_to_predict()
@@ -599,7 +621,7 @@ class FineTunedEstimator(ImageEstimator):
             raise_failures(extraction.failures, len(images))
             device = resolve_device(self.device)
             with gpu_lock(device), torch_threads_of_a_worker():
-                of_view = outputs(self.net_.module_, extraction.values, device)
+                of_view = outputs_by_domain(self.net_.module_, extraction.values, device, numbers)
             yield of_view
 
 

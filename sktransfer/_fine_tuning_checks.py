@@ -1,12 +1,15 @@
 """Checks of the arguments of `fit`, before an image is read."""
 
 import numbers
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.model_selection import train_test_split
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, _num_samples, check_consistent_length
 
+from ._domains import Domains
 from .images._augment import make_augmentation
 from .images._collection import is_missing
 from .training._naming import name_of
@@ -100,6 +103,22 @@ def check_combinations(estimator, X_val, y_val):
             name_of(getattr(estimator, name), name)
 
 
+def check_adaptation(estimator, adapt, goes_on):
+    """Raise for parameters and calls that can't be combined with `adapt`."""
+    if adapt is None:
+        return
+    if goes_on:
+        raise ValueError(
+            f"adapt={adapt!r} trains from the pretrained network, with all images of both domains; "
+            "use fit with warm_start=False, not partial_fit"
+        )
+    if estimator.batch_norm != "frozen":
+        raise ValueError(
+            f"adapt={adapt!r} needs batch_norm='frozen', got {estimator.batch_norm!r}: running "
+            "means over two domains suit neither"
+        )
+
+
 def check_views(estimator, augment, augment_views):
     """Raise for parameters of random views if nothing is augmented."""
     make_augmentation(augment)  # an error here, not after the images are read
@@ -155,6 +174,72 @@ def nonzero_weights(X, y, sample_weight):
     if not kept.size:  # newer versions of scikit-learn say so themselves
         raise ValueError("sample_weight must contain at least one non-zero number")
     return kept, weights[kept]
+
+
+class FitRows(NamedTuple):
+    """What a fit trains on of what it was given: images of weight 0 and labels of targets are not.
+
+    Attributes
+    ----------
+    X : sequence of images
+        Those with a label, and after them those of the target domain, if they are used.
+    y : array-like
+        Labels of the former.
+    weights : ndarray of shape (n_labelled,)
+    positions : ndarray of shape (len(X),)
+        Where the images are in what was given.
+    n_given : int
+    """
+
+    X: Any
+    y: Any
+    weights: np.ndarray
+    positions: np.ndarray
+    n_given: int
+
+    @property
+    def n_labelled(self) -> int:
+        """Number of images with a label."""
+        return len(self.weights)
+
+
+def rows_to_fit(X, y, sample_weight, domains: Domains | None, adapt: str | None) -> FitRows:
+    """Return the images with a label and a weight, and those of the target to `adapt` to.
+
+    Without `domains` all images have a label. Labels and weights of targets are not read.
+    """
+    n = _num_samples(X)
+    if domains is None:
+        positions, weights = nonzero_weights(X, y, sample_weight)
+        if len(positions) < n:  # images of weight 0 have no effect, on pixel_range either
+            X, y = _safe_indexing(X, positions), _safe_indexing(y, positions)
+        return FitRows(X, y, weights, positions, n)
+    if not len(domains.source):
+        raise ValueError(
+            f"none of the {n} images is of a source domain, so that none has a label to learn "
+            "from; sample_domain must have numbers above 0"
+        )
+    if adapt is not None and not len(domains.target):
+        raise ValueError(
+            f"adapt={adapt!r} needs images of a target domain in fit, and all {n} are of a source; "
+            "give sample_domain with numbers below 0 for them, or mask their labels, if these are "
+            "numbers, with -1"
+        )
+    if sample_weight is not None and np.ndim(sample_weight) > 0:
+        check_consistent_length(X, sample_weight)
+        of_all = np.ones(n)  # of the target whatever passes the check
+        of_all[domains.source] = _safe_indexing(sample_weight, domains.source)
+        sample_weight = of_all
+    nonzero, weights = nonzero_weights(X, None, sample_weight)
+    is_labelled = ~domains.target_in(nonzero)
+    labelled, weights = nonzero[is_labelled], weights[is_labelled]
+    if not len(labelled):
+        raise ValueError("sample_weight must contain at least one non-zero number for the source")
+    if y is not None:
+        domains.source_labels(y)  # one for each image?
+        y = _safe_indexing(y, labelled)
+    positions = labelled if adapt is None else np.concatenate([labelled, domains.target])
+    return FitRows(_safe_indexing(X, positions), y, weights, positions, n)
 
 
 def hold_out(n, fraction, seed, strata):

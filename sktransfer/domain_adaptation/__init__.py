@@ -1,3 +1,5 @@
 """Domain adaptation: from labelled images of one kind to unlabelled images of another."""
 
-__all__: list[str] = []
+from ._images_from_ids import ImagesFromIds
+
+__all__ = ["ImagesFromIds"]

@@ -41,6 +41,8 @@ class TrainingConfig:
     mix_alpha: float = 0.2
     probe_weight: float = 0.0
     n_iter_no_change: int | None = None
+    adapt: str | None = None
+    adapt_weight: float = 1.0
 
     def batch_size_of(self, n_samples: int, is_linear_probe: bool) -> int:
         """Return the number of images in a step: all of them where the best head is unique."""

@@ -210,6 +210,6 @@ def n_batches(n: int, batch_size: int) -> int:
     return max(1, full + (left > 1) if batch_size > 1 else n)
 
 
-def seed_of(seed: int, epoch: int) -> int:
-    """Return the seed of one epoch of a fit."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0]) >> 1
+def seed_of(seed: int, epoch: int, *purpose: int) -> int:
+    """Return the seed of one epoch of a fit; a `purpose` has one of its own."""
+    return int(np.random.SeedSequence((seed, epoch, *purpose)).generate_state(1, np.uint64)[0]) >> 1

@@ -12,6 +12,7 @@ from torch import nn
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
 from ..runtime._threads import torch_threads_within_cores
+from ._adaptation import SOURCE, TARGET, Adaptation, StandardiseDomains, standardise_of
 from ._augmented import AugmentedActivations
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
@@ -19,11 +20,12 @@ from ._continued import Continued, solve_again
 from ._data import TrainingSet
 from ._epochs import EpochWatcher
 from ._folded_norms import folded_norms
-from ._head import Penalty, TrainablePart, is_linear_probe, start_head
+from ._head import Penalty, Standardise, TrainablePart, is_linear_probe, start_head
 from ._inference import pooled_rows
 from ._naming import name_of
 from ._net import TransferNet, make_net
 from ._optim import make_loss
+from ._probe import mean_and_scale
 from ._targets import Targets
 
 # Multiplications of a step of a head alone, up to which one thread is faster than two
@@ -68,11 +70,13 @@ def fit_net(
     training: LabelledActivations,
     validation: LabelledActivations | None,
     options: RunOptions,
+    target: AugmentedActivations | None = None,
 ) -> TransferNet:
     """Return a trained net.
 
     `start` is the stages after the cut, which get a new head, or a fitted part that is
     trained further. It is trained in place. Torch's global random state is left as it was.
+    `target` is images without labels, which a new head is adapted to.
     """
     # One training at a time in a process, with all of torch's threads, and on a GPU.
     with (
@@ -80,9 +84,9 @@ def fit_net(
         gpu_lock(options.device),
         torch_threads_within_cores(),
     ):
-        checkpoint = _checkpoint(config, start, targets, training, validation, options)
+        checkpoint = _checkpoint(config, start, targets, training, validation, target, options)
         device, dtype = options.device, torch.float32
-        part = _with_head(start, config, targets, training, device)
+        part = _with_head(start, config, targets, training, target, device)
         is_probe = is_linear_probe(config, part.stages)
         if is_probe and config.batch_size == "auto":
             # A problem as small as scikit-learn's own linear models, with one solution:
@@ -95,15 +99,23 @@ def fit_net(
                 f"unfreeze_every={config.unfreeze_every} leaves no epoch of {n_epochs} in which a "
                 "stage would train; set it lower, or more max_epochs"
             )
+        batch_size = config.batch_size_of(n, is_probe)
+        adaptation = None
+        if target is not None:
+            assert config.adapt is not None
+            adaptation = Adaptation(
+                config.adapt, config.adapt_weight, target, batch_size, options.seed
+            )
         net = make_net(
             # the order of the frozen stages; convolutions are faster in it
             part.to(dtype=dtype).to(memory_format=torch.channels_last),
             make_loss(targets, config, dtype),
             config,
             n_epochs=n_epochs,
-            batch_size=config.batch_size_of(n, is_probe),
+            batch_size=batch_size,
             validation=None if validation is None else _set(validation, dtype),
             checkpoint=checkpoint,
+            adaptation=adaptation,
             seed=options.seed,
             device=device,
             callbacks=options.callbacks,
@@ -114,8 +126,11 @@ def fit_net(
         with torch_threads_within_cores(_threads_of(part, net.batch_size)), _faster(part, training):
             net.fit(_set(training, dtype))
         net.train_split = None  # it holds the images that were validated on
+        net.adaptation = None
         net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
         net.module_.penalty = None  # it belongs to this fit
+        if target is not None:
+            _standardise_by_domain(net.module_, training, target, device)
         # The memory of a GPU is released for others. From here on the module is not changed
         # in place: several threads may predict with it at once.
         net.module_.cpu()
@@ -137,6 +152,7 @@ def _with_head(
     config: TrainingConfig,
     targets: Targets,
     training: LabelledActivations,
+    target: AugmentedActivations | None,
     device: torch.device,
 ) -> TrainablePart:
     """Return the part to train: with a new head, or with its own, solved again if linear."""
@@ -162,12 +178,49 @@ def _with_head(
         penalty = solve_again(part.head, rows, encoded, weights, targets, seen)
     else:
         head, penalty = start_head(config, rows, encoded, weights, counts, targets)
+        if target is not None:
+            head[0] = _by_domain(head[0], stages, target, device)
         part = TrainablePart(stages, head, config.batch_norm)
         if config.probe_weight and part.trained_stages():
             part.add_probe(config.probe_weight)
     if not part.trained_stages():  # what else trains has no one solution
         part.penalty = penalty
     return part
+
+
+def _by_domain(
+    of_source: nn.Module, stages: nn.Module, target: AugmentedActivations, device: torch.device
+) -> StandardiseDomains:
+    """Return what standardises by domain, in the place of what standardises by the source."""
+    assert isinstance(of_source, Standardise)
+    views = target.for_the_head_start()
+    rows = np.concatenate([pooled_rows(stages, view, device) for view in views])
+    standardise = StandardiseDomains(
+        (of_source.mean.numpy(), of_source.scale.numpy()),
+        mean_and_scale(rows, np.ones(len(rows))),
+        follows=any(True for _ in stages.parameters()),
+    )
+    standardise.domain = SOURCE  # in training, but for the batches of the target
+    return standardise
+
+
+def _standardise_by_domain(
+    part: TrainablePart,
+    training: LabelledActivations,
+    target: AugmentedActivations,
+    device: torch.device,
+) -> None:
+    """Set the statistics of the rows that trained stages make of each domain."""
+    standardise = standardise_of(part)
+    if standardise.follows:
+        of_target = target.of_epoch(0)
+        for domain, activations, counts in (
+            (SOURCE, training.views.of_epoch(0), training.counts),
+            (TARGET, of_target, np.ones(len(of_target))),
+        ):
+            rows = pooled_rows(part.stages, activations, device)
+            standardise.set_statistics(domain, rows, counts)
+    standardise.domain = TARGET  # what is predicted from now on
 
 
 def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
@@ -203,6 +256,7 @@ def _checkpoint(
     targets: Targets,
     training: LabelledActivations,
     validation: LabelledActivations | None,
+    target: AugmentedActivations | None,
     options: RunOptions,
 ) -> Checkpoint | None:
     if options.checkpoint_dir is None:
@@ -216,6 +270,8 @@ def _checkpoint(
         if examples is not None:
             arrays += [examples.views.of_epoch(0), examples.encoded]
             arrays += [examples.weights, examples.counts]
+    if target is not None:
+        arrays.append(target.of_epoch(0))
     if isinstance(start, Continued):
         arrays += [start.seen, np.array(start.has_all_images)]
         arrays += [tensor.numpy(force=True) for tensor in start.part.state_dict().values()]

@@ -222,6 +222,10 @@ def start_head(
 
 
 def is_linear_probe(config: TrainingConfig, stages: nn.Module) -> bool:
-    """Return whether one linear layer is all that trains, so that the best head is unique."""
+    """Return whether one linear layer is all that trains, so that the best head is unique.
+
+    With a loss on images of another domain there may be several.
+    """
     trains_stages = any(True for _ in stages.parameters())
-    return config.head == "linear" and not config.dropout and not trains_stages
+    is_convex = not config.dropout and config.adapt is None
+    return config.head == "linear" and is_convex and not trains_stages

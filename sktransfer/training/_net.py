@@ -22,6 +22,7 @@ from skorch.utils import TeeGenerator
 from torch import nn
 
 from ..runtime._display import Display
+from ._adaptation import Adaptation
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
 from ._data import Batches, TrainingSet, mix_batch, n_batches
@@ -72,12 +73,14 @@ class TransferNet(NeuralNet):
         n_epochs: int = 1,
         seed: int = 0,
         checkpoint: Checkpoint | None = None,
+        adaptation: Adaptation | None = None,
         **kwargs: Any,
     ):
         self.config = config
         self.n_epochs = n_epochs
         self.seed = seed
         self.checkpoint = checkpoint
+        self.adaptation = adaptation
         super().__init__(*args, **kwargs)
 
     @property
@@ -118,6 +121,8 @@ class TransferNet(NeuralNet):
             group["lr"] = group["initial_lr"] * factor
         self.optimizer_.zero_grad(set_to_none=True)
         step = self.train_step_single(self._mixed(batch), **fit_params)
+        if self.adaptation is not None:
+            self.adaptation.add_gradients(self.module_, self.infer)
         self.module_.add_penalty_to_gradients()
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.module_.parameters(), self.config.max_grad_norm)
@@ -240,6 +245,7 @@ class TransferNet(NeuralNet):
         state = self.__dict__
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
+        bare.__dict__["adaptation"] = None
         for name in ("optimizer_", "callbacks_", "best_", "bar_", "duration_"):
             bare.__dict__.pop(name, None)
         module = copy.deepcopy(self.module_).cpu()
@@ -274,6 +280,8 @@ class _Epochs(Callback):
             self.watcher.begin_epoch()
         epoch, device = len(net.history) - 1, torch.device(net.device)
         start_epoch(net.module_, net.config, net.seed, epoch, device)
+        if net.adaptation is not None:
+            net.adaptation.start_epoch(epoch)
         self.validated_ = ValidationOutputs()
 
     def on_batch_end(
@@ -289,6 +297,9 @@ class _Epochs(Callback):
         epoch, loss = len(net.history), net.history[-1, "train_loss"]
         check_loss(loss, epoch, net.config.lr)
         net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
+        if net.adaptation is not None:
+            net.history.record("adapt_loss", net.adaptation.mean_loss())
+            check_loss(net.history[-1, "adapt_loss"], epoch, net.config.lr)
         if self.validated_:
             score = self.validated_.score(net.criterion_.kind, net.train_split.validation)
             net.history.record("valid_score", score)
@@ -321,6 +332,7 @@ def make_net(
     batch_size: int,
     validation: TrainingSet | None = None,
     checkpoint: Checkpoint | None = None,
+    adaptation: Adaptation | None = None,
     seed: int,
     device: torch.device,
     callbacks: Sequence[Any] = (),
@@ -341,6 +353,7 @@ def make_net(
         batch_size=batch_size,
         seed=seed,
         checkpoint=checkpoint,
+        adaptation=adaptation,
         train_split=None if validation is None else _Validation(validation),
         callbacks=[*callbacks, ("epochs", _Epochs(watcher))],
         device=device,

@@ -47,7 +47,7 @@ _N_KNOWN_PROBES = 16
 # Least deviation that a column of rows is divided by, as a share of the median of all. What
 # hardly varies in the images of a fit varies more in others, and would be the largest of all
 # values there.
-_LEAST_SCALE = 0.3
+LEAST_SCALE = 0.3
 _ROUNDING = 1e-10  # deviations that a column of equal numbers may have, as a share of them
 
 
@@ -59,7 +59,7 @@ def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np
     varies = deviations > _ROUNDING * np.abs(mean)
     if not varies.any():
         return mean, np.ones_like(mean)
-    return mean, np.maximum(deviations, _LEAST_SCALE * np.median(deviations[varies]))
+    return mean, np.maximum(deviations, LEAST_SCALE * np.median(deviations[varies]))
 
 
 def known_probe(

@@ -9,6 +9,7 @@ from torch import nn
 
 from .._locking import own_random_state
 from ..backbones._weights import arrays_of, load_arrays
+from ._adaptation import StandardiseDomains
 from ._config import HeadParameter
 from ._head import Standardise, TrainablePart, make_head
 from ._net import TransferNet, make_net, records
@@ -75,6 +76,9 @@ def _head(state: Mapping[str, Any], head: HeadParameter, targets: Targets) -> nn
     # a real one, and then other threads must not draw from torch's generator meanwhile.
     with own_random_state() if callable(head) else torch.device("meta"):
         module = make_head(head, width, targets.n_outputs, state["dropout"])
-    made = nn.Sequential(Standardise(np.zeros(width), np.ones(width)), module)
+    start = np.zeros(width), np.ones(width)
+    is_by_domain = "0.target_mean" in arrays
+    standardise = StandardiseDomains(start, start) if is_by_domain else Standardise(*start)
+    made = nn.Sequential(standardise, module)
     load_arrays(made, arrays, f"head={head!r}")
     return made
