@@ -1,8 +1,10 @@
-"""What the gallery asks of this site: the order of its examples, and an empty store for each."""
+"""What the gallery asks of this site: the order of its examples, and the same start for each."""
 
 import os
 import shutil
 from pathlib import Path
+
+import sklearn
 
 FOLDER = Path(__file__).resolve().parents[1] / "build" / "docs" / "features"
 LESSONS = (
@@ -19,6 +21,7 @@ LESSONS = (
     "error_report",
     "duplicates",
     "drift",
+    "domain_adaptation",
     "onnx",
     "dask",
 )
@@ -37,5 +40,6 @@ class ByLesson:
 
 def empty_store(gallery_conf, fname):
     """Give each example an empty store: what it prints does not depend on those before it."""
+    sklearn.set_config(enable_metadata_routing=False)  # skada's import switches it on for all
     shutil.rmtree(FOLDER, ignore_errors=True)
     os.environ["SKTRANSFER_CACHE"] = str(FOLDER / Path(fname).stem)

@@ -4,6 +4,9 @@ Each function returns images as an array (n, SIZE, SIZE, 3) of 8 bits and what i
 The same `random_state` draws the same images.
 """
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -39,6 +42,15 @@ def cells(n, random_state=0):
     markers = (rng.random((n, 3)) < (0.5, 0.4, 0.4)).astype(int)
     drawn = [_cells(*what, rng) for what in zip(counts, markers, strict=True)]
     return np.stack(drawn), counts, markers
+
+
+def as_files(images):
+    """Write images into a new temporary folder; return their paths, as an array."""
+    folder = Path(tempfile.mkdtemp())
+    paths = np.array([str(folder / f"{i:04d}.png") for i in range(len(images))], dtype=object)
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    return paths
 
 
 def _leaf(kind, rng):

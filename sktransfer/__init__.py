@@ -5,7 +5,7 @@ from importlib.metadata import version
 from .runtime import _openmp  # noqa: F401  imports torch, which nothing may do before it
 
 # isort: split
-from . import hygiene, inspection, model_selection, monitoring
+from . import domain_adaptation, hygiene, inspection, model_selection, monitoring
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
@@ -36,6 +36,7 @@ __all__ = [
     "clear_feature_cache",
     "count_forward_passes",
     "count_passes",
+    "domain_adaptation",
     "feature_cache_info",
     "hygiene",
     "inspection",

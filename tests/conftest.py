@@ -65,6 +65,29 @@ def cache(tmp_path):
     return tmp_path / "cache"
 
 
+class _Unreadable:
+    """A label that raises when anything is asked of it."""
+
+    def _raise(self, *_):
+        raise AssertionError("a label of the target was read")
+
+    __eq__ = __ne__ = __lt__ = __gt__ = __hash__ = __len__ = __iter__ = __array__ = _raise
+    __repr__ = __str__ = __bool__ = __int__ = __float__ = __index__ = _raise
+
+
+@pytest.fixture
+def hidden_labels():
+    """Return a function of labels, an array of which those that are hidden can't be read."""
+
+    def hide(labels, is_hidden):
+        hidden = np.empty(len(labels), dtype=object)
+        for i, label in enumerate(labels):
+            hidden[i] = _Unreadable() if is_hidden[i] else label
+        return hidden
+
+    return hide
+
+
 def draw_shape(kind: str, rng: np.random.Generator, size: int = 48) -> Image.Image:
     """Draw a disc or a square of random place and colour on a noisy ground."""
     ground = rng.integers(0, 90, size=(size, size, 3), dtype=np.uint8)

@@ -42,12 +42,16 @@ def test_every_fitted_attribute_is_documented(estimator, shapes):
 PUBLIC = {name: getattr(sktransfer, name) for name in sktransfer.__all__}
 PUBLIC |= {n: getattr(sktransfer.inspection, n) for n in sktransfer.inspection.__all__}
 PUBLIC |= {name: getattr(sktransfer.hygiene, name) for name in sktransfer.hygiene.__all__}
+PUBLIC |= {
+    n: getattr(sktransfer.domain_adaptation, n) for n in sktransfer.domain_adaptation.__all__
+}
 PUBLIC |= {n: getattr(sktransfer.model_selection, n) for n in sktransfer.model_selection.__all__}
 # modules, and records that the examples of their makers show
 WITHOUT_EXAMPLE = {
     "inspection",
     "model_selection",
     "count_passes",  # deprecated
+    "domain_adaptation",
     "hygiene",
     "monitoring",
     "InputSpec",
