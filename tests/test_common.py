@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sktransfer import (
@@ -12,6 +13,7 @@ from sktransfer import (
     PretrainedFeatureTransformer,
     ZeroShotClassifier,
 )
+from sktransfer.domain_adaptation import PseudoLabelClassifier
 from sktransfer.model_selection import TransferSearchCV
 from sktransfer.monitoring import DriftMonitor, NoveltyDetector
 
@@ -45,6 +47,8 @@ ESTIMATORS = [
     NoveltyDetector("knn"),
     DriftMonitor(PretrainedFeatureTransformer(**ROWS)),
     DriftMonitor("passthrough"),
+    PseudoLabelClassifier(),
+    PseudoLabelClassifier(LogisticRegression(), n_components=2),
     TransferSearchCV(FineTunedClassifier(**ROWS), depths=(None,), max_fits=6, cv=2),
     TransferSearchCV(FineTunedRegressor(**ROWS), depths=(-1,), max_fits=4, cv=2),
 ]

@@ -1,5 +1,6 @@
 """Domain adaptation: from labelled images of one kind to unlabelled images of another."""
 
 from ._images_from_ids import ImagesFromIds
+from ._pseudo_label_classifier import PseudoLabelClassifier
 
-__all__ = ["ImagesFromIds"]
+__all__ = ["ImagesFromIds", "PseudoLabelClassifier"]
