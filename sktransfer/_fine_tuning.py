@@ -36,7 +36,7 @@ from ._fine_tuning_recipe import (
 from ._onnx_export import MeanWithMirrored, write_onnx
 from ._stage_table import stage_table
 from .backbones._registry import rebuild_backbone
-from .backbones._weights import arrays_of, write_backbone_file
+from .backbones._weights import arrays_of, checked_file_to_write, write_backbone_file
 from .images._augment import MIRRORED, AugmentedView, make_augmentation
 from .images._collection import ImageCollection
 from .images._remembered import RememberedImages
@@ -159,15 +159,7 @@ class FineTunedEstimator(ImageEstimator):
             When there is no such folder.
         """
         check_is_fitted(self)
-        path = os.path.abspath(path)
-        if not path.endswith(".safetensors"):
-            raise ValueError(
-                "path must end in '.safetensors', so that backbone= takes the file, got "
-                f"{os.path.basename(path)!r}"
-            )
-        folder = os.path.dirname(path)
-        if not os.path.isdir(folder):
-            raise FileNotFoundError(f"no folder {folder}")
+        path = checked_file_to_write(path)
         spec = self.backbone_spec_
         write_backbone_file(
             path,

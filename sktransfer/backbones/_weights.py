@@ -58,6 +58,28 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+def checked_file_to_write(path: str | os.PathLike) -> str:
+    """Return the absolute path of a backbone file to write, or an error that says why not.
+
+    Raises
+    ------
+    ValueError
+        When the name does not end in ``.safetensors``.
+    FileNotFoundError
+        When there is no such folder.
+    """
+    path = os.path.abspath(path)
+    if not path.endswith(".safetensors"):
+        raise ValueError(
+            "path must end in '.safetensors', so that backbone= takes the file, got "
+            f"{os.path.basename(path)!r}"
+        )
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder}")
+    return path
+
+
 def write_backbone_file(
     path: str | os.PathLike, state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]
 ) -> None:

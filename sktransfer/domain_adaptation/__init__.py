@@ -2,5 +2,12 @@
 
 from ._images_from_ids import ImagesFromIds
 from ._pseudo_label_classifier import PseudoLabelClassifier
+from ._recalibrate import RecalibratedNorm, Recalibration, recalibrate_backbone
 
-__all__ = ["ImagesFromIds", "PseudoLabelClassifier"]
+__all__ = [
+    "ImagesFromIds",
+    "PseudoLabelClassifier",
+    "RecalibratedNorm",
+    "Recalibration",
+    "recalibrate_backbone",
+]
