@@ -318,6 +318,8 @@ def _checked_labels(X, y, sample_domain) -> tuple[Domains, np.ndarray]:
 
 def _of_classes(labels):
     labels = column_or_1d(labels, warn=True)
+    if labels.dtype.kind == "O" and not any(isinstance(label, str) for label in labels):
+        labels = np.array(labels.tolist())  # numbers, beside which the target had other objects
     labels = check_array(labels, ensure_2d=False, dtype=None, input_name="y")
     check_classification_targets(labels)
     return labels

@@ -107,7 +107,7 @@ def recalibrate_backbone(
     X_target,
     path,
     *,
-    n_source=16,
+    n_source=128,
     backbone_params=None,
     weights="default",
     image_size=None,
@@ -124,6 +124,10 @@ def recalibrate_backbone(
     contrast) both are wrong in each layer. Here they are taken from a set of such images,
     without labels, and mixed with the old ones. No other weight is changed.
 
+    Recalibrate once for each domain, from the same backbone, with as many images of each: rows of
+    the source from its own file, rows of the target from the other. Only where the classifier
+    was trained on images like those of the weights is the backbone itself right for the source.
+
     The file is a backbone with a digest of its own: rows of the old one in the store stay right,
     and new ones are stored beside them.
 
@@ -133,15 +137,16 @@ def recalibrate_backbone(
         As in :class:`~sktransfer.PretrainedFeatureTransformer`: a name, or the path of a
         backbone file.
     X_target : sequence of images
-        Images of the target, two at least, of any kind that the estimators take. 32 are a
-        beginning; a few hundred fix the statistics. They should have about the shares of classes,
-        and the mix of conditions, of the images to come.
+        Images of one domain, two at least, of any kind that the estimators take. 32 are a
+        beginning. They should have about the shares of classes, and the mix of conditions, of
+        the images to come.
     path : str or path-like
         The file to write; its name must end in ``.safetensors``. A file of that name is
         replaced.
-    n_source : float, default=16
+    n_source : float, default=128
         The number of target images as which the old statistics count: with n images,
-        these have the weight ``n / (n_source + n)``. 0 forgets the old statistics.
+        these have the weight ``n / (n_source + n)``, a fifth for 32. 0 forgets the old
+        statistics.
     backbone_params : dict, default=None
         Arguments of the architecture's constructor.
     weights : str, path-like or None, default="default"
@@ -217,8 +222,8 @@ def recalibrate_backbone(
     ...     rows = transformer.fit_transform(X[:4])
     >>> rows.shape
     (4, 256)
-    >>> recalibration.weight
-    0.8
+    >>> round(recalibration.weight, 3)
+    0.333
     >>> recalibration.digest == transformer.backbone_spec_.digest
     True
     """
