@@ -15,8 +15,8 @@ on that target, over five seeds with a 95 % interval. The folder has ``digits_sh
 Part "rows": a logistic regression of the source alone; on rows standardised domain by domain;
 with skada's CORAL, subspace alignment and OT mapping before it, with and without that;
 pseudo-labels, of which one of five settings is chosen by label-free scorers, and once by the
-target's labels; one and three labelled target images a class; and as the ceiling the labels of the target,
-cross-validated. "recalibrated": rows of backbones recalibrated with 32 images of each domain.
+target's labels; one and three labelled target images a class; and as the ceiling the labels of
+the target, cross-validated. "recalibrated": rows of backbones recalibrated with 32 images of each domain.
 "tuned": FineTunedClassifier with each `adapt`. "traps": a target of half the classes, and
 recalibration with three corruptions at once.
 
