@@ -1,7 +1,7 @@
 """Pseudo-labels, recalibration and adapted networks against skada's adapters on the same rows.
 
     python benchmarks/bench_adaptation.py data mobilenet_v2_0.35.safetensors [--only TASK ...]
-                                          [--parts PART ...]
+                                          [--parts PART ...] [--figure docs/...png]
 
 Rows of MobileNetV2 at width 0.35 and 97 pixels. Labels of a source, none of a target; the accuracy
 on that target, over five seeds with a 95 % interval. The folder has ``digits_shift.npz``,
@@ -16,9 +16,9 @@ Part "rows": a logistic regression of the source alone; on rows standardised dom
 with skada's CORAL, subspace alignment and OT mapping before it, with and without that;
 pseudo-labels, of which one of five settings is chosen by label-free scorers, and once by the
 target's labels; one and three labelled target images a class; and as the ceiling the labels of
-the target, cross-validated. "recalibrated": rows of backbones recalibrated with 32 images of each domain.
-"tuned": FineTunedClassifier with each `adapt`. "traps": a target of half the classes, and
-recalibration with three corruptions at once.
+the target, cross-validated. Part "recalibrated": rows of backbones recalibrated with 32 images
+of each domain. "tuned": FineTunedClassifier with each `adapt`. "traps": a target of half the
+classes, and recalibration with three corruptions at once.
 
 Claims: MNIST to USPS and back, pseudo-labels reach 0.82 and 0.72, and the best method 0.88
 and 0.80. On each corruption of CIFAR-10, recalibration with 32 images is above frozen
@@ -429,6 +429,46 @@ def report(lines):
             print(f"{method:<40}", "  ".join(cells))
 
 
+SHOWN = {
+    "source only": "C7",
+    "standardised": "C0",
+    "skada CORAL, standardised": "C4",
+    "recalibrated": "C1",
+    "recalibrated, standardised": "C3",
+    "pseudo-labels": "C2",
+    "3 labels a class": "C9",
+    "target labels": "k",
+}
+
+
+def figure(lines, path):
+    """Draw the accuracies of some methods on each task, with their intervals."""
+    from matplotlib import pyplot as plt
+
+    drawn, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    for i, (method, colour) in enumerate(SHOWN.items()):
+        for place, task in enumerate(TASKS):
+            values = list(accuracies(lines, task, method).values())
+            if len(values) < 2:
+                continue
+            width = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+            axes.errorbar(
+                place + (i - len(SHOWN) / 2) * 0.09,
+                np.mean(values),
+                width,
+                color=colour,
+                marker="_" if method == "target labels" else "o",
+                markersize=10 if method == "target labels" else 5,
+                linestyle="none",
+                label=method if place == 0 else None,
+            )
+    axes.set_xticks(range(len(TASKS)), [task.replace("-", "\nto ", 1) for task in TASKS])
+    axes.set_ylabel("accuracy on the target")
+    axes.grid(axis="y", alpha=0.3)
+    drawn.legend(loc="outside upper center", ncols=4, frameon=False)
+    drawn.savefig(path, dpi=110)
+
+
 def check(lines):
     """Assert the claims on what has been run."""
     for task, (least, least_of_best) in CLAIMED.items():
@@ -460,7 +500,8 @@ def main():
     parser.add_argument("files", type=Path, help="folder of the data sets")
     parser.add_argument("weights", help="self-describing file with ImageNet weights")
     parser.add_argument("--only", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=tuple(PARTS))
+    parser.add_argument("--figure", type=Path, help="where the figure goes (.png)")
     arguments = parser.parse_args()
     lines = []
     with tempfile.TemporaryDirectory() as folder:
@@ -473,6 +514,8 @@ def main():
     lines = merged(lines)
     write_csv(NAME, lines)
     report(lines)
+    if arguments.figure:
+        figure(lines, arguments.figure)
     check(lines)
 
 

@@ -65,6 +65,8 @@ WITHOUT_EXAMPLE = {
     "LabelIssues",
     "LeakageReport",
     "RankedBackbone",
+    "RecalibratedNorm",
+    "Recalibration",
     "StrategyResult",
     "StrategyTable",
 }

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.linalg import expm
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
@@ -281,3 +282,28 @@ def test_it_stands_behind_rows_of_a_network_in_a_pipeline(shapes):
     )
     pipeline.fit(X, y, pseudolabelclassifier__sample_domain=domain)
     assert pipeline.score(X, y) > 0.8
+
+
+def test_it_stands_in_pipelines_splitters_and_scorers_of_skada(data, fitted):
+    X, y, is_target, domain = data
+    masked = np.where(is_target, -1, y)
+    with config_context(enable_metadata_routing=True):  # which skada sets for the process
+        pytest.importorskip("skada")
+        from skada import make_da_pipeline
+        from skada.metrics import PredictionEntropyScorer
+        from skada.model_selection import SourceTargetShuffleSplit
+
+        pipeline = make_da_pipeline(PseudoLabelClassifier())
+        pipeline.fit(X, masked, sample_domain=domain)
+        predicted = pipeline.predict(X[is_target], sample_domain=domain[is_target])
+        np.testing.assert_array_equal(predicted, fitted.predict(X[is_target]))
+        search = GridSearchCV(
+            pipeline,
+            {"pseudolabelclassifier__n_iter": [0, 3]},
+            cv=SourceTargetShuffleSplit(2, test_size=0.5, random_state=0),
+            scoring=PredictionEntropyScorer(),
+        )
+        search.fit(X, masked, sample_domain=domain)
+    none, three = search.cv_results_["mean_test_score"]
+    assert np.isfinite([none, three]).all()
+    assert none != three
