@@ -315,7 +315,8 @@ def tuned_lines(name, seed, task, rows):
     """Return a line for each `adapt` of FineTunedClassifier, and for none."""
     lines = Lines("tuned", name, seed)
     X = np.empty(len(task.X) + len(task.X_target), dtype=object)
-    X[:] = [*task.X, *task.X_target]
+    for i, image in enumerate([*task.X, *task.X_target]):  # of two sizes, or of one
+        X[i] = image
     domain = np.repeat([1, -2], [len(task.X), len(task.X_target)])
     codes = np.unique(task.y)
     masked = np.concatenate([np.searchsorted(codes, task.y), np.full(len(task.X_target), -1)])

@@ -82,7 +82,7 @@ def recalibrate(
 
 def _parts(backbone: Backbone) -> list[nn.Module]:
     """Return the stages, and what the network computes after its pooling."""
-    stages = list(backbone.stages.values())
+    stages: list[nn.Module] = list(backbone.stages.values())
     return stages if backbone.pre_logits is None else [*stages, backbone.pre_logits]
 
 
@@ -150,7 +150,7 @@ class _Moments:
         channels = x.shape[1]
         axes = [axis for axis in range(x.ndim) if axis != 1]
         n = x.numel() // channels
-        variance, mean = (v.double().cpu() for v in torch.var_mean(x.float(), axes, correction=0))
+        variance, mean = (v.cpu().double() for v in torch.var_mean(x.float(), axes, correction=0))
         # as Chan, Golub and LeVeque join the moments of two samples
         difference, total = mean - self._mean, self._n_values + n
         self._squares = self._squares + n * variance + difference**2 * (self._n_values * n / total)
@@ -169,12 +169,15 @@ def _set(
     norm: nn.Module, name: str, mean: torch.Tensor, variance: torch.Tensor, weight: float
 ) -> NormChange:
     """Mix the statistics of a norm with those of images, which have a weight from 0 to 1."""
-    old_mean, old_variance = norm.running_mean.double().cpu(), norm.running_var.double().cpu()
+    running_mean, running_var = norm.running_mean, norm.running_var
+    assert isinstance(running_mean, torch.Tensor)
+    assert isinstance(running_var, torch.Tensor)
+    old_mean, old_variance = running_mean.cpu().double(), running_var.cpu().double()
     new_mean = (1 - weight) * old_mean + weight * mean
     new_variance = (1 - weight) * old_variance + weight * variance
-    norm.running_mean.copy_(new_mean)
-    norm.running_var.copy_(new_variance)
-    eps = float(getattr(norm, "eps", 0.0))
+    running_mean.copy_(new_mean)
+    running_var.copy_(new_variance)
+    eps: float = getattr(norm, "eps", 0.0)
     return NormChange(
         name,
         (old_mean.numpy(), new_mean.numpy()),
