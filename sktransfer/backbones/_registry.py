@@ -38,6 +38,9 @@ _PRE_LOGITS = "(pre-logits)"  # in the digest of the code, behind the stages
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
 _lock = ForkSafeLock()
 
+# The parameters backbone, backbone_params and weights of an estimator.
+Chosen = tuple[str | os.PathLike, Mapping[str, Any] | None, str | os.PathLike | None]
+
 
 def load_backbone(
     backbone: str | os.PathLike,
@@ -75,8 +78,16 @@ def load_backbone(
         return _kept[key]
 
 
-def reload_backbone(spec: BackboneSpec) -> Backbone:
+def reload_backbone(spec: BackboneSpec, moved_to: Chosen | None = None) -> Backbone:
     """Return the backbone of a fitted estimator.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+        What the estimator was fitted with.
+    moved_to : tuple of (backbone, backbone_params, weights), default=None
+        What these parameters of the estimator are now: where the weights are looked for that
+        can't be loaded as they were at `fit`. They must be the same weights.
 
     Raises
     ------
@@ -87,28 +98,41 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
         its input have changed since; the message names which.
     """
     _fitted_architecture(spec)
-    try:
-        backbone = load_backbone(spec.name, dict(spec.params), spec.weights)
-    except WeightsNotFoundError as error:
-        raise WeightsNotFoundError(
-            f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
-            f"can't be loaded here: {error}"
-        ) from None
-    _check_stages(_title(spec), spec, backbone.spec.stages)
+    backbone = _found_again(spec, moved_to)
+    title = _title(backbone.spec)
+    _check_stages(title, spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:
         cause = "; this version of torch draws others" if spec.weights is None else ""
         raise WeightsError(
-            f"the weights of {_title(spec)} are not those that this estimator was fitted "
+            f"the weights of {title} are not those that this estimator was fitted "
             f"with{cause}; restore them, or fit again"
         )
-    _check_code(_title(spec), spec, backbone.spec.code)
+    _check_code(title, spec, backbone.spec.code)
     ours, theirs = spec.input, backbone.spec.input
     if (ours.mean, ours.std) != (theirs.mean, theirs.std):
         raise WeightsError(
-            f"{_title(spec)} normalises images by mean={theirs.mean} and std={theirs.std}, and "
+            f"{title} normalises images by mean={theirs.mean} and std={theirs.std}, and "
             f"this estimator was fitted with mean={ours.mean} and std={ours.std}; {_REMEDY}"
         )
     return backbone
+
+
+def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
+    try:
+        return load_backbone(spec.name, dict(spec.params), spec.weights)
+    except WeightsNotFoundError as error:
+        cause = str(error)
+    if moved_to is not None:
+        name, params, weights = moved_to
+        if (os.fspath(name), weights and os.fspath(weights)) != (spec.name, spec.weights):
+            return load_backbone(name, params, weights)
+    is_in_backbone = spec.name.endswith(".safetensors") and spec.weights == "default"
+    where = "backbone" if is_in_backbone else "weights"
+    raise WeightsNotFoundError(
+        f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
+        f"can't be loaded here: {cause}. Where they are in a file elsewhere, name it: "
+        f"set_params({where}='path of the file')"
+    )
 
 
 def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Backbone:

@@ -17,6 +17,7 @@ from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._documentation_link import DocumentationLinkMixin
 from .._fine_tuning import FineTunedEstimator
 from ..training._recipe import RECIPES
 from ._folds import folds_of
@@ -28,7 +29,7 @@ from ._strategy_table import answer, strategy_table
 from ._trials import Trials
 
 
-class TransferSearchCV(BaseSearchCV):
+class TransferSearchCV(DocumentationLinkMixin, BaseSearchCV):
     """Find the strategy: raw pixels, frozen rows with a linear model, or fine-tuning.
 
     Strategies are cross-validated in rounds, the cheap ones first, and what can't win any
