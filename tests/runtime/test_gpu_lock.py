@@ -5,8 +5,10 @@ import threading
 import time
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.extraction import _extract
@@ -217,8 +219,10 @@ def test_an_extraction_holds_its_device_only_where_images_pass(shapes, cache, mo
         held.append((device, counter.computed))
 
     monkeypatch.setattr(_extract, "gpu_lock", noted)
+    # not their paths: files that were just written are read again before their rows are found
+    images = np.stack([np.asarray(Image.open(path)) for path in shapes[0]])
     transformer = PretrainedFeatureTransformer("mini", device="cpu", feature_cache=cache)
-    transformer.fit(shapes[0]).transform(shapes[0])
-    assert held == [(torch.device("cpu"), len(shapes[0]))]
-    transformer.transform(shapes[0])
+    transformer.fit(images).transform(images)
+    assert held == [(torch.device("cpu"), len(images))]
+    transformer.transform(images)
     assert len(held) == 1
