@@ -49,6 +49,7 @@ FAST = {
 def a_process_of_its_own(monkeypatch):
     """Forget the networks in use and what a test registers."""
     monkeypatch.setattr(_registry, "_kept", type(_registry._kept)())
+    monkeypatch.setattr(_registry, "_moved", set())
     monkeypatch.setattr(_registered, "registered", dict(_registered.registered))
 
 
@@ -161,6 +162,22 @@ def test_a_name_whose_weights_cant_be_loaded_here_takes_a_file_of_the_same(shape
     path = state_dict_file(tmp_path)
     fitted.backbone_spec_ = replace(fitted.backbone_spec_, weights=str(tmp_path / "gone.pth"))
     np.testing.assert_array_equal(fitted.set_params(weights=path).transform(X[:4]), expected)
+
+
+def test_where_weights_are_no_more_is_tried_once(shapes, tmp_path, monkeypatch):
+    X, _ = shapes
+    path = state_dict_file(tmp_path)
+    fitted = PretrainedFeatureTransformer("mini", weights=path, feature_cache=None).fit(X[:2])
+    moved = Path(path).rename(tmp_path / "moved.pth")
+    fitted.set_params(weights=moved)
+    tried = []
+    load = _registry.load_backbone
+    monkeypatch.setattr(
+        _registry, "load_backbone", lambda *names: (tried.append(names[-1]), load(*names))[1]
+    )
+    fitted.transform(X[:2])
+    fitted.transform(X[:2])
+    assert tried == [path, moved, moved]
 
 
 def test_another_file_than_the_one_that_has_moved_is_refused(shapes, tmp_path):

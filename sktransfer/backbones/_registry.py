@@ -38,6 +38,10 @@ _PRE_LOGITS = "(pre-logits)"  # in the digest of the code, behind the stages
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
 _lock = ForkSafeLock()
 
+# Where weights were at a fit, and where they were found since: each prediction would else try to
+# download again what can't be downloaded.
+_moved: set[tuple] = set()
+
 # The parameters backbone, backbone_params and weights of an estimator.
 Chosen = tuple[str | os.PathLike, Mapping[str, Any] | None, str | os.PathLike | None]
 
@@ -118,14 +122,20 @@ def reload_backbone(spec: BackboneSpec, moved_to: Chosen | None = None) -> Backb
 
 
 def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
+    """Return the backbone from where it was at `fit`, or else from where it is now."""
+    name, params, weights = moved_to or (spec.name, dict(spec.params), spec.weights)
+    now = (os.fspath(name), weights and os.fspath(weights))
+    at_fit = (spec.name, spec.weights)
+    if (at_fit, now) in _moved:
+        return load_backbone(name, params, weights)
     try:
         return load_backbone(spec.name, dict(spec.params), spec.weights)
     except WeightsNotFoundError as error:
         cause = str(error)
-    if moved_to is not None:
-        name, params, weights = moved_to
-        if (os.fspath(name), weights and os.fspath(weights)) != (spec.name, spec.weights):
-            return load_backbone(name, params, weights)
+    if now != at_fit:
+        backbone = load_backbone(name, params, weights)
+        _moved.add((at_fit, now))
+        return backbone
     is_in_backbone = spec.name.endswith(".safetensors") and spec.weights == "default"
     where = "backbone" if is_in_backbone else "weights"
     raise WeightsNotFoundError(
