@@ -148,6 +148,9 @@ def test_a_file_that_has_moved_is_named_by_the_parameter_that_the_error_says(
     loaded = pickle.loads(saved)
     with pytest.raises(WeightsNotFoundError, match=rf"name it: set_params\({parameter}="):
         loaded.transform(X[:4])
+    loaded.set_params(**{parameter: f"{moved.parent}/wrong{moved.suffix}"})
+    with pytest.raises(WeightsNotFoundError, match=r"no such file of weights: .*wrong"):
+        loaded.transform(X[:4])
     loaded.set_params(**{parameter: moved})
     np.testing.assert_array_equal(loaded.transform(X[:4]), expected)
     again = pickle.loads(pickle.dumps(loaded))

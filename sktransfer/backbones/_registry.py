@@ -132,7 +132,7 @@ def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
         return load_backbone(spec.name, dict(spec.params), spec.weights)
     except WeightsNotFoundError as error:
         cause = str(error)
-    if now != at_fit:
+    if now != at_fit and any(map(_is_path, now)):
         backbone = load_backbone(name, params, weights)
         _moved.add((at_fit, now))
         return backbone
@@ -349,6 +349,10 @@ def checked_params(params: Any) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         raise TypeError(f"backbone_params must be a dict or None, got {params!r}")
     return dict(params)
+
+
+def _is_path(name: str | None) -> bool:
+    return name is not None and (name.endswith(_ALL_ENDINGS) or ":local-dir:" in name)
 
 
 def state_of_file(path: str | None) -> tuple[Any, ...] | None:
