@@ -124,7 +124,7 @@ def reload_backbone(spec: BackboneSpec, moved_to: Chosen | None = None) -> Backb
 def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
     """Return the backbone from where it was at `fit`, or else from where it is now."""
     name, params, weights = moved_to or (spec.name, dict(spec.params), spec.weights)
-    now = (os.fspath(name), weights and os.fspath(weights))
+    now = (str(os.fspath(name)), None if weights is None else str(os.fspath(weights)))
     at_fit = (spec.name, spec.weights)
     if (at_fit, now) in _moved:
         return load_backbone(name, params, weights)
@@ -132,7 +132,7 @@ def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
         return load_backbone(spec.name, dict(spec.params), spec.weights)
     except WeightsNotFoundError as error:
         cause = str(error)
-    if now != at_fit and any(map(_is_path, now)):
+    if now != at_fit and any(_is_path(place) for place in now):
         backbone = load_backbone(name, params, weights)
         _moved.add((at_fit, now))
         return backbone
