@@ -315,7 +315,8 @@ default=("fast", "default", "thorough")
 
     def _run_search(self, evaluate_candidates):
         strategies, n_at_once = self._strategies, effective_n_jobs(self.n_jobs)
-        limits = Limits(self.max_time, self.max_fits, self.n_splits_, n_at_once, bool(self.refit))
+        # of the folds that `fit` has listed; scikit-learn 1.6 sets n_splits_ after this only
+        limits = Limits(self.max_time, self.max_fits, len(self.cv), n_at_once, bool(self.refit))
         trials = Trials(evaluate_candidates, limits, self.refit, n_at_once == 1)
         template = self.estimator.steps[0][1]
         backbones = [template.backbone] if self.backbones is None else self.backbones
