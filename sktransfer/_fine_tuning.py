@@ -43,7 +43,7 @@ from .images._remembered import RememberedImages
 from .runtime._device import resolve_device
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
-from .training._adaptation import outputs_by_domain
+from .training._adaptation import TARGET, outputs_by_domain, set_domain
 from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
 from .training._continued import Continued, seen_in
@@ -424,6 +424,7 @@ class FineTunedEstimator(ImageEstimator):
     def _fitted_with(self, module, n_epochs):
         """Return the attributes of an estimator that is fitted with a copy of a module."""
         module = copy.deepcopy(getattr(module, "_orig_mod", module)).cpu().eval()
+        set_domain(module, TARGET)
         net = SimpleNamespace(module_=module)
         return {"_backbone": self._backbone, "net_": net, "n_iter_": n_epochs}
 

@@ -147,8 +147,11 @@ def test_an_image_passes_once_and_epochs_cost_no_passes(images, cache):
     assert counter.computed == len(X)
 
 
-def test_a_pickle_predicts_the_same_of_both_domains(images, adapted):
-    X, _, domain = images
+@pytest.mark.parametrize("probe_weight", [0, 0.5])
+def test_a_pickle_predicts_the_same_of_both_domains(images, probe_weight):
+    X, y, domain = images
+    adapted = FineTunedClassifier(**SHORT, adapt="mcc", probe_weight=probe_weight)
+    adapted.fit(X, y, sample_domain=domain)
     loaded = pickle.loads(pickle.dumps(adapted))
     for number in (None, domain):
         np.testing.assert_array_equal(
@@ -158,6 +161,18 @@ def test_a_pickle_predicts_the_same_of_both_domains(images, adapted):
     of_target, mixed = adapted.predict_proba(X), adapted.predict_proba(X, domain, allow_source=True)
     np.testing.assert_array_equal(mixed[24:], of_target[24:])
     assert np.abs(mixed[:24] - of_target[:24]).max() > 0
+
+
+def test_the_linear_probe_is_that_of_the_target_too(images):
+    X, y, domain = images
+    options = {**SHORT, "adapt": "mcc", "adapt_weight": 0, "lr": 1e-12}  # nothing is trained
+    fits = [
+        FineTunedClassifier(**options, probe_weight=weight).fit(X, y, sample_domain=domain)
+        for weight in (0, 0.5)
+    ]
+    for number in (-1, 1):
+        first, second = (f.predict_proba(X, number, allow_source=True) for f in fits)
+        np.testing.assert_allclose(first, second, atol=1e-5)
 
 
 def test_scores_and_decisions_follow_the_domain(images, adapted):

@@ -120,6 +120,13 @@ def is_adapted(part: TrainablePart) -> bool:
     return any(isinstance(module, StandardiseDomains) for module in part.head.children())
 
 
+def set_domain(module: nn.Module, domain: str) -> None:
+    """Say of which domain the images are that a module gets from now on, and its probe too."""
+    for part in module.modules():
+        if isinstance(part, StandardiseDomains):
+            part.domain = domain
+
+
 def for_source(part: TrainablePart) -> TrainablePart:
     """Return a part that predicts images of the source, and shares all parameters.
 

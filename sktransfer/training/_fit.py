@@ -12,7 +12,14 @@ from torch import nn
 from .._locking import own_random_state
 from ..runtime._gpu_lock import gpu_lock
 from ..runtime._threads import torch_threads_within_cores
-from ._adaptation import SOURCE, TARGET, Adaptation, StandardiseDomains, standardise_of
+from ._adaptation import (
+    SOURCE,
+    TARGET,
+    Adaptation,
+    StandardiseDomains,
+    set_domain,
+    standardise_of,
+)
 from ._augmented import AugmentedActivations
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
@@ -220,7 +227,7 @@ def _standardise_by_domain(
         ):
             rows = pooled_rows(part.stages, activations, device)
             standardise.set_statistics(domain, rows, counts)
-    standardise.domain = TARGET  # what is predicted from now on
+    set_domain(part, TARGET)  # what is predicted from now on
 
 
 def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
