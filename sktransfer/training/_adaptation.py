@@ -105,7 +105,7 @@ class StandardiseDomains(Standardise):
             for buffer, values in zip(
                 self._statistics(), mean_and_scale(rows, counts), strict=True
             ):
-                buffer.copy_(torch.as_tensor(values))
+                buffer.copy_(torch.as_tensor(values, dtype=torch.float32))
 
 
 def standardise_of(part: TrainablePart) -> StandardiseDomains:
