@@ -139,6 +139,93 @@ def hymenoptera():
     return {split: load_image_folder(HYMENOPTERA / split) for split in ("train", "val")}
 
 
+class S3:
+    """A bucket on an S3 server on this machine, and the requests that came since it was made."""
+
+    def __init__(self, requests, client, name):
+        self._requests, self._client = requests, client
+        self._n_before = len(requests)
+        self.name = name
+        client.create_bucket(Bucket=name)
+
+    def put(self, key, data):
+        """Write an object, and return its URL."""
+        self._client.put_object(Bucket=self.name, Key=key, Body=data)
+        return f"s3://{self.name}/{key}"
+
+    def put_files(self, paths, folder="images"):
+        """Write files under their names, and return their URLs."""
+        return np.array(
+            [self.put(f"{folder}/{Path(path).name}", Path(path).read_bytes()) for path in paths],
+            dtype=object,
+        )
+
+    def requests(self, method=None, *, of_client=False):
+        """Return (method, path, query) of the requests, without those that this class sent."""
+        return [
+            (m, path, query)
+            for m, path, query, agent in self._requests[self._n_before :]
+            if ("Boto3" in agent) == of_client and method in (None, m)
+        ]
+
+    def reads(self):
+        """Return the keys of the objects that were read, one for each request."""
+        start = f"/{self.name}/"
+        return [p.removeprefix(start) for _, p, _ in self.requests("GET") if len(p) > len(start)]
+
+    def forget(self):
+        """Count requests from here on."""
+        self._n_before = len(self._requests)
+
+
+@pytest.fixture(scope="session")
+def _s3_server():
+    """Start an S3 server that notes its requests; return its URL and these."""
+    pytest.importorskip("obstore")
+    pytest.importorskip("moto.moto_server.werkzeug_app")
+    from threading import Thread
+
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type, message, *args): ...
+
+    app, requests = DomainDispatcherApplication(create_backend_app), []
+
+    def noting(environ, start_response):
+        names = ("REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "HTTP_USER_AGENT")
+        requests.append(tuple(environ.get(name, "") for name in names))
+        return app(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, noting, threaded=True, request_handler=Quiet)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", requests
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+_bucket_numbers = count()
+
+
+@pytest.fixture
+def s3(_s3_server, monkeypatch):
+    """Return a new bucket, whose server and credentials are those of the environment."""
+    import boto3
+
+    url, requests = _s3_server
+    for name in [name for name in os.environ if name.startswith(("AWS_", "SKTRANSFER_REMOTE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush-secret")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
+    return S3(requests, client, f"bucket-{next(_bucket_numbers)}")
+
+
 @pytest.fixture
 def deadly_head():
     """Return a maker of heads that kill their process in the fit of a number, and only then."""

@@ -12,7 +12,16 @@ PACKAGE = Path(sktransfer.__file__).parent
 # A layer may import from those before it in this list and from itself.
 LAYERS = [
     ["exceptions", "_spec"],
-    ["_locking", "_files", "_text_table", "_html_page", "_stage_picture", "_documentation_link"],
+    ["_remote_options"],
+    [
+        "_locking",
+        "_files",
+        "_object_store",
+        "_text_table",
+        "_html_page",
+        "_stage_picture",
+        "_documentation_link",
+    ],
     ["images", "backbones"],
     ["store"],
     ["runtime"],
@@ -152,6 +161,10 @@ def test_only_one_module_imports_skorch():
 
 def test_only_one_module_imports_lmdb():
     assert _importers_of("lmdb") == ["store/_lmdb.py"]
+
+
+def test_only_one_module_imports_obstore():
+    assert _importers_of("obstore") == ["_object_store.py"]
 
 
 def test_no_module_is_a_junk_drawer():
