@@ -7,7 +7,7 @@ environment, as each store's own tools do, and its messages are shortened to the
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -147,13 +147,24 @@ class Bucket:
         with _translated():
             self._store = getattr(self._obstore.store, stores[scheme])(name, **arguments)
 
-    def get(self, key: str, max_bytes: int | None = None) -> ObjectContent:
-        """Return an object; one that has more than `max_bytes` is an error, and is not read."""
+    def get(
+        self,
+        key: str,
+        max_bytes: int | None = None,
+        admit: Callable[[int], None] | None = None,
+    ) -> ObjectContent:
+        """Return an object; one that has more than `max_bytes` is an error, and is not read.
+
+        `admit` is called with its size before it is read; what it raises ends the request.
+        """
         with _translated():
             result = self._obstore.get(self._store, _checked(key))
             status = _status(result.meta, key)
-            if max_bytes is not None and status.size > max_bytes:
-                raise TooLargeError(status.size)
+        if max_bytes is not None and status.size > max_bytes:
+            raise TooLargeError(status.size)
+        if admit is not None:
+            admit(status.size)
+        with _translated():
             try:
                 data = bytes(result.bytes())
             except self._obstore.exceptions.GenericError as error:
@@ -165,11 +176,12 @@ class Bucket:
                 ) from None
         return ObjectContent(data, status)
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
-        """Return some bytes of an object, fewer where it ends before."""
+    def get_range(self, key: str, start: int, length: int) -> ObjectContent:
+        """Return some bytes of an object, fewer where it ends before, and its status."""
         with _translated():
-            found = self._obstore.get_range(self._store, _checked(key), start=start, length=length)
-            return bytes(found)
+            options = {"range": (start, start + length)}
+            result = self._obstore.get(self._store, _checked(key), options=options)
+            return ObjectContent(bytes(result.bytes()), _status(result.meta, key))
 
     def stream(self, key: str, chunk: int = 2**22) -> Iterator[bytes]:
         """Yield the bytes of an object in order."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from ..exceptions import DecodeError
 from ..images._collection import ImageCollection
 from ..images._image_ref import LoadedImage
+from ..images._read_ahead import ReadAhead
 from ..runtime import _progress
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
@@ -95,7 +97,7 @@ class MissingRows:
         store: ActivationStore | None,
         batch_size: int | None,
     ):
-        self._images = images
+        self._images: ImageCollection | ReadAhead = images
         self._ids = ids
         self._plan = plan
         self._on_cpu = plan.device.type == "cpu"
@@ -117,14 +119,17 @@ class MissingRows:
 
     def compute(self, positions: _Positions, pool: CorePool) -> Iterator[Computed]:
         """Yield what becomes of the images, in no order, each once."""
+        batches = self._batches(positions)
+        self._images = ReadAhead(self._images, chain.from_iterable(batches))
         try:
-            yield from self._compute(self._batches(positions), pool)
+            yield from self._compute(batches, pool)
             self._put_finished()
             yield from self._wait_for_others(pool)
         finally:
             # after Ctrl-C, running batches end later than this, and put their rows themselves
             with self._lock:
                 self._is_closed = True
+            self._images.close()
             try:
                 self._put_finished()
             finally:  # after a second Ctrl-C as well
@@ -216,9 +221,12 @@ class MissingRows:
     def _load(
         self, position: int, loaded: dict[int, LoadedImage], failures: dict[int, str]
     ) -> None:
-        """Read an image's content, once, and note its digest."""
-        image = self._images[position]
+        """Read an image's content, once, and note its digest.
+
+        What came by URL holds the version that it is of; that of a file is asked for twice.
+        """
         try:
+            image = self._images[position]
             before = image.version()
             content = image.load()
             if before is not None and before == image.version():

@@ -2,10 +2,11 @@
 
 Where the store has the digest of a file, only the file's status is read. The content of any
 other file is read once, when it is decoded; until then the file's version is its id, so that
-a path that occurs twice is read once.
+a path that occurs twice is read once. Images by URL are asked for after the files, together: many
+of one folder by listing it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import NamedTuple
@@ -15,9 +16,12 @@ import numpy as np
 from ..exceptions import DecodeError
 from ..images._collection import ImageCollection
 from ..images._fingerprint import DIGEST_SIZE
+from ..images._image_ref import RemoteImage
+from ..images._remote_tags import remote_tags
 from ..store._base import ActivationStore
 
 _IMAGES_AT_ONCE = 256  # whose digests are asked of the store in one transaction
+_URLS_AT_ONCE = 100_000  # whose versions are asked for together; they take 100 MB
 
 
 class Ids(NamedTuple):
@@ -26,6 +30,7 @@ class Ids(NamedTuple):
     values: bytes  # DIGEST_SIZE each
     is_digest: list[bool]
     failures: dict[int, str]  # index among these images -> cause
+    remote: Sequence[int] = ()  # indices of images by URL, whose ids come later
 
 
 class ImageIds:
@@ -75,13 +80,17 @@ class ImageIds:
         self._ids[position] = np.frombuffer(digest, dtype=np.uint8)
         self._is_digest[position] = True
 
-    def set_range(self, positions: range, found: Ids) -> None:
-        """Set the ids and failures of a range of images."""
-        here = slice(positions.start, positions.stop)
+    def set_ids(self, positions: range | np.ndarray, found: Ids) -> None:
+        """Set the ids and failures of some images."""
+        here: slice | np.ndarray
+        if isinstance(positions, range):
+            here = slice(positions.start, positions.stop)
+        else:
+            here = positions
         self._ids[here] = np.frombuffer(found.values, dtype=np.uint8).reshape(-1, DIGEST_SIZE)
         self._is_digest[here] = found.is_digest
         for place, reason in found.failures.items():
-            self.failures[positions[place]] = reason
+            self.failures[int(positions[place])] = reason
 
     def first_of_each(self) -> np.ndarray:
         """Return, for each image, the position of the first image with its id."""
@@ -100,11 +109,25 @@ def identify(
     images: ImageCollection,
     store: ActivationStore | None,
     pool: ThreadPoolExecutor,
-) -> Iterator[tuple[range, Ids]]:
-    """Yield ranges of positions, and the ids of these images, in order."""
+) -> Iterator[tuple[range | np.ndarray, Ids]]:
+    """Yield ranges of positions, and the ids of these images, in order.
+
+    Images by URL have none there, and come once more at the end.
+    """
     starts = range(0, len(images), _IMAGES_AT_ONCE)
     ranges = [range(start, min(start + _IMAGES_AT_ONCE, len(images))) for start in starts]
-    return zip(ranges, pool.map(lambda some: _look(images, some, store), ranges), strict=True)
+    remote: list[np.ndarray] = []
+    for some, ids in zip(
+        ranges, pool.map(lambda some: _look(images, some, store), ranges), strict=True
+    ):
+        if ids.remote:
+            remote.append(np.array(ids.remote, dtype=np.int64) + some.start)
+        yield some, ids
+    if remote:
+        places = np.concatenate(remote)
+        for start in range(0, len(places), _URLS_AT_ONCE):
+            chosen = places[start : start + _URLS_AT_ONCE]
+            yield chosen, _look_by_url(images, chosen, store)
 
 
 def _look(images: ImageCollection, positions: range, store: ActivationStore | None) -> Ids:
@@ -112,10 +135,15 @@ def _look(images: ImageCollection, positions: range, store: ActivationStore | No
     is_digest = [False] * len(positions)
     failures: dict[int, str] = {}
     versions: dict[int, bytes] = {}  # of files, by index in `positions`
+    remote: list[int] = []
     for place, position in enumerate(positions):
         image = images[position]
         try:
             if not image.is_file:
+                if image.is_remote:
+                    remote.append(place)
+                    ids.append(bytes(DIGEST_SIZE))
+                    continue
                 ids.append(image.digest())
                 is_digest[place] = True
                 continue
@@ -128,12 +156,48 @@ def _look(images: ImageCollection, positions: range, store: ActivationStore | No
         except DecodeError as error:
             failures[place] = str(error)
             ids.append(bytes(DIGEST_SIZE))
-    if store is not None and versions:
-        known = store.get_digests(list(versions.values()))
-        for place, digest in zip(versions, known, strict=True):
-            if digest is not None:
-                ids[place], is_digest[place] = digest, True
+    _set_known_digests(ids, is_digest, versions, store)
+    return Ids(b"".join(ids), is_digest, failures, remote)
+
+
+def _look_by_url(
+    images: ImageCollection, positions: np.ndarray, store: ActivationStore | None
+) -> Ids:
+    ids = [bytes(DIGEST_SIZE)] * len(positions)
+    is_digest = [False] * len(positions)
+    failures: dict[int, str] = {}
+    versions: dict[int, bytes] = {}
+    chosen: list[RemoteImage] = [images[position] for position in positions.tolist()]  # type: ignore[misc]  # they say so
+    # without a store nothing is known of any version
+    tags = {} if store is None else remote_tags({image.url for image in chosen})
+    for place, image in enumerate(chosen):
+        try:
+            tag = tags.get(image.url)
+            if isinstance(tag, DecodeError):
+                raise tag
+            version = image.version_of(tag)
+            if version is not None:
+                versions[place] = version
+            ids[place] = version or _path_id(image.identity())
+        except DecodeError as error:
+            failures[place] = str(error)
+    _set_known_digests(ids, is_digest, versions, store)
     return Ids(b"".join(ids), is_digest, failures)
+
+
+def _set_known_digests(
+    ids: list[bytes],
+    is_digest: list[bool],
+    versions: dict[int, bytes],
+    store: ActivationStore | None,
+) -> None:
+    """Put the digests that the store has in the places of the versions that they belong to."""
+    if store is None or not versions:
+        return
+    known = store.get_digests(list(versions.values()))
+    for place, digest in zip(versions, known, strict=True):
+        if digest is not None:
+            ids[place], is_digest[place] = digest, True
 
 
 def _path_id(path: str) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..images._collection import ImageCollection, ImageReference
 from ..images._decode import DecodeError
+from ..images._read_ahead import ReadAhead
 from ..runtime._display import Display
 from ..runtime._threads import CorePool
 
@@ -45,20 +46,22 @@ def for_each(
 ) -> Iterator[Result | DecodeError]:
     """Yield what `function` returns of each image in order, or why it can't be read.
 
-    As many images are in memory at once as there are threads.
+    As many images are in memory at once as there are threads. Those by URL are read ahead, and
+    are given to `function` as encoded images.
     """
 
     def work(some: Sequence[int]) -> list[Result | DecodeError]:
         results: list[Result | DecodeError] = []
         for position in some:
             try:
-                results.append(function(images[position]))
+                results.append(function(ahead[position]))
             except DecodeError as error:
                 results.append(error)
         return results
 
+    ahead = ReadAhead(images, positions)
     chunks = [positions[start : start + _CHUNK] for start in range(0, len(positions), _CHUNK)]
-    with CorePool(n_jobs) as pool, Display("reading", len(positions), "images") as display:
+    with ahead, CorePool(n_jobs) as pool, Display("reading", len(positions), "images") as display:
         try:
             for results in pool.map(work, chunks):
                 yield from results

@@ -9,8 +9,17 @@ import torch
 from PIL import Image
 
 from ._colour import PixelRange
-from ._image_ref import ArrayImage, EncodedImage, FileImage, ImageReference, NoImage, PillowImage
+from ._image_ref import (
+    ArrayImage,
+    EncodedImage,
+    FileImage,
+    ImageReference,
+    NoImage,
+    PillowImage,
+    RemoteImage,
+)
 from ._layout import LayoutError, check_image_shape, check_stack, check_tensor, row_shape
+from ._url import described, is_url
 
 __all__ = [
     "ImageCollection",
@@ -22,7 +31,7 @@ __all__ = [
 ]
 
 _ALLOWED = (
-    "a list, tuple, 1-D object array, Series or one-column DataFrame of paths, bytes, "
+    "a list, tuple, 1-D object array, Series or one-column DataFrame of paths, URLs, bytes, "
     "PIL images, {'bytes': ..., 'path': ...} dicts or arrays (H, W) or (H, W, 3); an array "
     "(n, H, W, C) or (n, H, W); a torch tensor (n, C, H, W); or, with image_shape, a 2-D "
     "array of flattened rows"
@@ -218,7 +227,7 @@ def _make_ref(
     cell: Any, image_shape: tuple[int, ...] | None, pixel_range: PixelRange | None
 ) -> ImageReference:
     if isinstance(cell, (str, os.PathLike)):
-        return FileImage(os.fsdecode(cell), pixel_range)
+        return _ref_of_path(os.fsdecode(cell), pixel_range)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return EncodedImage(bytes(cell), pixel_range=pixel_range)
     if isinstance(cell, Image.Image):
@@ -235,12 +244,19 @@ def _make_ref(
     return NoImage(f"of type {type(cell).__name__}, which is no image")
 
 
+def _ref_of_path(path: str, pixel_range: PixelRange | None) -> ImageReference:
+    if "://" in path and is_url(path):
+        return RemoteImage(path, pixel_range)
+    return FileImage(path, pixel_range)
+
+
 def _ref_of_mapping(cell: Mapping, pixel_range: PixelRange | None) -> ImageReference:
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, (bytes, bytearray, memoryview)):
-        return EncodedImage(bytes(data), path, pixel_range)
+        name = described(path) if isinstance(path, str) and is_url(path) else path
+        return EncodedImage(bytes(data), name, pixel_range)
     if data is None and isinstance(path, (str, os.PathLike)):
-        return FileImage(os.fsdecode(path), pixel_range)
+        return _ref_of_path(os.fsdecode(path), pixel_range)
     if {"bytes", "path"} & set(cell) and data is None and path is None:
         return NoImage("a dict with neither bytes nor a path", is_missing=True)
     return NoImage("a dict without 'bytes' of type bytes or 'path' of type str")

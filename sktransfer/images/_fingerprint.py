@@ -25,18 +25,20 @@ _FLAGS = (
 )
 
 
-def file_status(path: str) -> os.stat_result:
-    """Return the status of a regular file of allowed size, or raise DecodeError."""
+def file_status(path: str, *, any_size: bool = False) -> os.stat_result:
+    """Return the status of a regular file of allowed size, or raise DecodeError.
+
+    `any_size` is for a file that holds images, and is none itself.
+    """
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        hint = " (a URL; download it first)" if "://" in path else ""
-        raise DecodeError(f"no such file{hint}") from None
+        raise DecodeError("no such file") from None
     except OSError as error:  # a loop of links, no permission, a name too long
         raise DecodeError(f"can't be opened ({error.strerror})") from None
     except ValueError as error:  # a zero byte in the name
         raise DecodeError(f"can't be opened ({error})") from None
-    _check_kind(status)
+    _check_kind(status, any_size=any_size)
     return status
 
 
@@ -53,12 +55,13 @@ def read_file(path: str) -> bytes:
         raise DecodeError(f"can't be read ({error.strerror})") from None
 
 
-def _check_kind(status: os.stat_result) -> None:
+def _check_kind(status: os.stat_result, *, any_size: bool = False) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise DecodeError("a directory, expected an image file")
     if not stat.S_ISREG(status.st_mode):
         raise DecodeError("not a regular file, expected an image file")
-    check_bytes(status.st_size)
+    if not any_size:
+        check_bytes(status.st_size)
 
 
 DIGEST_SIZE = 16  # bytes; 2**64 images before a collision is likely
@@ -78,14 +81,16 @@ def digest_file(path: str, pixel_range: PixelRange | None = None) -> bytes:
     return digest_bytes(read_file(path), pixel_range)
 
 
-def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | None:
+def file_version(
+    path: str, pixel_range: PixelRange | None = None, *, any_size: bool = False
+) -> bytes | None:
     """Return a digest of path, size and times, which changes with the file's content.
 
     None for a file that has just been changed. Only the file's status is read. The value
     is the same in all processes.
     """
     now = time.time_ns()  # before the status: a later change has a later time
-    status = file_status(path)
+    status = file_status(path, any_size=any_size)
     if not _is_settled(status, now):
         return None
     # Without the device, whose number may change at a reboot.
@@ -93,6 +98,17 @@ def file_version(path: str, pixel_range: PixelRange | None = None) -> bytes | No
     # decimal, because numbers of files have up to 128 bits and times may lie far in the past
     data = b"%d|%d|%d|%d|" % _state(status) + _range_bytes(pixel_range) + b"|" + where
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"file version").digest()
+
+
+def remote_version(identity: str, tag: str, pixel_range: PixelRange | None = None) -> bytes:
+    """Return a digest of where an object is and of what changes with its content."""
+    data = b"|".join(
+        [
+            _range_bytes(pixel_range),
+            *(part.encode(errors="surrogateescape") for part in (tag, identity)),
+        ]
+    )
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE, person=b"remote version").digest()
 
 
 def digest_pixels(pixels: np.ndarray, kind: str, pixel_range: PixelRange | None = None) -> bytes:

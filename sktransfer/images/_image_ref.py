@@ -6,7 +6,7 @@ threads may share them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,16 @@ from PIL import Image
 from ..exceptions import DecodeError
 from ._colour import PixelRange
 from ._decode import decode_array, decode_bytes, decode_pil
-from ._fingerprint import digest_bytes, digest_file, digest_pixels, file_version, read_file
+from ._fingerprint import (
+    digest_bytes,
+    digest_file,
+    digest_pixels,
+    file_version,
+    read_file,
+    remote_version,
+)
+from ._remote import current_tag, fetch, identity_of
+from ._url import described
 
 
 class LoadedImage(NamedTuple):
@@ -33,10 +42,11 @@ class LoadedImage(NamedTuple):
 class ImageReference(Protocol):
     """One image that has not been read yet."""
 
-    is_file: ClassVar[bool]  # whether the content must be read from a file
+    is_file: ClassVar[bool]  # whether the content must be read from a file of this machine
+    is_remote: ClassVar[bool]  # whether it must be read by URL
 
     def describe(self) -> str:
-        """Return the name of this image in errors: its path if it has one."""
+        """Return the name of this image in errors: its path or URL if it has one."""
 
     def digest(self) -> bytes:
         """Return the digest of the content; raise DecodeError when it can't be read."""
@@ -60,6 +70,7 @@ class FileImage:
     path: str
     pixel_range: PixelRange | None = None
     is_file: ClassVar[bool] = True
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         return self.path
@@ -78,11 +89,52 @@ class FileImage:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteImage:
+    url: str = field(repr=False)  # which may hold a secret
+    pixel_range: PixelRange | None = None
+    is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = True
+
+    def describe(self) -> str:
+        return described(self.url)
+
+    def identity(self) -> str:
+        """Return what distinguishes this image from others, without credentials."""
+        return identity_of(self.url)
+
+    def digest(self) -> bytes:
+        return self.encoded().digest()
+
+    def version(self) -> bytes | None:
+        return self.version_of(current_tag(self.url))
+
+    def version_of(self, tag: str | None) -> bytes | None:
+        """Return the version of the content that the store gives this tag."""
+        return None if tag is None else remote_version(self.identity(), tag, self.pixel_range)
+
+    def load(self, digest: bytes | None = None) -> LoadedImage:
+        return self.encoded().load()
+
+    def read(self) -> np.ndarray:
+        return self.encoded().read()
+
+    def encoded(self, admit: Callable[[int], None] | None = None) -> "EncodedImage":
+        """Read the content and return it as an image in memory, with the version that it is of.
+
+        `admit` is called with its bytes before they are read; what it raises ends the request.
+        """
+        data, tag = fetch(self.url, admit)
+        return EncodedImage(data, self.describe(), self.pixel_range, self.version_of(tag))
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedImage:
     data: bytes
     name: str | None = None
     pixel_range: PixelRange | None = None
+    read_version: bytes | None = None  # of the object that it was read from
     is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         return self.name or f"bytes ({len(self.data):,})"
@@ -90,8 +142,8 @@ class EncodedImage:
     def digest(self) -> bytes:
         return digest_bytes(self.data, self.pixel_range)
 
-    def version(self) -> None:
-        return None
+    def version(self) -> bytes | None:
+        return self.read_version
 
     def load(self, digest: bytes | None = None) -> LoadedImage:
         return _loaded(self.data, self.pixel_range, digest)
@@ -105,6 +157,7 @@ class PillowImage:
     image: Image.Image
     pixel_range: PixelRange | None = None
     is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         name = getattr(self.image, "filename", "")
@@ -130,6 +183,7 @@ class ArrayImage:
     pixels: np.ndarray
     pixel_range: PixelRange | None = None
     is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         return f"array of shape {self.pixels.shape}, {self.pixels.dtype}"
@@ -158,6 +212,7 @@ class NoImage:
     reason: str
     is_missing: bool = False
     is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         return "no image"

@@ -8,19 +8,39 @@ from typing import ClassVar
 import numpy as np
 
 from ._collection import ChosenImages
-from ._image_ref import EncodedImage, FileImage, ImageReference, LoadedImage
+from ._image_ref import EncodedImage, FileImage, ImageReference, LoadedImage, RemoteImage
 
-# Pixels that are kept: those of about 900 photographs of 500 x 375.
+# Pixels that are kept: those of about 900 photographs of 500 x 375. And as many bytes of images
+# that came by URL, which are those of about 5,000.
 _KEPT_BYTES = 2**29
 
 
 class _Pixels:
-    """Pixels by the digests of their images, as many as there is room for."""
+    """Pixels by the digests of their images, as many as there is room for.
+
+    What came by URL is kept beside them as it came, as long as there is room for it.
+    """
 
     def __init__(self, n_bytes: int):
-        self._n_left = n_bytes
+        self._n_left = self._n_left_of_encoded = n_bytes
         self._kept: dict[bytes, np.ndarray] = {}
+        self._encoded: dict[str, EncodedImage] = {}  # by URL
         self._lock = threading.Lock()
+
+    def encoded(
+        self, image: RemoteImage, admit: Callable[[int], None] | None = None
+    ) -> EncodedImage:
+        """Return an image by URL in memory, read unless it is kept."""
+        kept = self._encoded.get(image.url)
+        if kept is not None:
+            return kept
+        encoded = image.encoded(admit)
+        n_bytes = len(encoded.data)
+        with self._lock:
+            if image.url not in self._encoded and n_bytes <= self._n_left_of_encoded:
+                self._n_left_of_encoded -= n_bytes
+                self._encoded[image.url] = encoded
+        return encoded
 
     def of(self, content: LoadedImage, reserve: Callable[[int], None]) -> np.ndarray:
         """Return the pixels of a loaded image, decoded unless they are kept."""
@@ -39,6 +59,8 @@ class _Pixels:
         with self._lock:
             self._n_left += sum(pixels.nbytes for pixels in self._kept.values())
             self._kept.clear()
+            self._n_left_of_encoded += sum(len(image.data) for image in self._encoded.values())
+            self._encoded.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,7 @@ class _RememberedImage:
     image: FileImage | EncodedImage
     pixels: _Pixels
     is_file: ClassVar[bool] = False
+    is_remote: ClassVar[bool] = False
 
     def describe(self) -> str:
         return self.image.describe()
@@ -70,6 +93,20 @@ class _RememberedFile(_RememberedImage):
     is_file: ClassVar[bool] = True
 
 
+@dataclass(frozen=True, slots=True)
+class _RememberedRemote(RemoteImage):
+    """An image by URL that is read once, while there is room for it."""
+
+    pixels: _Pixels | None = None
+
+    def encoded(  # type: ignore[override]  # it decodes once as well
+        self, admit: Callable[[int], None] | None = None
+    ) -> _RememberedImage:
+        assert self.pixels is not None
+        plain = RemoteImage(self.url, self.pixel_range)
+        return _RememberedImage(self.pixels.encoded(plain, admit), self.pixels)
+
+
 class RememberedImages(Sequence):
     """A collection of images that are decoded once, as long as there is room for their pixels.
 
@@ -77,7 +114,8 @@ class RememberedImages(Sequence):
     ----------
     images : sequence of ImageReference
     n_bytes : int
-        Most bytes of pixels that are kept. Images beyond them are decoded each time.
+        Most bytes of pixels that are kept. Images beyond them are decoded each time. As many
+        are kept of images by URL; those beyond are read each time.
     """
 
     def __init__(self, images: Sequence, n_bytes: int = _KEPT_BYTES):
@@ -95,6 +133,8 @@ class RememberedImages(Sequence):
             return _RememberedFile(image, self._pixels)
         if isinstance(image, EncodedImage):
             return _RememberedImage(image, self._pixels)
+        if isinstance(image, RemoteImage):
+            return _RememberedRemote(image.url, image.pixel_range, self._pixels)
         return image  # in memory, and decoded already
 
     def take(self, positions: Sequence[int]) -> "RememberedImages":

@@ -1,0 +1,109 @@
+"""The content of an image by URL, and the name of its version.
+
+Every cause why an image can't be read becomes a DecodeError. What is wrong with the installation
+or with the environment is raised as it is: it is no matter of single images.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .._object_store import (
+    OBJECT_SCHEMES,
+    ObjectStoreError,
+    TooLargeError,
+    check_scheme,
+)
+from .._remote_options import remote_options
+from ..exceptions import DecodeError
+from ._archive import read_member
+from ._blob import Blob, LocalBlob, MemoryBlob, ObjectBlob
+from ._formats import MAX_BYTES, check_bytes
+from ._https import WebBlob
+from ._url import ARCHIVES, is_url, scheme_of, split_member
+
+
+class RemoteContent(NamedTuple):
+    """The bytes of an image, and what changes with them; None where nothing is promised."""
+
+    data: bytes
+    tag: str | None
+
+
+class UnreachableError(DecodeError):
+    """No answer came. Other images of the same server will most likely fail as well."""
+
+
+def blob_at(url: str) -> Blob:
+    """Return the bytes at a URL; nothing is asked or read yet."""
+    scheme = scheme_of(url)
+    if scheme == "file":
+        raise ObjectStoreError("file:// is not read; pass the path of the file itself")
+    check_scheme(scheme, remote_options())
+    if scheme in OBJECT_SCHEMES:
+        return ObjectBlob(url)
+    if scheme == "memory":
+        return MemoryBlob(url)
+    if scheme in ARCHIVES:
+        raise ObjectStoreError("an archive in an archive is not read")
+    return WebBlob(url)
+
+
+def archive_blob(url: str) -> tuple[str, str, Blob]:
+    """Return the kind of an archive, the name of a member and the archive's bytes."""
+    kind, name, archive = split_member(url)
+    check_scheme(kind, remote_options())
+    return kind, name, blob_at(archive) if is_url(archive) else LocalBlob(archive)
+
+
+def fetch(url: str, admit: Callable[[int], None] | None = None) -> RemoteContent:
+    """Return the content of an image, or raise DecodeError.
+
+    `admit` is called with its bytes before they are read; what it raises ends the request.
+    """
+    try:
+        if scheme_of(url) in ARCHIVES:
+            kind, name, blob = archive_blob(url)
+
+            def check(n_bytes: int) -> None:
+                check_bytes(n_bytes)
+                if admit is not None:
+                    admit(n_bytes)
+
+            data, tag = read_member(kind, blob, name, check)
+        else:
+            data, tag = blob_at(url).read(MAX_BYTES, admit)
+    except TooLargeError as error:
+        check_bytes(error.n_bytes)
+        raise
+    except ObjectStoreError as error:
+        raise _as_decode_error(error) from None
+    check_bytes(len(data))
+    return RemoteContent(data, tag)
+
+
+def current_tag(url: str) -> str | None:
+    """Return what changes with the content of an image; None where nothing is promised.
+
+    Nothing of the image is read. The tag of a file in an archive is that of the archive.
+    """
+    try:
+        if scheme_of(url) in ARCHIVES:
+            return archive_blob(url)[2].tag()
+        return blob_at(url).tag()
+    except ObjectStoreError as error:
+        raise _as_decode_error(error) from None
+
+
+def identity_of(url: str) -> str:
+    """Return what distinguishes this image from others, without credentials."""
+    try:
+        if scheme_of(url) in ARCHIVES:
+            kind, name, blob = archive_blob(url)
+            return f"{kind} {name} in {blob.identity}"
+        return blob_at(url).identity
+    except ObjectStoreError as error:
+        raise _as_decode_error(error) from None
+
+
+def _as_decode_error(error: ObjectStoreError) -> DecodeError:
+    return (UnreachableError if error.is_unreachable else DecodeError)(str(error))
