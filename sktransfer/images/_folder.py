@@ -2,12 +2,15 @@
 
 import os
 import warnings
-from typing import Literal, overload
+from collections.abc import Callable
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 
 from ..exceptions import UnreadableImageWarning
 from ._formats import ENDINGS
+from ._listing import listed
+from ._url import described, is_url
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "dev", "holdout"}
 _NAMED = 5  # files, folders or classes in a message
@@ -36,7 +39,8 @@ def load_image_folder(
     path : str or path-like
         Folder whose direct subfolders are the classes, ``path/<class>/**/<image>``:
         of ``data/train/<class>``, it is ``data/train``. Hidden
-        files and folders, whose names start with a dot, are left out.
+        files and folders, whose names start with a dot, are left out. A URL such as
+        ``s3://bucket/train``, or ``zip://train::archive.zip``, is listed the same way.
     labelled : bool, default=True
         False: the images have no labels, as those to predict. All that are in the folder
         and below it are listed, and only `paths` is returned.
@@ -44,7 +48,7 @@ def load_image_folder(
     Returns
     -------
     paths : ndarray of shape (n_images,), dtype object
-        Paths as str, sorted by class and then by name; without labels, by path.
+        Paths or URLs as str, sorted by class and then by name; without labels, by path.
     labels : ndarray of shape (n_images,), dtype str
         Name of each image's class folder. Only where `labelled` is true.
 
@@ -52,6 +56,8 @@ def load_image_folder(
     ------
     FileNotFoundError, NotADirectoryError
         When `path` is not a folder.
+    OSError
+        When a URL can't be listed; `PermissionError` where access is denied.
     ValueError
         When no subfolder holds an image; when the subfolders are splits, such as
         ``train`` and ``val``, that hold the same classes, or no folders.
@@ -79,16 +85,49 @@ def load_image_folder(
     2
     """
     root = os.fspath(path)
+    find = _by_url if is_url(root) else _in_folder
+    found = find(root, labelled)
+    shown = described(root) if is_url(root) else root
+    if not found.paths:
+        raise ValueError(_nothing_found(shown, found.left_out, labelled))
+    if labelled:
+        _check_is_no_level_above(shown, found)
+    no_image = "no image by its ending" + (" or in no class folder" if labelled else "")
+    for what, names, unit in (
+        (no_image, found.left_out, "file(s)"),
+        ("classes without an image", found.empty, "folder(s)"),
+    ):
+        if names:
+            listed_names = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            warnings.warn(
+                f"left out, {what}: {len(names)} {unit}, {listed_names}",
+                UnreadableImageWarning,
+                stacklevel=2,
+            )
+    paths = np.array(found.paths, dtype=object)
+    return (paths, np.array(found.labels)) if labelled else paths
+
+
+class _Found(NamedTuple):
+    """What is below a folder: images, labels, and what is left out of them."""
+
+    paths: list[str]
+    labels: list[str]
+    left_out: list[str]
+    empty: list[str]  # classes without an image
+    folders_in: Callable[[str], set[str]]  # those of a class
+
+
+def _in_folder(root: str, labelled: bool) -> _Found:
     _check_is_folder(root)
-    if not labelled:
-        paths_below, others = _unlabelled(root)
-        if others:
-            _warn_of_left_out("no image by its ending", others, "file(s)")
-        return paths_below
     paths: list[str] = []
     labels: list[str] = []
     left_out: list[str] = []
     empty: list[str] = []
+    if not labelled:
+        for file in _files_below(root):
+            (paths if _is_image(file) else left_out).append(file)
+        return _Found(paths, labels, left_out, empty, lambda name: _folders_below(root, name))
     for name in sorted(os.listdir(root)):
         if name.startswith("."):
             continue
@@ -105,28 +144,44 @@ def load_image_folder(
                 left_out.append(file)
         if len(paths) == n_before:
             empty.append(name)
-    if not paths:
-        n_images = sum(map(_is_image, left_out))
-        hint = f". {n_images} image(s) are in no class folder: labelled=False lists them"
-        raise ValueError(
-            f"no class folder with an image below path={root!r}; expected "
-            f"{os.path.join(root, '<class>', '<image>')}{hint if n_images else ''}"
-        )
-    _check_is_no_level_above(root, sorted(set(labels)))
-    if left_out:
-        _warn_of_left_out("no image by its ending or in no class folder", left_out, "file(s)")
-    if empty:
-        _warn_of_left_out("classes without an image", empty, "folder(s)")
-    return np.array(paths, dtype=object), np.array(labels)
+    return _Found(paths, labels, left_out, empty, lambda name: _folders_below(root, name))
 
 
-def _unlabelled(root: str) -> tuple[np.ndarray, list[str]]:
-    """Return the images, and the files that are none."""
-    files = _files_below(root)
-    paths = [file for file in files if _is_image(file)]
-    if not paths:
-        raise ValueError(f"no image in path={root!r} or below it")
-    return np.array(paths, dtype=object), [file for file in files if not _is_image(file)]
+def _by_url(root: str, labelled: bool) -> _Found:
+    """Return what is below a URL; a name that ends with a slash is a folder."""
+    files = sorted(
+        (name.split("/"), url)
+        for name, url in listed(root)
+        if not any(part.startswith(".") for part in name.split("/"))
+    )
+    paths: list[str] = []
+    labels: list[str] = []
+    left_out: list[str] = []
+    folders: dict[str, set[str]] = {}
+    classes = {parts[0] for parts, _ in files if len(parts) > 1}
+    for parts, url in files:
+        if not parts[-1]:
+            continue
+        if not _is_image(parts[-1]) or (labelled and len(parts) == 1):
+            left_out.append(described(url))
+            continue
+        paths.append(url)
+        labels.append(parts[0])
+        folders.setdefault(parts[0], set()).update(parts[1:2] if len(parts) > 2 else ())
+    if not labelled:
+        return _Found(sorted(paths), [], left_out, [], folders.__getitem__)
+    return _Found(paths, labels, left_out, sorted(classes - set(labels)), folders.__getitem__)
+
+
+def _nothing_found(shown: str, left_out: list[str], labelled: bool) -> str:
+    if not labelled:
+        return f"no image in path={shown!r} or below it"
+    n_images = sum(map(_is_image, left_out))
+    hint = f". {n_images} image(s) are in no class folder: labelled=False lists them"
+    return (
+        f"no class folder with an image below path={shown!r}; expected "
+        f"{os.path.join(shown, '<class>', '<image>')}{hint if n_images else ''}"
+    )
 
 
 def _is_image(file: str) -> bool:
@@ -153,17 +208,20 @@ def _check_is_folder(root: str) -> None:
     )
 
 
-def _check_is_no_level_above(root: str, classes: list[str]) -> None:
+def _folders_below(root: str, name: str) -> set[str]:
+    with os.scandir(os.path.join(root, name)) as entries:
+        return {e.name for e in entries if e.is_dir() and not e.name.startswith(".")}
+
+
+def _check_is_no_level_above(root: str, found: _Found) -> None:
     """Raise where the subfolders are splits, and those with folders hold the same ones.
 
     The images of a split to predict often lie in no folder.
     """
+    classes = sorted(set(found.labels))
     if len(classes) < 2 or not {name.lower() for name in classes} <= _SPLITS:
         return
-    below = []
-    for name in classes:
-        with os.scandir(os.path.join(root, name)) as entries:
-            below.append({e.name for e in entries if e.is_dir() and not e.name.startswith(".")})
+    below = [found.folders_in(name) for name in classes]
     divided = [name for name, folders in zip(classes, below, strict=True) if folders]
     shared = sorted(set.intersection(*filter(None, below))) if divided else []
     if shared:
@@ -173,13 +231,6 @@ def _check_is_no_level_above(root: str, classes: list[str]) -> None:
             f"{', ...' if len(shared) > _NAMED else ''}. Load one "
             f"split at a time: load_image_folder({os.path.join(root, divided[0])!r})"
         )
-
-
-def _warn_of_left_out(what: str, names: list[str], unit: str) -> None:
-    shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    warnings.warn(
-        f"left out, {what}: {len(names)} {unit}, {shown}", UnreadableImageWarning, stacklevel=3
-    )
 
 
 def _files_below(folder: str) -> list[str]:

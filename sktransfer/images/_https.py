@@ -1,11 +1,12 @@
 """Images at web addresses: no other scheme, no address of the own network, a bounded size.
 
 Whoever writes a URL makes this machine send a request. So a redirect is followed only within
-its scheme, and a connection to an address that is not public is closed before a request is sent,
+its scheme, and a connection to an address that is not public is closed before anything is sent,
 whatever name led there. A proxy of the environment is used, and then decides that itself.
 """
 
 import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ class WebBlob:
         retries = options.retries if n_retries is None else n_retries
         response = _again(lambda: self._follow(method, headers or {}, options), retries)
         try:
-            with _translated():
+            with _translated(is_body=True):
                 yield response
         finally:
             # what was not read is not worth keeping the connection for
@@ -218,7 +219,7 @@ def _send(method: str, url: str, headers: dict[str, str], options: RemoteOptions
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(is_body: bool = False) -> Iterator[None]:
     """Turn errors of urllib3 into ours; its own hold the URL."""
     from urllib3 import exceptions
 
@@ -234,18 +235,15 @@ def _translated() -> Iterator[None]:
         raise ObjectStoreError("the server's certificate can't be trusted") from None
     except (exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError):
         raise ObjectStoreError("the server did not answer in time", is_unreachable=True) from None
-    except exceptions.IncompleteRead:
-        raise ObjectStoreError(
-            "the download broke off before its end, each time it was tried", is_unreachable=True
-        ) from None
     except exceptions.NameResolutionError:
         raise ObjectStoreError("no such host", is_unreachable=True) from None
     except exceptions.LocationValueError:
         raise ObjectStoreError("no valid URL") from None
     except exceptions.HTTPError as error:
-        raise ObjectStoreError(
-            f"the server can't be reached ({type(error).__name__})", is_unreachable=True
-        ) from None
+        cause = f"the server can't be reached ({type(error).__name__})"
+        if is_body:
+            cause = "the download broke off before its end, each time it was tried"
+        raise ObjectStoreError(cause, is_unreachable=True) from None
 
 
 class _PrivateError(Exception):
@@ -274,15 +272,14 @@ def _public_pools() -> dict[str, type]:
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+    # The method that makes the socket, before TLS; `connect` would send the name of the server.
     class PublicHTTPConnection(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            _check_public(self)
+        def _new_conn(self) -> socket.socket:
+            return _checked_public(super()._new_conn())
 
     class PublicHTTPSConnection(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            _check_public(self)
+        def _new_conn(self) -> socket.socket:
+            return _checked_public(super()._new_conn())
 
     class PublicHTTPPool(HTTPConnectionPool):
         ConnectionCls = PublicHTTPConnection
@@ -293,9 +290,10 @@ def _public_pools() -> dict[str, type]:
     return {"http": PublicHTTPPool, "https": PublicHTTPSPool}
 
 
-def _check_public(connection: Any) -> None:
-    address = ipaddress.ip_address(connection.sock.getpeername()[0].partition("%")[0])
+def _checked_public(connected: socket.socket) -> socket.socket:
+    address = ipaddress.ip_address(connected.getpeername()[0].partition("%")[0])
     address = getattr(address, "ipv4_mapped", None) or address
     if not address.is_global:
-        connection.close()
+        connected.close()
         raise _PrivateError
+    return connected

@@ -1,7 +1,7 @@
 """What the stores say of many images by URL without sending them: by listing, or one by one."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from .._object_store import OBJECT_SCHEMES, ObjectStoreError, open_bucket, split_object_url
@@ -98,12 +98,3 @@ class _OneByOne:
             return error
         self._n_unanswered = 0
         return tag
-
-
-def listed_objects(url: str) -> Iterator[str]:
-    """Yield the URLs of all objects below a folder of a store."""
-    folder = split_object_url(url)[2].strip("/")
-    root = url[: url.index("/", url.index("://") + 3)] if "/" in url.partition("://")[2] else url
-    for page in open_bucket(url).list(folder):
-        for status in page:
-            yield f"{root}/{status.key}"

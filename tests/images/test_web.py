@@ -1,0 +1,326 @@
+"""Images at web addresses: what is sent where, what is refused, and what no message shows."""
+
+import base64
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from sktransfer.exceptions import DecodeError
+from sktransfer.images._image_ref import RemoteImage
+
+
+class Server:
+    """A web server whose answers are functions of the handler, by path; it notes requests."""
+
+    def __init__(self):
+        outer = self
+        self.answers, self.requests = {}, []
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                path = self.path.partition("?")[0]
+                outer.requests.append((self.command, self.path, self.headers))
+                outer.answers.get(path, not_found)(self)
+
+            do_GET = do_HEAD = answer
+
+            def log_message(self, *args): ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def close(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def methods(self):
+        return [method for method, _, _ in self.requests]
+
+
+def not_found(handler):
+    answer(404)(handler)
+
+
+def answer(status, body=b"", **headers):
+    def send(handler):
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(headers.get("length", len(body))))
+        for name, value in headers.items():
+            if name != "length":
+                handler.send_header(name, value)
+        handler.end_headers()
+        if handler.command == "GET":
+            handler.wfile.write(body)
+
+    return send
+
+
+@pytest.fixture(scope="module")
+def running():
+    pytest.importorskip("urllib3")
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def web(running, monkeypatch):
+    """Return the server; plain http and addresses of this machine are allowed."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SKTRANSFER_REMOTE_SCHEMES", "http,https,zip,tar")
+    monkeypatch.setenv("SKTRANSFER_REMOTE_PRIVATE", "1")
+    monkeypatch.setenv("SKTRANSFER_REMOTE_RETRIES", "1")
+    running.answers.clear()
+    running.requests.clear()
+    return running
+
+
+def test_an_image_is_read_with_its_version(web, picture, encode):
+    data = encode(picture, "PNG")
+    web.answers["/a.png"] = answer(200, data, ETag='"one"')
+    image = RemoteImage(f"{web.url}/a.png")
+    read = image.encoded()
+    assert read.data == data
+    assert read.version() == image.version() is not None
+    assert web.methods() == ["GET", "HEAD"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"one"'}])
+def test_no_etag_or_a_weak_one_is_no_version(web, headers):
+    web.answers["/a"] = answer(200, b"bytes", **headers)
+    image = RemoteImage(f"{web.url}/a")
+    assert image.version() is None
+    assert image.encoded().version() is None
+
+
+def test_a_server_that_takes_no_head_gives_no_version_and_the_image(web):
+    def only_get(handler):
+        answer(*((200, b"bytes") if handler.command == "GET" else (403,)), ETag='"1"')(handler)
+
+    web.answers["/a"] = only_get
+    image = RemoteImage(f"{web.url}/a")
+    assert image.version() is None
+    assert image.encoded().data == b"bytes"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(404, "no such page"), (410, "no such page"), (403, "access denied"), (418, "answered 418")],
+)
+def test_an_answer_that_is_no_image_is_named(web, status, message):
+    web.answers["/a"] = answer(status, b"secret error page")
+    with pytest.raises(DecodeError, match=message):
+        RemoteImage(f"{web.url}/a").read()
+    assert len(web.requests) == 1
+
+
+def test_a_server_that_fails_is_asked_again(web):
+    statuses = iter([503, 200])
+    web.answers["/a"] = lambda handler: answer(next(statuses), b"bytes")(handler)
+    assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
+    web.answers["/a"] = answer(500)
+    with pytest.raises(DecodeError, match="failed"):
+        RemoteImage(f"{web.url}/a").read()
+    assert len(web.requests) == 4
+
+
+def test_a_download_that_breaks_off_is_tried_again(web):
+    bodies = iter([b"byt", b"bytes"])
+
+    def broken(handler):
+        body = next(bodies)
+        answer(200, body, length=5)(handler)
+        handler.close_connection = len(body) < 5
+
+    web.answers["/a"] = broken
+    assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
+    bodies = iter([b"", b"by"])
+    with pytest.raises(DecodeError, match="broke off"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+def test_a_server_that_hangs_is_given_up(web, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_REMOTE_TIMEOUT", "0.2")
+    monkeypatch.setenv("SKTRANSFER_REMOTE_RETRIES", "0")
+    end = threading.Event()
+    web.answers["/a"] = lambda handler: end.wait(60)
+    try:
+        with pytest.raises(DecodeError, match="did not answer in time"):
+            RemoteImage(f"{web.url}/a").read()
+    finally:
+        end.set()
+
+
+def test_a_server_that_sends_without_end_is_given_up(web):
+    def endless(handler):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        chunk = b"%x\r\n%b\r\n" % (2**20, bytes(2**20))
+        try:
+            while True:
+                handler.wfile.write(chunk)
+        except OSError:
+            handler.close_connection = True
+
+    web.answers["/a"] = endless
+    with pytest.raises(DecodeError, match=r"more than the 268,435,456 allowed|in time"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+def test_a_size_above_the_limit_is_refused_before_the_bytes_come(web):
+    web.answers["/a"] = answer(200, b"", length=2**30)
+    with pytest.raises(DecodeError, match="1,073,741,824 bytes, more than"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+# redirects and addresses
+
+
+def test_a_redirect_within_the_scheme_is_followed(web):
+    web.answers["/a"] = answer(302, Location="/b?c=1")
+    web.answers["/b"] = answer(200, b"bytes")
+    assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
+    assert [path for _, path, _ in web.requests] == ["/a", "/b?c=1"]
+
+
+@pytest.mark.parametrize("there", ["https://127.0.0.1/b", "file:///etc/passwd", "s3://bucket/b"])
+def test_a_redirect_to_another_scheme_is_refused(web, there):
+    web.answers["/a"] = answer(301, Location=there)
+    with pytest.raises(DecodeError, match="redirect is followed only within http://"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+def test_redirects_in_a_circle_end(web):
+    web.answers["/a"] = answer(307, Location="/a")
+    with pytest.raises(DecodeError, match="leads on more than 5 times"):
+        RemoteImage(f"{web.url}/a").read()
+    assert len(web.requests) == 6
+
+
+def test_a_password_is_sent_to_its_own_host_alone(web):
+    other = Server()
+    try:
+        other.answers["/b"] = answer(200, b"bytes")
+        web.answers["/a"] = answer(302, Location=f"{other.url}/b")
+        url = f"http://me:secret@127.0.0.1:{web.port}/a"
+        assert RemoteImage(url).encoded().data == b"bytes"
+        sent = base64.b64encode(b"me:secret").decode()
+        assert web.requests[0][2]["Authorization"] == f"Basic {sent}"
+        assert "Authorization" not in other.requests[0][2]
+        assert "secret" not in str(other.requests[0][2])
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_address_that_is_not_public_gets_no_request(web, monkeypatch, scheme, host):
+    monkeypatch.delenv("SKTRANSFER_REMOTE_PRIVATE")
+    if host == "[::1]":
+        if not socket.has_ipv6:
+            pytest.skip("this machine has no IPv6")
+        listening = socket.socket(socket.AF_INET6)
+        try:
+            listening.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this machine has no IPv6")
+    else:
+        listening = socket.socket()
+        listening.bind(("127.0.0.1", 0))
+    with listening:
+        listening.listen()
+        url = f"{scheme}://{host}:{listening.getsockname()[1]}/a"
+        with pytest.raises(DecodeError, match="address is not public"):
+            RemoteImage(url).read()
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.recv(1) == b""
+
+
+def test_a_scheme_is_allowed_by_name(web, monkeypatch):
+    monkeypatch.delenv("SKTRANSFER_REMOTE_SCHEMES")
+    with pytest.raises(DecodeError, match="http:// is not allowed"):
+        RemoteImage(f"{web.url}/a").read()
+    assert web.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///etc/passwd", "pass the path"),
+        ("ftp://host/a.png", "ftp:// is not allowed"),
+        ("https://", "no valid URL"),
+        ("https://host:port/a", "no valid URL"),
+        ("https://[::1/a", "no valid URL"),
+        ("zip://a.png", "names no archive"),
+        ("zip://a::zip://b::c.zip", "no such file|archive"),
+    ],
+)
+def test_a_url_that_can_not_be_read_is_an_image_error(url, message):
+    with pytest.raises(DecodeError, match=message):
+        RemoteImage(url).read()
+    with pytest.raises(DecodeError, match=message):
+        RemoteImage(url).version()
+
+
+# what is a secret
+
+SECRETS = [
+    "https://me:hush@host/a.png",
+    "https://host/a.png?X-Amz-Signature=hush&X-Amz-Credential=hush",
+    "https://acc.blob.core.windows.net/c/a.png?sv=hush&sig=hush",
+    "https://host/a.png?token=hush#hush",
+    "s3://hush:hush@bucket/a.png",
+    "s3://bucket/a.png?X-Amz-Signature=hush",
+    "zip://a.png::https://me:hush@host/a.zip?sig=hush",
+    "foo://me:hush@host/a?hush",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_secret_is_in_no_name_and_no_message(url, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_REMOTE_SCHEMES", "gs,zip")  # so that nothing is sent
+    image = RemoteImage(url)
+    assert "a" in image.describe()
+    for shown in (image.describe(), repr(image), str(image)):
+        assert "hush" not in shown
+    for ask in (image.read, image.version, image.identity):
+        with pytest.raises(DecodeError) as caught:
+            ask()
+        assert "hush" not in str(caught.value)
+
+
+def test_a_signature_does_not_distinguish_images_and_any_other_query_does(web):
+    def identity(query):
+        return RemoteImage(f"https://me:hush@Host/a.png?{query}").identity()
+
+    for signed in (
+        "X-Amz-Signature=1&X-Amz-Date=2",
+        "X-Goog-Signature=1",
+        "Signature=1&Expires=3&Key-Pair-Id=4",
+        "sv=2024&se=5&sig=hush",
+    ):
+        assert identity(signed) == "https://host/a.png"
+    assert identity("id=5") == "https://host/a.png?id=5"
+    assert identity("st=5") == "https://host/a.png?st=5"  # without "sig" no signature of Azure
+
+
+def test_the_same_object_under_another_signature_has_the_same_version(web):
+    web.answers["/a"] = answer(200, b"bytes", ETag='"one"')
+    versions = {
+        RemoteImage(f"http://{user}127.0.0.1:{web.port}/a?X-Amz-Signature={i}").version()
+        for i, user in enumerate(("", "me:secret@"))
+    }
+    assert len(versions) == 1
+    assert None not in versions
