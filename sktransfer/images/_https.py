@@ -233,10 +233,12 @@ def _translated(is_body: bool = False) -> Iterator[None]:
         ) from None
     except exceptions.SSLError:
         raise ObjectStoreError("the server's certificate can't be trusted") from None
-    except (exceptions.ReadTimeoutError, exceptions.ConnectTimeoutError):
-        raise ObjectStoreError("the server did not answer in time", is_unreachable=True) from None
     except exceptions.NameResolutionError:
         raise ObjectStoreError("no such host", is_unreachable=True) from None
+    except exceptions.NewConnectionError:  # which urllib3 counts among the timeouts
+        raise ObjectStoreError("the server can't be reached", is_unreachable=True) from None
+    except exceptions.TimeoutError:
+        raise ObjectStoreError("the server did not answer in time", is_unreachable=True) from None
     except exceptions.LocationValueError:
         raise ObjectStoreError("no valid URL") from None
     except exceptions.HTTPError as error:
