@@ -422,7 +422,7 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         ----------
         X : sequence of images
             A list, tuple, 1-D object array, Series or one-column DataFrame whose
-            cells are paths, bytes, PIL images, ``{"bytes", "path"}`` dicts or arrays
+            cells are paths, URLs, bytes, PIL images, ``{"bytes", "path"}`` dicts or arrays
             ``(H, W)`` or ``(H, W, 3)``; an array ``(n, H, W, C)`` or ``(n, H, W)``; a
             torch tensor ``(n, C, H, W)``; or, with `image_shape`, a 2-D array of
             flattened rows.

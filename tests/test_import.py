@@ -10,6 +10,9 @@ LATER = (
     "matplotlib",
     "onnx",
     "dask",
+    "obstore",
+    "urllib3",
+    "boto3",
     "torch._dynamo",
     "tqdm.notebook",
 )

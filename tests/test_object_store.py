@@ -215,7 +215,7 @@ def test_a_key_that_would_be_read_as_another_one_is_refused(bucket, s3, key):
 
 def test_a_store_that_is_not_allowed_is_not_asked(s3, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_REMOTE_SCHEMES", "https, gs")
-    with pytest.raises(ObjectStoreError, match="s3:// is not allowed; allowed are gs, https"):
+    with pytest.raises(ObjectStoreError, match="s3:// is not allowed; allowed: gs, https"):
         open_bucket(f"s3://{s3.name}")
     assert s3.requests() == []
 

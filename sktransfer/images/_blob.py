@@ -12,7 +12,7 @@ from .._object_store import (
     split_object_url,
 )
 from ..exceptions import DecodeError
-from ._fingerprint import file_status, file_version
+from ._fingerprint import check_archive, file_status, file_version
 
 _CHUNK = 2**22
 
@@ -101,14 +101,14 @@ class LocalBlob:
 
     def tag(self) -> str | None:
         try:
-            version = file_version(self._path, any_size=True)
+            version = file_version(self._path, check=check_archive)
         except DecodeError as error:
             raise ObjectStoreError(f"the archive: {error}") from None
         return None if version is None else version.hex()
 
     def size(self) -> int:
         try:
-            return file_status(self._path, any_size=True).st_size
+            return file_status(self._path, check_archive).st_size
         except DecodeError as error:
             raise ObjectStoreError(f"the archive: {error}") from None
 

@@ -227,7 +227,10 @@ def _make_ref(
     cell: Any, image_shape: tuple[int, ...] | None, pixel_range: PixelRange | None
 ) -> ImageReference:
     if isinstance(cell, (str, os.PathLike)):
-        return _ref_of_path(os.fsdecode(cell), pixel_range)
+        path = os.fsdecode(cell)
+        if "://" in path and is_url(path):
+            return RemoteImage(path, pixel_range)
+        return FileImage(path, pixel_range)
     if isinstance(cell, (bytes, bytearray, memoryview)):
         return EncodedImage(bytes(cell), pixel_range=pixel_range)
     if isinstance(cell, Image.Image):
@@ -244,19 +247,13 @@ def _make_ref(
     return NoImage(f"of type {type(cell).__name__}, which is no image")
 
 
-def _ref_of_path(path: str, pixel_range: PixelRange | None) -> ImageReference:
-    if "://" in path and is_url(path):
-        return RemoteImage(path, pixel_range)
-    return FileImage(path, pixel_range)
-
-
 def _ref_of_mapping(cell: Mapping, pixel_range: PixelRange | None) -> ImageReference:
     data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, (bytes, bytearray, memoryview)):
         name = described(path) if isinstance(path, str) and is_url(path) else path
         return EncodedImage(bytes(data), name, pixel_range)
     if data is None and isinstance(path, (str, os.PathLike)):
-        return _ref_of_path(os.fsdecode(path), pixel_range)
+        return _make_ref(path, None, pixel_range)
     if {"bytes", "path"} & set(cell) and data is None and path is None:
         return NoImage("a dict with neither bytes nor a path", is_missing=True)
     return NoImage("a dict without 'bytes' of type bytes or 'path' of type str")

@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,11 +26,22 @@ _FLAGS = (
 )
 
 
-def file_status(path: str, *, any_size: bool = False) -> os.stat_result:
-    """Return the status of a regular file of allowed size, or raise DecodeError.
+def check_file(status: os.stat_result) -> None:
+    """Raise DecodeError for what is no regular file of allowed size."""
+    check_archive(status)
+    check_bytes(status.st_size)
 
-    `any_size` is for a file that holds images, and is none itself.
-    """
+
+def check_archive(status: os.stat_result) -> None:
+    """Raise DecodeError for what is no regular file; one that holds images has any size."""
+    if stat.S_ISDIR(status.st_mode):
+        raise DecodeError("a directory, expected an image file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError("not a regular file, expected an image file")
+
+
+def file_status(path: str, check: Callable[[os.stat_result], None] = check_file) -> os.stat_result:
+    """Return the status of a file that `check` accepts, or raise DecodeError."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -38,7 +50,7 @@ def file_status(path: str, *, any_size: bool = False) -> os.stat_result:
         raise DecodeError(f"can't be opened ({error.strerror})") from None
     except ValueError as error:  # a zero byte in the name
         raise DecodeError(f"can't be opened ({error})") from None
-    _check_kind(status, any_size=any_size)
+    check(status)
     return status
 
 
@@ -49,19 +61,10 @@ def read_file(path: str) -> bytes:
         with open(os.open(path, _FLAGS), "rb") as file:
             # checked again: another file may have this name by now
             status = os.fstat(file.fileno())
-            _check_kind(status)
+            check_file(status)
             return file.read(status.st_size)
     except OSError as error:
         raise DecodeError(f"can't be read ({error.strerror})") from None
-
-
-def _check_kind(status: os.stat_result, *, any_size: bool = False) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise DecodeError("a directory, expected an image file")
-    if not stat.S_ISREG(status.st_mode):
-        raise DecodeError("not a regular file, expected an image file")
-    if not any_size:
-        check_bytes(status.st_size)
 
 
 DIGEST_SIZE = 16  # bytes; 2**64 images before a collision is likely
@@ -82,7 +85,9 @@ def digest_file(path: str, pixel_range: PixelRange | None = None) -> bytes:
 
 
 def file_version(
-    path: str, pixel_range: PixelRange | None = None, *, any_size: bool = False
+    path: str,
+    pixel_range: PixelRange | None = None,
+    check: Callable[[os.stat_result], None] = check_file,
 ) -> bytes | None:
     """Return a digest of path, size and times, which changes with the file's content.
 
@@ -90,7 +95,7 @@ def file_version(
     is the same in all processes.
     """
     now = time.time_ns()  # before the status: a later change has a later time
-    status = file_status(path, any_size=any_size)
+    status = file_status(path, check)
     if not _is_settled(status, now):
         return None
     # Without the device, whose number may change at a reboot.

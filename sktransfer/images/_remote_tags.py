@@ -11,9 +11,9 @@ from ._blob import strong_tag
 from ._remote import UnreachableError, current_tag
 from ._url import ARCHIVES, scheme_of
 
-# A listing answers for up to 1,000 objects at once, takes as long as several single requests
-# that run at the same time, and costs 12 times as much as one.
-_WORTH_A_LISTING = 64  # objects in one answer
+# A listing answers for up to 1,000 objects at once. It costs 12 times as much as one request for
+# an object (S3's prices), and many of those run at the same time.
+_WORTH_A_LISTING = 16  # objects in one answer
 
 Tag = str | None | DecodeError
 

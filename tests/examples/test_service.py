@@ -59,6 +59,23 @@ def test_answers_are_those_of_the_classifier(app_module, pipeline, shapes):
         np.testing.assert_allclose(list(found["probabilities"].values()), row, atol=1e-5)
 
 
+def test_urls_and_paths_are_refused_and_nothing_is_read_by_them(
+    app_module, pipeline, shapes, monkeypatch
+):
+    from sktransfer.images import _image_ref
+
+    def refused(*arguments):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(_image_ref, "fetch", refused)
+    monkeypatch.setattr(_image_ref, "read_file", refused)
+    with TestClient(app_module.create_app(pipeline)) as client:
+        for text in ("https://host/a.png", "s3://bucket/a.png", str(shapes[0][0])):
+            assert client.post("/predict", data={"image": text}).status_code == 422
+            assert post(client, text.encode(), name=text).status_code == 422
+            assert client.post("/predict", json={"image": text}).status_code == 422
+
+
 def test_an_image_that_cannot_be_read_is_refused_with_the_reason(app_module, pipeline, shapes):
     good = Path(shapes[0][0]).read_bytes()
     with TestClient(app_module.create_app(pipeline)) as client:
