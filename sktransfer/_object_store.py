@@ -104,8 +104,8 @@ def check_scheme(scheme: str, options: RemoteOptions) -> None:
     """Raise ObjectStoreError for a scheme that the user has not allowed."""
     if scheme not in options.schemes:
         raise ObjectStoreError(
-            f"{scheme}:// is not allowed; allowed: "
-            f"{', '.join(sorted(options.schemes)) or 'none'} (the environment variable SKTRANSFER_REMOTE_SCHEMES)",
+            f"{scheme}:// is not allowed; allowed: {', '.join(sorted(options.schemes)) or 'none'} "
+            "(the environment variable SKTRANSFER_REMOTE_SCHEMES)",
             is_refused=True,
         )
 

@@ -8,6 +8,7 @@ import threading
 import joblib
 import numpy as np
 import pytest
+from joblib import wrap_non_picklable_objects
 from joblib.externals.loky import get_reusable_executor
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -31,9 +32,9 @@ def transformer(cache, **params):
     return PretrainedFeatureTransformer(**SMALL, feature_cache=cache, **params)
 
 
-def search(cache, **parallel):
+def search(cache):
     pipeline = make_pipeline(transformer(cache), LogisticRegression(max_iter=1000))
-    return GridSearchCV(pipeline, {"logisticregression__C": [1e-5, 1.0]}, cv=3, **parallel)
+    return GridSearchCV(pipeline, {"logisticregression__C": [1e-5, 1.0]}, cv=3)
 
 
 def scores(fitted):
@@ -125,13 +126,19 @@ def test_a_search_on_urls_has_the_scores_of_files_and_reads_each_object_once(
     np.testing.assert_array_equal(scores(again), scores(of_files))
 
 
-def test_worker_processes_read_by_url(s3, shapes, urls, tmp_path):
-    paths, y = shapes
+def rows_of(X):
+    return transformer(None).fit_transform(X)
+
+
+def test_a_worker_process_reads_by_url(s3, shapes, urls):
     get_reusable_executor().shutdown()  # workers have the environment of their start
-    of_files = search(tmp_path / "files").fit(paths, y)
-    of_urls = search(tmp_path / "urls", n_jobs=2).fit(urls, y)
-    get_reusable_executor().shutdown()
-    np.testing.assert_array_equal(scores(of_urls), scores(of_files))
+    executor = get_reusable_executor(max_workers=1)
+    try:
+        rows = executor.submit(wrap_non_picklable_objects(rows_of), urls).result()
+    finally:
+        executor.shutdown()
+    assert sorted(s3.reads()) == keys(shapes[0])
+    np.testing.assert_array_equal(rows, rows_of(shapes[0]))
 
 
 def test_rows_of_urls_are_found_for_files_of_the_same_content(shapes, urls, tmp_path):

@@ -83,7 +83,7 @@ def _extract(
     ids = ImageIds(len(images))
     with fingerprint_display(len(images), verbose) as display:
         for positions, looked_at in identify(images, store, pool):
-            ids.set_ids(positions, looked_at)
+            ids.set_range(positions, looked_at)
             display.update(len(positions) - len(looked_at.remote))
     first_of = ids.first_of_each()
     is_copy = first_of != np.arange(len(images))

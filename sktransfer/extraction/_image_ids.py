@@ -80,8 +80,8 @@ class ImageIds:
         self._ids[position] = np.frombuffer(digest, dtype=np.uint8)
         self._is_digest[position] = True
 
-    def set_ids(self, positions: range | np.ndarray, found: Ids) -> None:
-        """Set the ids and failures of some images."""
+    def set_range(self, positions: range | np.ndarray, found: Ids) -> None:
+        """Set the ids and failures of a range of images, or of those at some positions."""
         here: slice | np.ndarray
         if isinstance(positions, range):
             here = slice(positions.start, positions.stop)
