@@ -166,7 +166,8 @@ def measure(arguments, port):
         found.setdefault(variant, []).append((seconds, cpu, *counts(port)))
         return result
 
-    search(paths, y, arguments.weights, arguments.image_size, None)  # what is slow at first
+    with tempfile.TemporaryDirectory() as store:  # what is slow at first
+        search(paths, y, arguments.weights, arguments.image_size, store)
     for _ in range(arguments.repeats):
         with tempfile.TemporaryDirectory() as files, tempfile.TemporaryDirectory() as store:
             rest = (y, arguments.weights, arguments.image_size)

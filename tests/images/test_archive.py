@@ -135,6 +135,15 @@ def test_an_archive_that_was_replaced_gives_its_new_members(archive):
         of(archive, "a/0.png").encoded()
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_another_member_at_the_same_place_is_not_taken_for_it(tmp_path, kind):
+    path, make = tmp_path / f"a.{kind}", {"zip": zipped, "tar": tarred}[kind]
+    path.write_bytes(make({"1.png": b"one", "2.png": b"two"}))
+    assert of(path, "1.png").encoded().data == b"one"
+    path.write_bytes(make({"2.png": b"two", "1.png": b"one"}))
+    assert of(path, "1.png").encoded().data == b"one"
+
+
 @pytest.mark.parametrize("end", [1000, 10, 0])
 def test_an_archive_that_ends_early_is_an_error(archive, end):
     archive.write_bytes(archive.read_bytes()[:end])
