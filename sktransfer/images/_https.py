@@ -6,6 +6,7 @@ whatever name led there. A proxy of the environment is used, and then decides th
 """
 
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -266,6 +267,10 @@ def _manager(n_connections: int, is_private_allowed: bool, proxy: str | None) ->
     if not is_private_allowed:
         manager.pool_classes_by_scheme = _public_pools()
     return manager
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_manager.cache_clear)  # connections are of one process
 
 
 @cache

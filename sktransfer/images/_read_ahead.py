@@ -2,14 +2,14 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 
 from .._remote_options import remote_options
 from ..exceptions import DecodeError
 from ._image_ref import ImageReference, RemoteImage
-from ._remote import UnreachableError
+from ._remote import Unanswered
 
 # Encoded images that were read and wait for their turn: about 2,500 photographs of 100 kB.
 _HELD_BYTES = 2**28
@@ -51,7 +51,8 @@ class ReadAhead(Sequence):
         self._next = 0
         self._futures: dict[int, Future] = {}
         self._n_connections = 0
-        self._n_unanswered = 0  # in a row
+        self._unanswered = Unanswered(0)  # until the options are read
+        self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._images)
@@ -68,7 +69,7 @@ class ReadAhead(Sequence):
         if future is not None:
             try:
                 encoded, n_held = future.result()
-            except _NoRoomError:
+            except (_NoRoomError, CancelledError):
                 pass
             else:
                 with self._lock:
@@ -85,15 +86,18 @@ class ReadAhead(Sequence):
     def close(self) -> None:
         """Drop what was read and not asked for, and start no further request."""
         with self._lock:
-            pool, self._next = self._pool, len(self._queue)
+            pool, self._is_closed = self._pool, True
             self._futures.clear()
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit_until(self, position: int) -> None:
         """Request all images up to some way behind a position."""
+        if self._is_closed:
+            return  # what runs on after Ctrl-C reads itself
         if self._pool is None:
             self._n_connections = remote_options().connections
+            self._unanswered = Unanswered(max(self._n_connections, 8))
             self._queue = np.fromiter(self._order, dtype=np.int64)
             self._place = np.full(len(self._images), -1, dtype=np.int64)
             self._place[self._queue] = np.arange(len(self._queue))
@@ -108,8 +112,7 @@ class ReadAhead(Sequence):
 
     def _read(self, image: RemoteImage, is_ahead: bool = False) -> tuple[ImageReference, int]:
         """Return an image in memory, and the bytes that were counted as held for it."""
-        if self._n_unanswered >= max(self._n_connections, 8):
-            raise DecodeError("not asked for: no answer came for the images before it")
+        self._unanswered.check(image.url)
         n_held = 0
 
         def admit(n_bytes: int) -> None:
@@ -127,10 +130,8 @@ class ReadAhead(Sequence):
         except BaseException as error:
             with self._lock:
                 self._held -= n_held
-            if isinstance(error, UnreachableError):
-                self._n_unanswered += 1
-            elif isinstance(error, DecodeError):
-                self._n_unanswered = 0
+            if isinstance(error, DecodeError):
+                self._unanswered.note(image.url, error)
             raise
-        self._n_unanswered = 0
+        self._unanswered.note(image.url, None)
         return encoded, n_held

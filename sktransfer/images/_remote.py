@@ -19,7 +19,7 @@ from ._archive import read_member
 from ._blob import Blob, LocalBlob, MemoryBlob, ObjectBlob
 from ._formats import MAX_BYTES, check_bytes
 from ._https import WebBlob
-from ._url import ARCHIVES, is_url, scheme_of, split_member
+from ._url import ARCHIVES, is_url, scheme_of, server_of, split_member
 
 
 class RemoteContent(NamedTuple):
@@ -31,6 +31,33 @@ class RemoteContent(NamedTuple):
 
 class UnreachableError(DecodeError):
     """No answer came. Other images of the same server will most likely fail as well."""
+
+
+class Unanswered:
+    """Counts the images in a row that no answer came for, for each server.
+
+    Parameters
+    ----------
+    most : int
+        After so many, no further one is asked for: each may wait for minutes.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._in_a_row: dict[str, int] = {}
+
+    def check(self, url: str) -> None:
+        """Raise DecodeError where a server is not asked any more."""
+        if self._in_a_row and self._in_a_row.get(server_of(url), 0) >= self._most:
+            raise DecodeError("not asked for: no answer came for the images before it")
+
+    def note(self, url: str, error: DecodeError | None) -> None:
+        """Count an image that was asked for."""
+        if isinstance(error, UnreachableError):
+            server = server_of(url)
+            self._in_a_row[server] = self._in_a_row.get(server, 0) + 1
+        elif self._in_a_row:
+            self._in_a_row.pop(server_of(url), None)
 
 
 def blob_at(url: str) -> Blob:

@@ -8,7 +8,7 @@ from .._object_store import OBJECT_SCHEMES, ObjectStoreError, open_bucket, split
 from .._remote_options import remote_options
 from ..exceptions import DecodeError
 from ._blob import strong_tag
-from ._remote import UnreachableError, current_tag
+from ._remote import Unanswered, current_tag
 from ._url import ARCHIVES, scheme_of
 
 # A listing answers for up to 1,000 objects at once. It costs 12 times as much as one request for
@@ -79,22 +79,20 @@ def _listed(folder_and_names: tuple[str, list[str]]) -> dict[str, Tag]:
 
 
 class _OneByOne:
-    """Asks for one object; for no further one when the store has not answered many times."""
+    """Asks for one object."""
 
     def __init__(self) -> None:
-        self._most = max(remote_options().connections, 8)
-        self._n_unanswered = 0
+        self._unanswered = Unanswered(max(remote_options().connections, 8))
 
     def __call__(self, url: str) -> Tag:
-        if self._n_unanswered >= self._most:
-            return DecodeError("not asked for: no answer came for the images before it")
+        try:
+            self._unanswered.check(url)
+        except DecodeError as error:
+            return error
         try:
             tag = current_tag(url)
-        except UnreachableError as error:
-            self._n_unanswered += 1
-            return error
         except DecodeError as error:
-            self._n_unanswered = 0
+            self._unanswered.note(url, error)
             return error
-        self._n_unanswered = 0
+        self._unanswered.note(url, None)
         return tag

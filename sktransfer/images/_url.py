@@ -47,6 +47,14 @@ def split_member(url: str) -> Member:
     return Member(kind.lower(), name, archive)
 
 
+def server_of(url: str) -> str:
+    """Return what answers for a URL: a bucket, or a host; of a member, that of its archive."""
+    if scheme_of(url) in ARCHIVES and "::" in url:
+        return server_of(url.rpartition("::")[2])
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.lower()}://{rest.partition('/')[0].rpartition('@')[2].lower()}"
+
+
 def described(url: str) -> str:
     """Return the name of a URL in errors, without a user, a password or a query."""
     scheme = scheme_of(url)

@@ -134,6 +134,25 @@ def test_when_no_answer_comes_for_long_the_rest_is_not_asked_for(store):
     assert 8 <= len(store.fetched) <= 8 + 8  # those that were under way
 
 
+def test_one_server_that_does_not_answer_does_not_stop_another(store):
+    urls = [f"s3://dead/{i}" for i in range(20)] + [f"s3://alive/{i}" for i in range(20)]
+    fetch = store.fetch
+
+    def half(url, admit=None):
+        if "dead" in url:
+            raise UnreachableError("the store can't be reached")
+        return fetch(url, admit)
+
+    _image_ref.fetch = half  # which the fixture restores
+    with ReadAhead(as_images(urls), range(40)) as images:
+        for position in range(20):
+            with pytest.raises(DecodeError):
+                images[position]
+        assert [images[position].data for position in range(20, 40)] == [
+            url.encode() for url in urls[20:]
+        ]
+
+
 def test_an_error_that_is_none_of_an_image_is_raised_as_it_is(store):
     store.failing = ImportError("pip install")
     with ReadAhead(as_images(X), range(N)) as images, pytest.raises(ImportError):
