@@ -128,7 +128,9 @@ class Bucket:
     def __init__(self, scheme: str, name: str, options: RemoteOptions):
         self._obstore = _imported(scheme)
         endpoint = _endpoint(scheme)
-        self.identity = f"{scheme}://{name}" + (f" at {endpoint}" if endpoint else "")
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "") if scheme == "az" else ""
+        at = " ".join(filter(None, (account, redacted_text(endpoint))))
+        self.identity = f"{scheme}://{name}" + (f" at {at}" if at else "")
         arguments: dict[str, Any] = {
             "client_options": {
                 "timeout": timedelta(seconds=options.timeout),
@@ -271,7 +273,7 @@ def _endpoint(scheme: str) -> str:
     names = {
         "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
         "gs": ("GOOGLE_BASE_URL",),
-        "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME"),
+        "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }[scheme]
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 

@@ -178,6 +178,37 @@ def test_a_server_that_fails_is_asked_again(answers):
     assert open_bucket("s3://bucket").get("key").data == b"ok"
 
 
+@pytest.mark.parametrize(
+    ("scheme", "variables", "place"),
+    [
+        ("gs", {"GOOGLE_BASE_URL": "{}", "GOOGLE_SKIP_SIGNATURE": "true"}, "gs://bucket at {}"),
+        (
+            "az",
+            {
+                "AZURE_STORAGE_ENDPOINT": "{}",
+                "AZURE_STORAGE_ACCOUNT_NAME": "me",
+                "AZURE_STORAGE_ACCOUNT_KEY": "aHVzaA==",
+            },
+            "az://bucket at me {}",
+        ),
+    ],
+)
+def test_other_stores_are_asked_at_their_endpoints(answers, monkeypatch, scheme, variables, place):
+    requests = answers(
+        lambda connection: connection.sendall(
+            b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "1"\r\nConnection: close\r\n'
+            b"Last-Modified: Sat, 28 Nov 2026 21:00:00 GMT\r\n\r\nok"
+        )
+    )
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(endpoint))
+    bucket = open_bucket(f"{scheme}://bucket/a.png")
+    assert bucket.get("a.png") == (b"ok", ("a.png", 2, '"1"'))
+    assert bucket.identity == place.format(endpoint)
+    assert requests[0].startswith("GET /bucket/a")
+
+
 def test_no_server_is_an_error(monkeypatch, s3):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
