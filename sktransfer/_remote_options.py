@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 SCHEMES = ("https", "s3", "gs", "az", "memory", "zip", "tar")
 _ALL_SCHEMES = (*SCHEMES, "http")
+MOST_BYTES = 2**28  # of an image, which is read whole; also the limit of files
 _PREFIX = "SKTRANSFER_REMOTE_"
 
 
@@ -27,6 +28,8 @@ class RemoteOptions:
         Seconds that one request may take, from connecting to the last byte.
     retries : int
         How often a request that failed is repeated, after 0.1 s, 0.2 s, 0.4 s and so on.
+    max_bytes : int
+        Largest image; its bytes are not read where it has more.
     is_private_allowed : bool
         Whether https may lead to addresses of this machine and its network. Endpoints of
         stores, which the environment sets, may in any case.
@@ -36,6 +39,7 @@ class RemoteOptions:
     connections: int = 32
     timeout: float = 30.0
     retries: int = 4
+    max_bytes: int = MOST_BYTES
     is_private_allowed: bool = False
 
 
@@ -46,6 +50,7 @@ def remote_options() -> RemoteOptions:
         connections=int(_number("CONNECTIONS", 32, 1, whole=True)),
         timeout=_number("TIMEOUT", 30.0, 0.001),
         retries=int(_number("RETRIES", 4, 0, whole=True)),
+        max_bytes=int(_number("MAX_BYTES", MOST_BYTES, 1, MOST_BYTES, whole=True)),
         is_private_allowed=bool(_number("PRIVATE", 0, 0, 1, whole=True)),
     )
 
@@ -75,7 +80,7 @@ def _number(
         value = math.nan
     if not low <= value <= high or math.isinf(value):
         kind = "a whole number" if whole else "a number"
-        bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:.0f}"
         raise ValueError(
             f"the environment variable {_PREFIX}{name} must be {kind} {bounds}, got {text!r}"
         )

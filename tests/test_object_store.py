@@ -280,6 +280,8 @@ def test_a_fork_of_a_process_that_has_read_is_an_error_and_does_not_hang(bucket,
         ("TIMEOUT", "nan"),
         ("TIMEOUT", "inf"),
         ("RETRIES", "-1"),
+        ("MAX_BYTES", "0"),
+        ("MAX_BYTES", "268435457"),
         ("PRIVATE", "yes"),
     ],
 )

@@ -17,7 +17,7 @@ from .._remote_options import remote_options
 from ..exceptions import DecodeError
 from ._archive import read_member
 from ._blob import Blob, LocalBlob, MemoryBlob, ObjectBlob
-from ._formats import MAX_BYTES, check_bytes
+from ._formats import check_bytes
 from ._https import WebBlob
 from ._url import ARCHIVES, is_url, scheme_of, server_of, split_member
 
@@ -87,24 +87,30 @@ def fetch(url: str, admit: Callable[[int], None] | None = None) -> RemoteContent
 
     `admit` is called with its bytes before they are read; what it raises ends the request.
     """
+    most = remote_options().max_bytes
+
+    def check(n_bytes: int) -> None:
+        if n_bytes > most:
+            raise DecodeError(f"{n_bytes:,} bytes, more than the {most:,} allowed")
+        check_bytes(n_bytes)
+
+    def check_and_admit(n_bytes: int) -> None:
+        check(n_bytes)
+        if admit is not None:
+            admit(n_bytes)
+
     try:
         if scheme_of(url) in ARCHIVES:
             kind, name, blob = archive_blob(url)
-
-            def check(n_bytes: int) -> None:
-                check_bytes(n_bytes)
-                if admit is not None:
-                    admit(n_bytes)
-
-            data, tag = read_member(kind, blob, name, check)
+            data, tag = read_member(kind, blob, name, check_and_admit)
         else:
-            data, tag = blob_at(url).read(MAX_BYTES, admit)
+            data, tag = blob_at(url).read(most, admit)
     except TooLargeError as error:
-        check_bytes(error.n_bytes)
+        check(error.n_bytes)
         raise
     except ObjectStoreError as error:
         raise _as_decode_error(error) from None
-    check_bytes(len(data))
+    check(len(data))
     return RemoteContent(data, tag)
 
 

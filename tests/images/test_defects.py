@@ -219,7 +219,7 @@ def test_what_is_no_file_is_an_error_and_never_waits(place, method, tmp_path):
     [
         ("a\0b.jpg", "can't be opened"),
         ("x" * 5000, "can't be opened"),
-        ("https://example.org/a.jpg", "a URL; download it first"),
+        ("file:///a.jpg", "pass the path of the file itself"),
     ],
 )
 def test_a_name_that_can_be_no_file_is_an_error(path, cause):

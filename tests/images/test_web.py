@@ -7,7 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from sktransfer._remote_options import RemoteOptions
 from sktransfer.exceptions import DecodeError
+from sktransfer.images._formats import MAX_BYTES
 from sktransfer.images._image_ref import RemoteImage
 
 
@@ -181,6 +183,14 @@ def test_a_server_that_sends_without_end_is_given_up(web):
 def test_a_size_above_the_limit_is_refused_before_the_bytes_come(web):
     web.answers["/a"] = answer(200, b"", length=2**30)
     with pytest.raises(DecodeError, match="1,073,741,824 bytes, more than"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+def test_a_smaller_limit_can_be_set(web, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_REMOTE_MAX_BYTES", "4")
+    assert RemoteOptions().max_bytes == MAX_BYTES  # the default is the limit of files
+    web.answers["/a"] = answer(200, b"bytes")
+    with pytest.raises(DecodeError, match="5 bytes, more than the 4 allowed"):
         RemoteImage(f"{web.url}/a").read()
 
 
