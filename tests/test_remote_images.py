@@ -24,6 +24,8 @@ from sktransfer import (
 )
 from sktransfer.exceptions import ImageReadError
 from sktransfer.hygiene import check_images, near_duplicates
+from sktransfer.inspection import ErrorReport
+from sktransfer.monitoring import DriftMonitor
 
 SMALL = {"backbone": "mini", "image_size": 32, "precision": "float32"}
 
@@ -210,6 +212,25 @@ def test_checks_of_images_read_by_url(s3, shapes, urls, tmp_path):
         found = near_duplicates(twice, feature_cache=tmp_path, backbone=None)
     assert [record.positions for record in found] == [(0, 4)]
     assert found[0].sources == (twice[0], twice[4])
+
+
+def test_reports_read_by_url_and_show_no_secret(s3, shapes, urls, tmp_path):
+    pytest.importorskip("jinja2")
+    paths, y = shapes
+    signed = np.array([f"{url}?X-Amz-Signature=hush" for url in urls], dtype=object)
+    for url, path in zip(signed, paths, strict=True):
+        with open(path, "rb") as file:
+            s3.put(url.partition(f"{s3.name}/")[2], file.read())
+    model = make_pipeline(transformer(tmp_path / "rows"), LogisticRegression(max_iter=1000))
+    report = ErrorReport.from_cv(model, signed, y, cv=3, map_method="pca")
+    expected = ErrorReport.from_cv(model, paths, y, cv=3, map_method="pca")
+    np.testing.assert_array_equal(report.y_pred, expected.y_pred)
+    report.save(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "00.png?..." in page
+    assert "hush" not in page
+    monitor = DriftMonitor().fit(signed, y, estimator=model.fit(signed, y))
+    assert not monitor.compare(urls).is_drift
 
 
 def test_a_folder_in_a_bucket_is_loaded_as_one_on_disk_is(s3, shapes, tmp_path):
