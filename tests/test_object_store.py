@@ -178,6 +178,23 @@ def test_a_server_that_fails_is_asked_again(answers):
     assert open_bucket("s3://bucket").get("key").data == b"ok"
 
 
+def test_a_profile_signs_where_the_environment_has_no_key(answers, monkeypatch, tmp_path):
+    requests = answers(
+        lambda connection: connection.sendall(
+            b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "1"\r\nConnection: close\r\n'
+            b"Last-Modified: Sat, 28 Nov 2026 21:00:00 GMT\r\n\r\nok"
+        )
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    file = tmp_path / "credentials"
+    file.write_text("[default]\naws_access_key_id = OFPROFILE\naws_secret_access_key = hush\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    assert open_bucket("s3://bucket").get("key").data == b"ok"
+    assert "Credential=OFPROFILE/" in requests[0]
+
+
 @pytest.mark.parametrize(
     ("scheme", "variables", "place"),
     [
