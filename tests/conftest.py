@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: some of scikit-learn's checks are skipped without it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import runpy
 import signal
 from importlib.resources import files
 from itertools import count
@@ -159,3 +160,12 @@ def deadly_head():
         return head
 
     return make
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch, tmp_path):
+    """Return a maker of GPUs that are not there; their locks are this test's own."""
+    make = runpy.run_path(str(Path(__file__).with_name("fake_cuda.py")))["FakeCuda"]
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return lambda n_devices=1: make(monkeypatch, n_devices)

@@ -14,8 +14,8 @@ import torch
 from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..runtime import _progress
+from ..runtime._device_copies import device_call
 from ..runtime._display import fingerprint_display, forward_pass_display
-from ..runtime._gpu_lock import gpu_lock
 from ..runtime._result_array import ResultArray
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
@@ -104,8 +104,7 @@ def _extract(
     with forward_pass_display(n_wanted, n_cache_hits, verbose) as display:
         missing = np.flatnonzero(is_wanted)
         while len(missing):
-            # the network is on a GPU only while the lock is held
-            with gpu_lock(plan.device):
+            with device_call(plan.device):
                 computing = MissingRows(images, ids, plan, rows, store, batch_size)
                 for computed in computing.compute(missing, pool):
                     result.write(computed.rows)

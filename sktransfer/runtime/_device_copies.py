@@ -20,7 +20,7 @@ _lock = ForkSafeLock()
 _n_open = 0
 # by the module and the device; the module too, so that its id is not given to another
 _kept: dict[tuple[int, str], tuple[nn.Module, nn.Module]] = {}
-_used: set[torch.device] = set()
+_used: dict[str, torch.device] = {}  # by kind
 
 
 @contextmanager
@@ -30,13 +30,13 @@ def device_call(device: torch.device) -> Iterator[None]:
     with _lock:
         _n_open += 1
         if device.type != "cpu":
-            _used.add(device)
+            _used[device.type] = device
     try:
         yield
     finally:
         with _lock:
             _n_open -= 1
-            devices = [] if _n_open else list(_used)
+            devices = [] if _n_open else list(_used.values())
             if not _n_open:
                 _kept.clear()
                 _used.clear()
@@ -58,7 +58,6 @@ def kept_copy(module: nn.Module, device: torch.device) -> nn.Module:
             known = module, copy_on(module, device)
             if _n_open:
                 _kept[name] = known
-                _used.add(device)
         return known[1]
 
 

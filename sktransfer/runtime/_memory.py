@@ -41,10 +41,9 @@ def says_out_of_memory(error: BaseException) -> bool:
 
 
 def release_cached(device: torch.device) -> None:
-    """Give the memory that torch's allocator holds without need back to the device."""
+    """Give the memory that torch's allocator holds without need back, to all devices of a kind."""
     if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
 

@@ -27,7 +27,7 @@ class Transfers:
 
     def to_host(self, values: Sequence[torch.Tensor]) -> Callable[[], list[np.ndarray]]:
         """Return a function that waits for the values, and returns them in memory."""
-        return lambda: [as_array(value.cpu().contiguous()) for value in values]
+        return lambda: [_as_array(value.cpu().contiguous()) for value in values]
 
 
 class CudaTransfers(Transfers):
@@ -53,7 +53,8 @@ class CudaTransfers(Transfers):
 
         def wait() -> list[np.ndarray]:
             done.synchronize()
-            return [as_array(host.clone()) for host in hosts]  # pinned memory is scarce
+            # pinned memory is scarce
+            return [_as_array(host if _is_bfloat16(host) else host.clone()) for host in hosts]
 
         return wait
 
@@ -63,6 +64,10 @@ def transfers_to(device: torch.device) -> Transfers:
     return (CudaTransfers if device.type == "cuda" else Transfers)(device)
 
 
-def as_array(value: torch.Tensor) -> np.ndarray:
+def _as_array(value: torch.Tensor) -> np.ndarray:
     """Return a tensor in memory as an array, bfloat16 as float32: numpy has no such type."""
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    return (value.float() if _is_bfloat16(value) else value).numpy()
+
+
+def _is_bfloat16(value: torch.Tensor) -> bool:
+    return value.dtype == torch.bfloat16
