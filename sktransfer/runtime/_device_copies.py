@@ -4,6 +4,9 @@ A network that several threads use is not moved: another device gets a copy. A f
 times, once for each random view, and a search fits many times. They open a block around it, and
 the copies stay until the outermost block ends. Then they are dropped, and the memory that torch
 caches on the device is given back, once.
+
+A search opens none: with a store its later fits find the rows of the first, and no network goes to
+the device for them.
 """
 
 import copy
@@ -16,6 +19,7 @@ from torch import nn
 from .._locking import ForkSafeLock
 from ._memory import release_cached
 
+_CPU = torch.device("cpu")
 _lock = ForkSafeLock()
 _n_open = 0
 # by the module and the device; the module too, so that its id is not given to another
@@ -24,8 +28,11 @@ _used: dict[str, torch.device] = {}  # by kind
 
 
 @contextmanager
-def device_call(device: torch.device) -> Iterator[None]:
-    """Keep copies on devices, and what torch caches there, until the outermost block ends."""
+def device_call(device: torch.device = _CPU) -> Iterator[None]:
+    """Keep copies on devices, and what torch caches there, until the outermost block ends.
+
+    `device` is one that the block uses; those with copies are known.
+    """
     global _n_open
     with _lock:
         _n_open += 1
@@ -58,6 +65,7 @@ def kept_copy(module: nn.Module, device: torch.device) -> nn.Module:
             known = module, copy_on(module, device)
             if _n_open:
                 _kept[name] = known
+                _used[device.type] = device
         return known[1]
 
 
