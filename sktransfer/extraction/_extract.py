@@ -22,6 +22,7 @@ from ..store._base import ActivationStore
 from ._compute import MissingRows
 from ._feature_extractor import ExtractionPlan
 from ._image_ids import ImageIds, identify
+from ._precision import outcomes_to_store
 from ._rows import Rows
 
 # Most keys in one look-up, and most bytes of its rows. Activations may take a megabyte
@@ -119,6 +120,9 @@ def _extract(
             missing = np.flatnonzero(is_copy & np.isin(first_of, changed))
             is_copy[missing] = False
             told_by = {}
+    if store is not None and n_wanted > n_cache_hits and plan.passes_network:
+        fitted = plan.fitted
+        store.put_digests(outcomes_to_store(fitted.backbone, fitted.input.size, plan.device))
 
     copies = np.flatnonzero(is_copy)
     if ids.failures:  # a copy of a failed image fails too
