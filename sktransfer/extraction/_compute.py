@@ -195,7 +195,7 @@ class MissingRows:
         self, batches: Sequence[_Positions], pool: CorePool
     ) -> Iterator[Computed]:
         """Read each batch in all threads; on GPUs, while the ones before are computed."""
-        read = map(_joined, run_images(batches, self._prepare, pool))
+        read = map(_joined, run_images(batches, self._prepare, pool, pool.n_threads))
         if self._on_cpu:
             for prepared in read:
                 yield self._end(prepared, self._pass(prepared))

@@ -106,6 +106,8 @@ def _float32_products(device: torch.device) -> str:
         # sums of products of bfloat16
         reduced = "cuda.matmul.allow_bf16_reduced_precision_reduction"
         settings.append(_setting(attrgetter(reduced)))
+        # GPUs before Ampere have no TF32, whatever is allowed
+        settings.append("tf32" if torch.cuda.get_device_capability(device) >= (8, 0) else "exact")
     return " ".join(settings)
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
-
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.backbones._architecture import NetworkStructure
 from sktransfer.backbones._backbone import Backbone
@@ -130,11 +129,13 @@ def test_arithmetic_tells_how_float32_is_multiplied():
     assert arithmetic("float32", CPU) == exact
 
 
-def test_arithmetic_on_a_gpu_tells_whether_tf32_is_used(monkeypatch):
+def test_arithmetic_on_a_gpu_tells_whether_tf32_is_used(fake_cuda, monkeypatch):
+    fake_cuda()
     gpu = torch.device("cuda")
     found = []
-    for allowed in (True, False):
+    for allowed, capability in ((True, (8, 0)), (False, (8, 0)), (True, (7, 5))):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         found.append(arithmetic("float32", gpu))
-    assert found[0] != found[1]
+    assert len({str(numbers) for numbers in found}) == 3
     assert found[0]["device"] == "cuda"
