@@ -9,10 +9,10 @@ an extraction does, in turns:
 - processes: one for each core, forked before, which write their squares to memory that they share
   with this process.
 
-Both have their results in this process's memory. The interpreter's lock lets one thread at a time
-run Python; Pillow and torch release it while they decode and resize. Where there are more cores than
-the lock lets work, processes win. Beside images/s: CPU time for each image, which other work on the
-machine changes less.
+Both have their results in this process's memory. The interpreter's lock lets one thread at a
+time run Python; Pillow and torch release it while they decode and resize. Where there are more
+cores than the lock lets work, processes win. Beside images/s: CPU time for each image, which
+other work on the machine changes less.
 
 Claim: on this machine's cores processes are less than 1.25 times as fast as threads, which is not
 worth a second way of reading images. Two minutes.

@@ -71,7 +71,9 @@ class FakeCuda:
             monkeypatch.setattr(torch.cuda, name, value)
         # there is no autocast for a GPU that is not there
         autocast = torch.autocast
-        monkeypatch.setattr(torch, "autocast", lambda kind, *args, **kw: autocast("cpu", *args, **kw))
+        monkeypatch.setattr(
+            torch, "autocast", lambda kind, *args, **kw: autocast("cpu", *args, **kw)
+        )
         monkeypatch.setattr(torch.Tensor, "to", lambda *args, **kwargs: fake._moved(args, kwargs))
         monkeypatch.setattr(torch, "empty", self._made)
 

@@ -7,6 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numpy as np
+
 _BATCHES_AHEAD = 2
 # Images that one thread is given at once: each task, and each look-up in a store, costs some
 # 50 microseconds in which no other thread of the interpreter runs.
@@ -14,6 +16,7 @@ _IMAGES_AT_ONCE = 8
 
 Result = TypeVar("Result")
 Batch = TypeVar("Batch")
+Images = TypeVar("Images", bound="Sequence[int] | np.ndarray")
 
 
 def run_batches(
@@ -32,8 +35,8 @@ def run_batches(
 
 
 def run_images(
-    batches: Iterable[Sequence[int]],
-    work: Callable[[Sequence[int]], Result],
+    batches: Iterable[Images],
+    work: Callable[[Images], Result],
     pool: ThreadPoolExecutor,
     n_workers: int,
 ) -> Iterator[list[Result]]:
@@ -42,7 +45,7 @@ def run_images(
     The images of a batch are divided between the workers, each of which gets two parts or more.
     """
 
-    def submit(positions: Sequence[int]) -> list[Future]:
+    def submit(positions: Images) -> list[Future]:
         n = min(_IMAGES_AT_ONCE, max(1, len(positions) // (2 * n_workers)))
         parts = (positions[start : start + n] for start in range(0, len(positions), n))
         return [pool.submit(work, part) for part in parts]

@@ -7,7 +7,7 @@ no batch is ready, it releases the lock: other processes compute while this one 
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -35,7 +35,7 @@ class _Passed(NamedTuple, Generic[AnyBatch]):
 
 def run_on_devices(
     batches: Iterable[AnyBatch], extractors: Sequence[FeatureExtractor]
-) -> Iterator[tuple[AnyBatch, list[np.ndarray]]]:
+) -> Generator[tuple[AnyBatch, list[np.ndarray]], None, None]:
     """Yield batches and their activations, in no order; each device takes the next one ready.
 
     Parameters

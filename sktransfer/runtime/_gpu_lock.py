@@ -219,10 +219,10 @@ class _Waiting:
         if waited >= _SILENT and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"process {os.getpid()} has waited {waited:.0f} s for the GPU {self._name}, which is "
-                f"in use by {_holders(files)}, and goes on waiting. One process computes on a GPU "
-                "at a time; where its memory has room for several, set the environment variable "
-                f"{PROCESSES_VARIABLE} in all of them",
+                f"process {os.getpid()} has waited {waited:.0f} s for the GPU {self._name}, which "
+                f"is in use by {_holders(files)}, and goes on waiting. One process computes on a "
+                "GPU at a time; where its memory has room for several, set the environment "
+                f"variable {PROCESSES_VARIABLE} in all of them",
                 GpuWaitWarning,
                 stacklevel=2,
             )

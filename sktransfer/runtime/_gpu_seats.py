@@ -10,7 +10,7 @@ from itertools import count
 
 import torch
 
-from ._gpu_lock import gpu_name, is_locked_now, open_lock_file, close_lock_file, own_folder
+from ._gpu_lock import close_lock_file, gpu_name, is_locked_now, open_lock_file, own_folder
 
 
 @cache  # for the life of the process

@@ -206,11 +206,11 @@ def test_who_waits_long_is_told_who_holds_the_gpu_and_what_to_do(name, monkeypat
     monkeypatch.setattr(_gpu_lock, "_SILENT", 0.05)
     holder = Holder(name, 600)
     holder.read_time()
-    with pytest.warns(GpuWaitWarning) as caught:
-        killer = threading.Timer(0.5, holder.kill)
-        killer.start()
-        with GpuLock(name):
-            killer.join()
+    killer = threading.Timer(0.5, holder.kill)
+    killer.start()
+    with pytest.warns(GpuWaitWarning) as caught, GpuLock(name):
+        pass
+    killer.join()
     assert len(caught) == 1
     assert f"in use by process {holder.pid}, and goes on" in str(caught[0].message)
     assert "SKTRANSFER_GPU_PROCESSES" in str(caught[0].message)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -40,7 +42,9 @@ def test_a_batch_is_halved_while_memory_runs_out(error):
     assert memory.tried == [10, 5, 2, 2, 2, 2, 2]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes do not match"), ValueError("out of memory")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), ValueError("out of memory")]
+)
 def test_another_error_is_raised_at_once(error):
     memory = Memory(0, error)
     assert not says_out_of_memory(error)
@@ -51,7 +55,7 @@ def test_another_error_is_raised_at_once(error):
 
 def test_one_image_alone_is_an_error_that_says_where_and_what_to_do():
     with pytest.raises(
-        torch.OutOfMemoryError, match="'cpu' ran out on one image alone.*Tried to allocate"
+        torch.OutOfMemoryError, match=r"'cpu' ran out on one image alone.*Tried to allocate"
     ):
         in_fitting_parts(2, Memory(0).compute, BatchLimit(), CPU)
 
@@ -75,7 +79,7 @@ def test_larger_batches_are_tried_ever_more_rarely_while_memory_is_full():
     assert [memory.tried[i] for i in failures[:10]] == in_the_beginning
     later = failures[10:]
     assert {memory.tried[i] for i in later} == {4}
-    gaps = [b - a for a, b in zip(later, later[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(later)]
     assert len(later) <= 8
     assert gaps == sorted(gaps)
 
