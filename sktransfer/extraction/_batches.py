@@ -16,7 +16,7 @@ _IMAGES_AT_ONCE = 8
 
 Result = TypeVar("Result")
 Batch = TypeVar("Batch")
-Images = TypeVar("Images", bound="Sequence[int] | np.ndarray")
+Positions = Sequence[int] | np.ndarray
 
 
 def run_batches(
@@ -35,8 +35,8 @@ def run_batches(
 
 
 def run_images(
-    batches: Iterable[Images],
-    work: Callable[[Images], Result],
+    batches: Iterable[Positions],
+    work: Callable[[Positions], Result],
     pool: ThreadPoolExecutor,
     n_workers: int,
 ) -> Iterator[list[Result]]:
@@ -45,7 +45,7 @@ def run_images(
     The images of a batch are divided between the workers, each of which gets two parts or more.
     """
 
-    def submit(positions: Images) -> list[Future]:
+    def submit(positions: Positions) -> list[Future]:
         n = min(_IMAGES_AT_ONCE, max(1, len(positions) // (2 * n_workers)))
         parts = (positions[start : start + n] for start in range(0, len(positions), n))
         return [pool.submit(work, part) for part in parts]
