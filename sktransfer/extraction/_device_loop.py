@@ -143,7 +143,7 @@ class _Server:
         if not batch.pixels:  # all were found in the store
             self._done.put(_Passed(batch, []))
             return
-        self._turn.begin()
+        self._turn.begin(self._stop)
         launched = self._extractor.launch(batch.pixels)
         batch.pixels.clear()
         self._finish()

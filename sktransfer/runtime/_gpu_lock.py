@@ -69,11 +69,17 @@ class GpuTurn:
         self._lock = None if device.type == "cpu" else _lease(gpu_name(device))
         self._since: float | None = None  # None: not held
 
-    def begin(self) -> None:
-        """Wait for the lock, unless it is held."""
+    def begin(self, stop: threading.Event | None = None) -> None:
+        """Wait for the lock, unless it is held.
+
+        Raises
+        ------
+        WaitStopped
+            When `stop` was set while another process held the lock.
+        """
         if self._since is None:
             if self._lock is not None:
-                self._lock.__enter__()
+                self._lock.acquire(stop)
             self._since = time.monotonic()
 
     def is_over(self) -> bool:
@@ -90,7 +96,11 @@ class GpuTurn:
         if self._since is not None:
             self._since = None
             if self._lock is not None:
-                self._lock.__exit__()
+                self._lock.release()
+
+
+class WaitStopped(Exception):
+    """Whoever waited for a GPU needs it no longer."""
 
 
 class GpuLock:
@@ -106,12 +116,20 @@ class GpuLock:
         self._file: int | None = None
 
     def __enter__(self) -> None:
-        with self._changing:  # where the first holder waits, the process's others do
-            if self._n_holders == 0:
-                self._file = _wait_for_a_place(self._name)
-            self._n_holders += 1
+        self.acquire()
 
     def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def acquire(self, stop: threading.Event | None = None) -> None:
+        """Wait until this process holds the lock; raise `WaitStopped` when told to stop."""
+        with self._changing:  # where the first holder waits, the process's others do
+            if self._n_holders == 0:
+                self._file = _wait_for_a_place(self._name, stop)
+            self._n_holders += 1
+
+    def release(self) -> None:
+        """Release the lock, as often as it was acquired."""
         with self._changing:
             self._n_holders -= 1
             if self._n_holders == 0 and self._file is not None:
@@ -192,9 +210,9 @@ def _queue_of(name: str) -> Path:
     return own_folder() / f"{name}-next.lock"
 
 
-def _wait_for_a_place(name: str) -> int:
+def _wait_for_a_place(name: str, stop: threading.Event | None) -> int:
     """Return the open file whose lock is the place."""
-    folder, waiting = own_folder(), _Waiting(name)
+    folder, waiting = own_folder(), _Waiting(name, stop)
     queue = _locked_one_of([_queue_of(name)], waiting)
     try:
         places = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
@@ -208,13 +226,15 @@ def _wait_for_a_place(name: str) -> int:
 class _Waiting:
     """Time spent waiting for a GPU; warns once when it is long."""
 
-    def __init__(self, name: str):
-        self._name = name
+    def __init__(self, name: str, stop: threading.Event | None):
+        self._name, self._stop = name, stop
         self._since = time.monotonic()
         self._pause, self._longest = _BETWEEN_LOOKS
         self._has_warned = False
 
     def wait(self, files: Sequence[Path]) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise WaitStopped
         waited = time.monotonic() - self._since
         if waited >= _SILENT and not self._has_warned:
             self._has_warned = True

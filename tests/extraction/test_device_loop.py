@@ -102,8 +102,8 @@ class NotedTurn(GpuTurn):
     n_turns = 0
     released = threading.Event()
 
-    def begin(self):
-        super().begin()
+    def begin(self, stop=None):
+        super().begin(stop)
         NotedTurn.n_turns += not NotedTurn.held
         NotedTurn.held = True
 
@@ -288,7 +288,31 @@ def test_another_process_gets_its_turn(fake_cuda, monkeypatch):
     monkeypatch.setattr(_gpu_lock.GpuLock, "is_wanted", lambda lock: asked.append(1) or True)
     begun = []
     begin = GpuTurn.begin
-    monkeypatch.setattr(GpuTurn, "begin", lambda turn: begun.append(turn._since) or begin(turn))
+    monkeypatch.setattr(
+        GpuTurn, "begin", lambda turn, stop: begun.append(turn._since) or begin(turn)
+    )
     extract(greys(40), plan_of(), None, batch_size=4)
     assert asked
     assert begun == [None] * 10  # every batch had a turn of its own
+
+
+def test_who_is_interrupted_while_another_process_has_the_gpu_waits_no_longer(
+    fake_cuda, monkeypatch
+):
+    """As by Ctrl-C, in the main thread, while the device's thread waits for the lock."""
+    fake_cuda()
+    waits = threading.Event()
+    monkeypatch.setattr(_gpu_lock, "is_locked_now", lambda file: waits.set())  # never free
+
+    def batches():
+        yield Ready(0)
+        assert waits.wait(HUNG)
+        raise KeyboardInterrupt
+
+    extractor = Extractor()
+    extractor.device = torch.device("cuda:0")
+    with pytest.raises(KeyboardInterrupt):
+        list(run_on_devices(batches(), [extractor]))
+    assert extractor.n_launched == 0
+    assert not [t for t in threading.enumerate() if t.name == "sktransfer-cuda:0"]
+    assert not _gpu_lock._open_files
