@@ -92,7 +92,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         Images that pass the network at once. ``"auto"`` suits the device.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
-        there is one.
+        there is one. Without a number, all GPUs of one model pass images through the frozen
+        network; in a worker process, the one that it has.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the image tower, as in :class:`PretrainedFeatureTransformer`.
     n_jobs : int, default=None
