@@ -62,6 +62,7 @@ docs: .venv/installed-docs
 	  --doctree-dir build/docs/doctrees $(DOCS_ARGS) docs build/docs/html
 	@echo "site: build/docs/html/index.html"
 
+# Fails, and says why, where there is no site or no browser.
 docs-test: .venv/installed-docs
 	$(BIN)/python -m pytest docs/tests $(PYTEST_ARGS)
 

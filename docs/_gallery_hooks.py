@@ -18,6 +18,7 @@ LESSONS = (
     "multilabel",
     "regression",
     "image_and_table",
+    "speech",
     "error_report",
     "duplicates",
     "drift",

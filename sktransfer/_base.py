@@ -19,11 +19,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import validate_data
 
 from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
+from ._documentation_link import DocumentationLinkMixin
 from ._spec import FittedPlan, InputSpec
 from ._stage_diagram import StageDiagramMixin
 from ._stage_table import StageTable
 from .backbones._backbone import Backbone
-from .backbones._registry import load_backbone
+from .backbones._registry import load_backbone, reload_backbone
 from .exceptions import (
     ImageFailure,
     ImageReadError,
@@ -73,7 +74,9 @@ def _installed() -> tuple[tuple[str, str], ...]:
 _SMALLEST_IMAGE_SIZE = 32
 
 
-class ImageEstimator(StageDiagramMixin, CallbackSupportMixin, BaseEstimator):
+class ImageEstimator(
+    StageDiagramMixin, DocumentationLinkMixin, CallbackSupportMixin, BaseEstimator
+):
     """Base of the public estimators, with the parameters that mean the same in all."""
 
     _parameter_constraints: dict = {
@@ -122,6 +125,12 @@ class ImageEstimator(StageDiagramMixin, CallbackSupportMixin, BaseEstimator):
     def _load_backbone(self) -> tuple[Backbone, InputSpec]:
         backbone = load_backbone(self.backbone, self.backbone_params, self.weights)
         return backbone, backbone.spec.input.at(self.image_size)
+
+    def _reloaded_backbone(self) -> Backbone:
+        """Return the backbone that the estimator was fitted with, from where its weights are."""
+        return reload_backbone(
+            self.backbone_spec_, (self.backbone, self.backbone_params, self.weights)
+        )
 
     def _validate_images(self, X, *, reset: bool) -> ImageCollection:
         """Return the images of `X`; with `reset`, learn what `fit` learns of them."""

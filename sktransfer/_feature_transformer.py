@@ -13,8 +13,8 @@ from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._callbacks import FitTasks
 from ._onnx_export import write_onnx
 from ._stage_table import stage_table
-from .backbones._registry import reload_backbone
 from .backbones._stages import POOLINGS
+from .runtime._device import resolve_device
 
 
 class PretrainedFeatureTransformer(
@@ -111,6 +111,10 @@ class PretrainedFeatureTransformer(
     precision_ : str
         The arithmetic that was used, "float32" or "bfloat16". Decided at `fit`: a fitted
         transformer computes the same rows on other hardware.
+    device_ : str
+        The device that `fit` found for images to pass the network on: "cpu", "cuda",
+        "cuda:1", "mps". It is a record: later calls, and a process that loads the
+        transformer, find their own by `device`.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_out_ : int
@@ -285,7 +289,7 @@ class PretrainedFeatureTransformer(
         images = self._validate_images(X, reset=False)
         extraction = self._extract(
             images,
-            reload_backbone(self.backbone_spec_),
+            self._reloaded_backbone(),
             self._plan,
             None if self.batch_size == "auto" else self.batch_size,
             tasks=tasks,
@@ -332,7 +336,7 @@ class PretrainedFeatureTransformer(
         check_is_fitted(self)
         write_onnx(
             path,
-            [_SideBySide(reload_backbone(self.backbone_spec_), self._plan)],
+            [_SideBySide(self._reloaded_backbone(), self._plan)],
             "features",
             self.backbone_spec_,
             self.image_size_,
@@ -355,6 +359,7 @@ class PretrainedFeatureTransformer(
         self.depth_ = tuple(counts) if is_several else counts[0]
         self.pooling_ = self._plan.pooling
         self.precision_ = self._plan.precision
+        self.device_ = str(resolve_device(self.device))
         self.n_features_out_ = sum(self._widths)
         self.image_size_ = input_spec.size
         self.stages_ = stage_table(backbone, max(counts), rest="unused", pooling=pooling)

@@ -211,6 +211,9 @@ class FineTunedRegressor(DomainAwareMixin, RegressorMixin, MultiOutputMixin, Fin
     precision_ : str
         Arithmetic of the frozen stages, "float32" or "bfloat16". Decided at `fit`: a
         fitted estimator reads the same activations on other hardware.
+    device_ : str
+        The device that `fit` ran on: "cpu", "cuda", "cuda:1", "mps". It is a record: later
+        calls, and a process that loads the estimator, find their own by `device`.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     target_names_ : ndarray of shape (n_outputs,)

@@ -25,6 +25,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from ._callbacks import CallbackSupportMixin, FitTasks, without_callbacks
 from ._cross_fitting import checked_folds, for_a_fold, values_of, width_of
+from ._documentation_link import DocumentationLinkMixin
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
 from ._stage_diagram import visual_block
@@ -35,7 +36,11 @@ _NUMBERS = ("continuous", "continuous-multioutput")
 
 
 class FineTunedTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, CallbackSupportMixin, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    DocumentationLinkMixin,
+    CallbackSupportMixin,
+    BaseEstimator,
 ):
     """Transform images to predictions or rows of a network that is fine-tuned on `y`.
 

@@ -411,6 +411,7 @@ class FineTunedEstimator(ImageEstimator):
         if trained:
             self._trained_stages().load_state_dict(trained)
         self.net_ = net
+        self.device_ = str(options.device)
         self.stages_ = stage_table(self._backbone, self.freeze_depth_, head=net.module_.head)
         self.history_ = records(net)
         if validation is not None:

@@ -24,7 +24,6 @@ from ._onnx_export import write_onnx
 from ._stage_table import stage_table
 from ._zero_shot_labels import discriminant_scores, weights_of
 from ._zero_shot_prompts import checked_templates, labels_of, prompts_of
-from .backbones._registry import reload_backbone
 from .backbones._text_tower import class_vectors, templates_of
 from .runtime._device import one_device, resolve_device
 from .runtime._device_copies import device_call
@@ -133,6 +132,10 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         their activations. It prints as a table, and a notebook draws it in the diagram.
     precision_ : str
         The arithmetic that was used, "float32" or "bfloat16".
+    device_ : str
+        The device that `fit` found for images to pass the network on: "cpu", "cuda",
+        "cuda:1", "mps". It is a record: later calls, and a process that loads the
+        classifier, find their own by `device`.
     image_size_ : int
         Side of the square that the network sees, in pixels.
     n_features_in_ : int
@@ -413,7 +416,7 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
             When the weights have changed since `fit`, or can't be loaded.
         """
         check_is_fitted(self)
-        backbone = reload_backbone(self.backbone_spec_)
+        backbone = self._reloaded_backbone()
         (depth,) = self._plan.depths
         write_onnx(
             path,
@@ -499,6 +502,7 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         backbone.width(depth, pooling, input_spec)  # an error for an image size it does not take
         self._plan = self._fitted_plan(backbone, input_spec, (depth,), pooling)
         self.precision_ = self._plan.precision
+        self.device_ = str(resolve_device(self.device))
         self.image_size_ = input_spec.size
         self.stages_ = stage_table(backbone, depth, pooling=pooling)
         self.backbone_spec_ = backbone.spec
@@ -541,7 +545,7 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
     def _extracted(self, images, tasks=None):
         return self._extract(
             images,
-            reload_backbone(self.backbone_spec_),
+            self._reloaded_backbone(),
             self._plan,
             None if self.batch_size == "auto" else self.batch_size,
             tasks=tasks,

@@ -12,7 +12,7 @@ PACKAGE = Path(sktransfer.__file__).parent
 # A layer may import from those before it in this list and from itself.
 LAYERS = [
     ["exceptions", "_spec"],
-    ["_locking", "_files", "_text_table", "_html_page", "_stage_picture"],
+    ["_locking", "_files", "_text_table", "_html_page", "_stage_picture", "_documentation_link"],
     ["images", "backbones"],
     ["store"],
     ["runtime"],

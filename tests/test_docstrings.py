@@ -14,8 +14,8 @@ ESTIMATORS = [sktransfer.PretrainedFeatureTransformer, sktransfer.FineTunedClass
 
 @pytest.mark.parametrize("estimator", [*ESTIMATORS, sktransfer.ZeroShotClassifier])
 def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_signature(estimator):
-    section = estimator.__doc__.split("Parameters\n")[1].split("Attributes\n")[0]
-    documented = re.findall(r"^    (\w+) : .*default=(.+)$", section, flags=re.MULTILINE)
+    section = inspect.getdoc(estimator).split("Parameters\n")[1].split("Attributes\n")[0]
+    documented = re.findall(r"^(\w+) : .*default=(.+)$", section, flags=re.MULTILINE)
     signature = inspect.signature(estimator).parameters
     expected = [
         (name, f'"{p.default}"' if isinstance(p.default, str) else p.default)
@@ -32,11 +32,11 @@ def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_sign
 def test_every_fitted_attribute_is_documented(estimator, shapes):
     X, y = shapes
     fitted = estimator("mini", image_size=32).fit(X, y)
-    documented = estimator.__doc__.split("Attributes\n")[1].split("See Also\n")[0]
+    documented = inspect.getdoc(estimator).split("Attributes\n")[1].split("See Also\n")[0]
     learned = [name for name in vars(fitted) if name.endswith("_") and not name.startswith("_")]
     assert learned
     for name in learned:
-        assert f"    {name} : " in documented
+        assert f"\n{name} : " in documented
 
 
 PUBLIC = {name: getattr(sktransfer, name) for name in sktransfer.__all__}

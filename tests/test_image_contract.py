@@ -576,6 +576,16 @@ def test_what_is_saved_predicts_the_same_elsewhere(name, fitted, way, images, ou
     assert_same_outputs(outputs_elsewhere[f"{way} {name}"], outputs(fitted, images[0]), 1e-6)
 
 
+def test_the_device_of_the_fit_is_a_record_that_no_later_call_reads(fitted, images):
+    network = getattr(fitted, "estimator_", fitted)
+    assert network.device_ == "cpu"
+    expected = outputs(fitted, images[0])
+    network.device_ = "cuda:7"  # as one that was fitted where there are eight
+    loaded = pickle.loads(pickle.dumps(fitted))
+    assert getattr(loaded, "estimator_", loaded).device_ == "cuda:7"
+    assert_same_outputs(outputs(loaded, images[0]), expected)
+
+
 # what an estimator says of itself
 
 

@@ -190,6 +190,12 @@ def test_stand_ins_are_needed():
         assert re.search(pattern, code), pattern
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "±" in PAGES[page]])
+def test_a_page_says_what_plus_and_minus_mean(page):
+    of_prose = re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)
+    assert re.search(r"standard (error|deviation)|interval", of_prose), page
+
+
 def slugs(text):
     """Return the anchors that viewers of Markdown make of headings."""
     text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)

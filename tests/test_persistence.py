@@ -7,12 +7,14 @@ import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -47,6 +49,7 @@ FAST = {
 def a_process_of_its_own(monkeypatch):
     """Forget the networks in use and what a test registers."""
     monkeypatch.setattr(_registry, "_kept", type(_registry._kept)())
+    monkeypatch.setattr(_registry, "_moved", set())
     monkeypatch.setattr(_registered, "registered", dict(_registered.registered))
 
 
@@ -126,6 +129,80 @@ def test_a_state_dict_that_is_gone_is_named_at_the_first_use(shapes, tmp_path):
     with pytest.raises(WeightsNotFoundError, match="saved without the weights") as caught:
         loaded.transform(X[:2])
     assert path in str(caught.value)
+
+
+@pytest.mark.parametrize("parameter", ["backbone", "weights"])
+def test_a_file_that_has_moved_is_named_by_the_parameter_that_the_error_says(
+    parameter, shapes, tmp_path, mini_file
+):
+    X, _ = shapes
+    if parameter == "backbone":
+        path = backbone_file(tmp_path, mini_file)
+        fitted = PretrainedFeatureTransformer(path, feature_cache=None)
+    else:
+        path = state_dict_file(tmp_path)
+        fitted = PretrainedFeatureTransformer("mini", weights=Path(path), feature_cache=None)
+    expected = fitted.fit_transform(X[:4])
+    saved = pickle.dumps(fitted)
+    moved = Path(path).rename(tmp_path / f"moved{Path(path).suffix}")
+    loaded = pickle.loads(saved)
+    with pytest.raises(WeightsNotFoundError, match=rf"name it: set_params\({parameter}="):
+        loaded.transform(X[:4])
+    loaded.set_params(**{parameter: f"{moved.parent}/wrong{moved.suffix}"})
+    with pytest.raises(WeightsNotFoundError, match=r"no such file of weights: .*wrong"):
+        loaded.transform(X[:4])
+    loaded.set_params(**{parameter: moved})
+    np.testing.assert_array_equal(loaded.transform(X[:4]), expected)
+    again = pickle.loads(pickle.dumps(loaded))
+    np.testing.assert_array_equal(again.transform(X[:4]), expected)
+    np.testing.assert_array_equal(clone(loaded).fit_transform(X[:4]), expected)
+
+
+def test_a_name_whose_weights_cant_be_loaded_here_takes_a_file_of_the_same(shapes, tmp_path):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X[:4])
+    expected = fitted.transform(X[:4])
+    path = state_dict_file(tmp_path)
+    fitted.backbone_spec_ = replace(fitted.backbone_spec_, weights=str(tmp_path / "gone.pth"))
+    np.testing.assert_array_equal(fitted.set_params(weights=path).transform(X[:4]), expected)
+
+
+def test_where_weights_are_no_more_is_tried_once(shapes, tmp_path, monkeypatch):
+    X, _ = shapes
+    path = state_dict_file(tmp_path)
+    fitted = PretrainedFeatureTransformer("mini", weights=path, feature_cache=None).fit(X[:2])
+    moved = Path(path).rename(tmp_path / "moved.pth")
+    fitted.set_params(weights=moved)
+    tried = []
+    load = _registry.load_backbone
+    monkeypatch.setattr(
+        _registry, "load_backbone", lambda *names: (tried.append(names[-1]), load(*names))[1]
+    )
+    fitted.transform(X[:2])
+    fitted.transform(X[:2])
+    assert tried == [path, moved, moved]
+
+
+def test_another_file_than_the_one_that_has_moved_is_refused(shapes, tmp_path):
+    X, _ = shapes
+    path = state_dict_file(tmp_path)
+    fitted = PretrainedFeatureTransformer("mini", weights=path, feature_cache=None).fit(X[:2])
+    state = torch.load(path)
+    other = tmp_path / "other.pth"
+    torch.save({**state, "stem.1.bias": state["stem.1.bias"] + 1}, other)
+    Path(path).unlink()
+    _registry._kept.clear()
+    fitted.set_params(weights=other)
+    with pytest.raises(WeightsError, match=r"other\.pth' are not those that this estimator was"):
+        fitted.transform(X[:2])
+
+
+def test_what_is_set_after_a_fit_is_of_no_effect_where_the_weights_are_there(shapes):
+    X, _ = shapes
+    fitted = PretrainedFeatureTransformer("mini", feature_cache=None).fit(X[:2])
+    expected = fitted.transform(X[:2])
+    fitted.set_params(weights=None)
+    np.testing.assert_array_equal(fitted.transform(X[:2]), expected)
 
 
 def test_a_state_dict_that_changed_is_refused(shapes, tmp_path):

@@ -1,6 +1,9 @@
 """What is released: versions and dependencies that are written in two places agree."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -38,6 +41,31 @@ def test_workflows_run_targets_that_the_makefile_has(path):
 def test_a_job_has_only_the_permissions_that_it_needs():
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         assert "\npermissions:\n  contents: read\n" in path.read_text(), path.name
+
+
+def test_an_action_is_pinned_to_a_commit_and_says_which_version_that_is():
+    used = {
+        line.split("uses: ")[1]
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses: " in line
+    }
+    assert len(used) > 5
+    for action in used:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
+
+
+def test_the_tests_of_the_site_fail_where_there_is_no_browser(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(ROOT / "docs" / "tests")],
+        env={**os.environ, "PATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode != 0
+    # which of the two is missing first depends on whether the site was built
+    assert re.search(r"Exit: .*(make docs|apt-get install chromium)", run.stdout)
 
 
 def test_the_page_on_installation_lists_each_extra_but_those_of_developers():

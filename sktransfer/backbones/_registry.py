@@ -38,6 +38,13 @@ _PRE_LOGITS = "(pre-logits)"  # in the digest of the code, behind the stages
 _kept: OrderedDict[tuple, Backbone] = OrderedDict()
 _lock = ForkSafeLock()
 
+# Where weights were at a fit, and where they were found since: each prediction would else try to
+# download again what can't be downloaded.
+_moved: set[tuple] = set()
+
+# The parameters backbone, backbone_params and weights of an estimator.
+Chosen = tuple[str | os.PathLike, Mapping[str, Any] | None, str | os.PathLike | None]
+
 
 def load_backbone(
     backbone: str | os.PathLike,
@@ -75,8 +82,16 @@ def load_backbone(
         return _kept[key]
 
 
-def reload_backbone(spec: BackboneSpec) -> Backbone:
+def reload_backbone(spec: BackboneSpec, moved_to: Chosen | None = None) -> Backbone:
     """Return the backbone of a fitted estimator.
+
+    Parameters
+    ----------
+    spec : BackboneSpec
+        What the estimator was fitted with.
+    moved_to : tuple of (backbone, backbone_params, weights), default=None
+        What these parameters of the estimator are now: where the weights are looked for that
+        can't be loaded as they were at `fit`. They must be the same weights.
 
     Raises
     ------
@@ -87,28 +102,47 @@ def reload_backbone(spec: BackboneSpec) -> Backbone:
         its input have changed since; the message names which.
     """
     _fitted_architecture(spec)
-    try:
-        backbone = load_backbone(spec.name, dict(spec.params), spec.weights)
-    except WeightsNotFoundError as error:
-        raise WeightsNotFoundError(
-            f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
-            f"can't be loaded here: {error}"
-        ) from None
-    _check_stages(_title(spec), spec, backbone.spec.stages)
+    backbone = _found_again(spec, moved_to)
+    title = _title(backbone.spec)
+    _check_stages(title, spec, backbone.spec.stages)
     if backbone.spec.digest != spec.digest:
         cause = "; this version of torch draws others" if spec.weights is None else ""
         raise WeightsError(
-            f"the weights of {_title(spec)} are not those that this estimator was fitted "
+            f"the weights of {title} are not those that this estimator was fitted "
             f"with{cause}; restore them, or fit again"
         )
-    _check_code(_title(spec), spec, backbone.spec.code)
+    _check_code(title, spec, backbone.spec.code)
     ours, theirs = spec.input, backbone.spec.input
     if (ours.mean, ours.std) != (theirs.mean, theirs.std):
         raise WeightsError(
-            f"{_title(spec)} normalises images by mean={theirs.mean} and std={theirs.std}, and "
+            f"{title} normalises images by mean={theirs.mean} and std={theirs.std}, and "
             f"this estimator was fitted with mean={ours.mean} and std={ours.std}; {_REMEDY}"
         )
     return backbone
+
+
+def _found_again(spec: BackboneSpec, moved_to: Chosen | None) -> Backbone:
+    """Return the backbone from where it was at `fit`, or else from where it is now."""
+    name, params, weights = moved_to or (spec.name, dict(spec.params), spec.weights)
+    now = (str(os.fspath(name)), None if weights is None else str(os.fspath(weights)))
+    at_fit = (spec.name, spec.weights)
+    if (at_fit, now) in _moved:
+        return load_backbone(name, params, weights)
+    try:
+        return load_backbone(spec.name, dict(spec.params), spec.weights)
+    except WeightsNotFoundError as error:
+        cause = str(error)
+    if now != at_fit and any(_is_path(place) for place in now):
+        backbone = load_backbone(name, params, weights)
+        _moved.add((at_fit, now))
+        return backbone
+    is_in_backbone = spec.name.endswith(".safetensors") and spec.weights == "default"
+    where = "backbone" if is_in_backbone else "weights"
+    raise WeightsNotFoundError(
+        f"this estimator was fitted with {_title(spec)} and saved without the weights, which "
+        f"can't be loaded here: {cause}. Where they are in a file elsewhere, name it: "
+        f"set_params({where}='path of the file')"
+    )
 
 
 def rebuild_backbone(spec: BackboneSpec, arrays: Mapping[str, np.ndarray]) -> Backbone:
@@ -315,6 +349,10 @@ def checked_params(params: Any) -> dict[str, Any]:
     if not isinstance(params, Mapping):
         raise TypeError(f"backbone_params must be a dict or None, got {params!r}")
     return dict(params)
+
+
+def _is_path(name: str | None) -> bool:
+    return name is not None and (name.endswith(_ALL_ENDINGS) or ":local-dir:" in name)
 
 
 def state_of_file(path: str | None) -> tuple[Any, ...] | None:

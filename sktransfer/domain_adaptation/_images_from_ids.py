@@ -5,8 +5,10 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from .._documentation_link import DocumentationLinkMixin
 
-class ImagesFromIds(TransformerMixin, BaseEstimator):
+
+class ImagesFromIds(TransformerMixin, DocumentationLinkMixin, BaseEstimator):
     """Turn ids into the images that have these positions.
 
     skada's splitters and scorers take arrays of numbers. They take ids,

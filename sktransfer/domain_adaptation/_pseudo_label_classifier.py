@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from .._documentation_link import DocumentationLinkMixin
 from .._domains import (
     DomainAwareClassifierMixin,
     Domains,
@@ -21,7 +22,11 @@ from ._prototypes import DiscriminantPrototypes
 
 
 class PseudoLabelClassifier(
-    DomainAwareClassifierMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator
+    DomainAwareClassifierMixin,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    DocumentationLinkMixin,
+    BaseEstimator,
 ):
     """Classify rows of a target domain, given labels of a source domain.
 

@@ -94,6 +94,7 @@ class LabelIssues(Table[LabelIssue]):
         "cv": ["cv_object"],
         "groups": ["array-like", None],
         "backbone": [str, os.PathLike],
+        "image_size": PretrainedFeatureTransformer._parameter_constraints["image_size"],
     },
     prefer_skip_nested_validation=True,
 )
@@ -104,6 +105,7 @@ def label_issues(
     *,
     groups=None,
     backbone="mini",
+    image_size=None,
     image_shape=None,
     pixel_range=None,
     feature_cache="auto",
@@ -131,6 +133,9 @@ def label_issues(
     backbone : str or path-like, default="mini"
         The network whose rows are used. The better its rows tell the classes apart, the
         more of what is listed is wrong.
+    image_size : int, default=None
+        Side of the square that the network sees, in pixels. None is what the weights were
+        trained with.
     image_shape : tuple of int, default=None
         ``(H, W)`` or ``(H, W, C)``: how a row of a 2-D array is read as an image.
     pixel_range : tuple of float or "fit", default=None
@@ -189,6 +194,7 @@ def label_issues(
     classes, labels = _checked_classes(y)
     transformer = PretrainedFeatureTransformer(
         backbone,
+        image_size=image_size,
         image_shape=image_shape,
         pixel_range=pixel_range,
         feature_cache=feature_cache,

@@ -21,7 +21,6 @@ from .._feature_transformer import PretrainedFeatureTransformer
 from .._fine_tuning import FineTunedEstimator
 from .._spec import InputSpec
 from ..backbones._backbone import Backbone
-from ..backbones._registry import reload_backbone
 from ..images._preprocess import resized_shape
 from ._predictions import Predictions
 
@@ -151,7 +150,7 @@ def _of_pipeline(model: Pipeline, images: Any, position: int, columns: list[int]
         raise NoMaps("rows of several depths are side by side; use one depth")
     weights = _linear_weights(model, images, position)
     weight = weights[columns[0]] - sum(weights[k] for k in columns[1:])
-    backbone = reload_backbone(transformer.backbone_spec_)
+    backbone = transformer._reloaded_backbone()
     collection = transformer._validate_images(images, reset=False)
     activation = _last_activation(transformer, backbone, collection, position)
     pool = backbone.pool(transformer.pooling_, transformer.depth_)

@@ -230,6 +230,8 @@ def _network_table(network):
         rows.append(("depth of the rows", network.depth_))
     if hasattr(network, "precision_"):
         rows.append(("precision of the frozen stages", network.precision_))
+    if hasattr(network, "device_"):
+        rows.append(("device of the fit", network.device_))
     for name, value in getattr(network, "recipe_", {}).items():
         rows.append((name, value))
     return _table(("", ""), rows)

@@ -11,7 +11,6 @@ from sklearn.base import clone
 
 from .._feature_transformer import PretrainedFeatureTransformer
 from ..backbones._catalogue import list_backbones, n_params
-from ..backbones._registry import reload_backbone
 from ..backbones._weights import read_metadata
 from ..backbones.sources import named_architecture
 from ..exceptions import ImageFailure, WeightsError
@@ -109,7 +108,7 @@ class Candidate:
 
     def _extract(self, positions: Sequence[int]) -> Extraction:
         transformer = self.transformer
-        backbone = reload_backbone(transformer.backbone_spec_)
+        backbone = transformer._reloaded_backbone()
         batch_size = transformer.batch_size
         started = time.perf_counter()
         with count_forward_passes() as counter:

@@ -17,6 +17,7 @@ from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._documentation_link import DocumentationLinkMixin
 from .._fine_tuning import FineTunedEstimator
 from ..training._recipe import RECIPES
 from ._folds import folds_of
@@ -28,7 +29,7 @@ from ._strategy_table import answer, strategy_table
 from ._trials import Trials
 
 
-class TransferSearchCV(BaseSearchCV):
+class TransferSearchCV(DocumentationLinkMixin, BaseSearchCV):
     """Find the strategy: raw pixels, frozen rows with a linear model, or fine-tuning.
 
     Strategies are cross-validated in rounds, the cheap ones first, and what can't win any
@@ -314,7 +315,8 @@ default=("fast", "default", "thorough")
 
     def _run_search(self, evaluate_candidates):
         strategies, n_at_once = self._strategies, effective_n_jobs(self.n_jobs)
-        limits = Limits(self.max_time, self.max_fits, self.n_splits_, n_at_once, bool(self.refit))
+        # of the folds that `fit` has listed; scikit-learn 1.6 sets n_splits_ after this only
+        limits = Limits(self.max_time, self.max_fits, len(self.cv), n_at_once, bool(self.refit))
         trials = Trials(evaluate_candidates, limits, self.refit, n_at_once == 1)
         template = self.estimator.steps[0][1]
         backbones = [template.backbone] if self.backbones is None else self.backbones

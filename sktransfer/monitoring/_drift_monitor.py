@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from .._documentation_link import DocumentationLinkMixin
 from .._feature_transformer import PretrainedFeatureTransformer
 from ._comparison import Comparison
 from ._drift_curve_display import DriftCurveDisplay
@@ -28,7 +29,7 @@ _PASSTHROUGH = "passthrough"
 _LEAST_IMAGES = 4  # two for each of two folds
 
 
-class DriftMonitor(BaseEstimator):
+class DriftMonitor(DocumentationLinkMixin, BaseEstimator):
     """Tell whether new images differ from a reference, in what, and by how much.
 
     `fit` takes the images of a time when all was well, and the estimator that is used on them.

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
+from .._documentation_link import DocumentationLinkMixin
 from ._novelty_scores import MahalanobisScores, NearestNeighbourScores
 
 _METHODS = ("auto", "knn", "mahalanobis", "relative_mahalanobis")
@@ -17,7 +18,7 @@ _WITH_LABELS = _METHODS[2:]
 _DIGEST_SIZE = 16  # bytes
 
 
-class NoveltyDetector(OutlierMixin, BaseEstimator):
+class NoveltyDetector(DocumentationLinkMixin, OutlierMixin, BaseEstimator):
     """Find rows, and as a step of a pipeline images, that are unlike those that were fitted.
 
     Without labels, a row is scored by its distance to the nearest fitted rows. With labels,

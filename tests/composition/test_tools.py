@@ -109,3 +109,15 @@ def test_skrub_leaves_the_column_of_images_to_the_transformer(names, tmp_path):
     features = PretrainedFeatureTransformer("mini").fit_transform(names["table"].photo)
     of_images = names["rows"].filter(like="pretrainedfeaturetransformer")
     np.testing.assert_array_equal(of_images.to_numpy(), features)
+
+
+def test_text_and_images_stand_side_by_side(names):
+    from sktransfer import PretrainedFeatureTransformer
+
+    names["table"]["note"] = np.where(names["labels"] == "disc", "a round one", "a square one")
+    run(BLOCKS[3], names)
+    rows = names["columns"].transform(names["table"])
+    of_images = PretrainedFeatureTransformer("mini").fit_transform(names["table"].photo)
+    np.testing.assert_array_equal(rows[:, : of_images.shape[1]], of_images)
+    assert rows.shape[1] == of_images.shape[1] + 3  # words of two letters or more
+    assert names["model"].score(names["table"], names["labels"]) == 1

@@ -3,7 +3,7 @@ import pytest
 import sklearn
 from PIL import Image
 
-from sktransfer import count_forward_passes
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer.exceptions import UnreadableImageWarning
 from sktransfer.hygiene import label_issues
 from sktransfer.hygiene._label_issues import issues_of
@@ -45,6 +45,16 @@ def test_each_image_passes_the_network_once_and_then_not_at_all(colours, cache):
         second = label_issues(X, y, feature_cache=cache)
         assert counter.computed == len(X)
     np.testing.assert_array_equal(first.scores, second.scores)
+
+
+def test_the_network_sees_images_of_the_size_that_is_asked_for(colours, cache):
+    X, y = colours
+    with count_forward_passes() as counter:
+        label_issues(X, y, image_size=48, feature_cache=cache)
+        PretrainedFeatureTransformer("mini", image_size=48, feature_cache=cache).fit_transform(X)
+    assert counter.computed == len(X)
+    with pytest.raises(ValueError, match="image_size"):
+        label_issues(X, y, image_size=3)
 
 
 def test_labels_of_any_kind_come_back_as_they_are(colours, cache):

@@ -11,9 +11,9 @@ MAKERS = [ErrorReport.from_cv, ErrorReport.from_estimator, ErrorReport.from_pred
 
 @pytest.mark.parametrize("maker", MAKERS)
 def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_signature(maker):
-    section = maker.__doc__.split("Parameters\n")[1].split("----------\n")[1]
+    section = inspect.getdoc(maker).split("Parameters\n")[1].split("----------\n")[1]
     section = section.split("Returns\n")[0]
-    written = re.findall(r"^        (\w+) : .*?(?:default=(.+))?$", section, flags=re.MULTILINE)
+    written = re.findall(r"^(\w+) : .*?(?:default=(.+))?$", section, flags=re.MULTILINE)
     expected = [
         (name, "" if p.default is p.empty else _written(p.default))
         for name, p in inspect.signature(maker).parameters.items()
@@ -27,8 +27,8 @@ def _written(value):
 
 def test_every_public_attribute_is_documented(colours, pipeline):
     made = ErrorReport.from_cv(pipeline, *colours, cv=2, map_method="pca")
-    section = ErrorReport.__doc__.split("Attributes\n")[1].split("See Also\n")[0]
-    documented = re.findall(r"^    (\w[\w, ]*) : ", section, flags=re.MULTILINE)
+    section = inspect.getdoc(ErrorReport).split("Attributes\n")[1].split("See Also\n")[0]
+    documented = re.findall(r"^(\w[\w, ]*) : ", section, flags=re.MULTILINE)
     names = [name for line in documented for name in line.split(", ")]
     assert sorted(names) == sorted(name for name in vars(made) if not name.startswith("_"))
 

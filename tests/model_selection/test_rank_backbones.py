@@ -228,8 +228,8 @@ def test_wrong_parameters_are_named(stripes, changed, error, message):
 
 
 def test_every_parameter_is_documented_with_its_default_in_the_order_of_the_signature():
-    section = rank_backbones.__doc__.split("Parameters\n")[1].split("----------\n")[1]
-    written = re.findall(r"^    ([\w, ]+) : .*?(?:default=(.+))?$", section, flags=re.MULTILINE)
+    section = inspect.getdoc(rank_backbones).split("Parameters\n")[1].split("----------\n")[1]
+    written = re.findall(r"^([\w, ]+) : .*?(?:default=(.+))?$", section, flags=re.MULTILINE)
     signature = inspect.signature(rank_backbones).parameters
     expected = [
         (

@@ -7,7 +7,7 @@ KEYS = [bytes([i]) * 32 for i in range(3)]
 
 
 def to_bfloat16(values):
-    return (values.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
+    return (values.astype(np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def read(packed):

@@ -1,4 +1,5 @@
 import os
+from pickle import PicklingError
 
 import numpy as np
 import pytest
@@ -29,7 +30,8 @@ def test_another_fit_has_another_file(tmp_path, what, array):
 def test_a_write_that_fails_leaves_the_state_before(tmp_path):
     checkpoint = Checkpoint(tmp_path, "fit", [X])
     checkpoint.save({"epoch": 1})
-    with pytest.raises(Exception, match="pickle"):
+    # what pickle raises, and its words, differ between versions of Python
+    with pytest.raises((AttributeError, PicklingError), match="lambda"):
         checkpoint.save({"epoch": lambda: None})
     assert checkpoint.load() == {"epoch": 1}
     assert len(os.listdir(tmp_path)) == 1
