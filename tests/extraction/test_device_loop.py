@@ -301,7 +301,7 @@ def test_who_is_interrupted_while_another_process_has_the_gpu_waits_no_longer(
 ):
     """As by Ctrl-C, in the main thread, while the device's thread waits for the lock."""
     fake_cuda()
-    waits = threading.Event()
+    waits, before = threading.Event(), set(_gpu_lock._open_files)
     monkeypatch.setattr(_gpu_lock, "is_locked_now", lambda file: waits.set())  # never free
 
     def batches():
@@ -315,4 +315,4 @@ def test_who_is_interrupted_while_another_process_has_the_gpu_waits_no_longer(
         list(run_on_devices(batches(), [extractor]))
     assert extractor.n_launched == 0
     assert not [t for t in threading.enumerate() if t.name == "sktransfer-cuda:0"]
-    assert not _gpu_lock._open_files
+    assert _gpu_lock._open_files == before

@@ -53,35 +53,44 @@ def test_other_devices_are_one():
     assert one_device(cpu) == cpu
 
 
-def test_workers_divide_the_gpus_and_a_number_is_obeyed_in_each(fake_cuda, monkeypatch):
-    fake_cuda(2)
+@pytest.fixture
+def in_a_worker(monkeypatch):
+    """Pretend that this is a worker, and end it after the test: it has no seat any more."""
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the main process")
+    before = set(_gpu_lock._open_files)
+    _gpu_seats.own_gpu.cache_clear()
+    yield
+    _gpu_seats.own_gpu.cache_clear()
+    for file in set(_gpu_lock._open_files) - before:
+        _gpu_lock.close_lock_file(file)
+
+
+@pytest.mark.usefixtures("in_a_worker")
+def test_workers_divide_the_gpus_and_a_number_is_obeyed_in_each(fake_cuda):
+    fake_cuda(2)
     chosen = []
     for _ in range(5):
         _gpu_seats.own_gpu.cache_clear()  # as in another process: its seats are its own
         chosen += [str(resolve_device("cuda")), str(resolve_device("auto"))]
         assert str(resolve_device("cuda:1")) == "cuda:1"
         assert extraction_devices(resolve_device("cuda")) == [torch.device(chosen[-1])]
-    _gpu_seats.own_gpu.cache_clear()
     assert chosen == [
         name for name in ("cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0") for _ in range(2)
     ]
 
 
-def test_the_seat_of_a_worker_that_ended_is_free(fake_cuda, monkeypatch):
+@pytest.mark.usefixtures("in_a_worker")
+def test_the_seat_of_a_worker_that_ended_is_free(fake_cuda):
     fake_cuda(2)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the main process")
-    _gpu_seats.own_gpu.cache_clear()
     before = set(_gpu_lock._open_files)
     assert str(resolve_device("cuda")) == "cuda:0"
     (seat,) = set(_gpu_lock._open_files) - before
     _gpu_lock.close_lock_file(seat)  # as the system does
     _gpu_seats.own_gpu.cache_clear()
     assert str(resolve_device("cuda")) == "cuda:0"
-    _gpu_seats.own_gpu.cache_clear()
 
 
-def test_the_only_gpu_is_for_all_workers(fake_cuda, monkeypatch):
+@pytest.mark.usefixtures("in_a_worker")
+def test_the_only_gpu_is_for_all_workers(fake_cuda):
     fake_cuda(1)
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the main process")
     assert str(resolve_device("cuda")) == "cuda"
