@@ -199,7 +199,11 @@ class ImageEstimator(
             depths=tuple(depths),
             pooling=pooling,
             precision=resolve_precision(
-                self.precision, resolve_device(self.device), backbone, input_spec.size
+                self.precision,
+                resolve_device(self.device),
+                backbone,
+                input_spec.size,
+                lambda: open_store(self.feature_cache),
             ),
         )
 

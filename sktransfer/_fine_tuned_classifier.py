@@ -192,7 +192,8 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         them, or they are left out, with a warning. `predict` raises in any case.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
-        there is one.
+        there is one. Without a number, all GPUs of one model pass images through the frozen
+        network; in a worker process, the one that it has.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the frozen stages. ``"auto"`` is bfloat16 where the hardware
         has it and rows keep their direction: on a few drawn images, rows in bfloat16

@@ -40,7 +40,8 @@ from .backbones._weights import arrays_of, checked_file_to_write, write_backbone
 from .images._augment import MIRRORED, AugmentedView, make_augmentation
 from .images._collection import ImageCollection
 from .images._remembered import RememberedImages
-from .runtime._device import resolve_device
+from .runtime._device import one_device, resolve_device
+from .runtime._device_copies import device_call
 from .runtime._gpu_lock import gpu_lock
 from .runtime._threads import torch_threads_of_a_worker
 from .training._adaptation import TARGET, outputs_by_domain, set_domain
@@ -293,6 +294,7 @@ class FineTunedEstimator(ImageEstimator):
             self.target_names_ = names
         return y
 
+    @device_call()  # the frozen stages go to a device once for all random views
     def _fit(
         self,
         X,
@@ -518,7 +520,7 @@ class FineTunedEstimator(ImageEstimator):
         random_state = None if self.random_state is None else seed
         view = self._view(0, seed)
         return RunOptions(
-            device=resolve_device(self.device),
+            device=one_device(resolve_device(self.device)),
             seed=seed,
             checkpoint_dir=self.checkpoint_dir,
             checkpoint_choices={
@@ -610,13 +612,16 @@ class FineTunedEstimator(ImageEstimator):
         views = self._views_to_predict()
         if len(views) > 1:  # of pixels that are decoded once
             images = RememberedImages(images)
-        for view in views:
-            extraction = self._extract_at_cut(images, view)
-            raise_failures(extraction.failures, len(images))
-            device = resolve_device(self.device)
-            with gpu_lock(device), torch_threads_of_a_worker():
-                of_view = outputs_by_domain(self.net_.module_, extraction.values, device, numbers)
-            yield of_view
+        with device_call():
+            for view in views:
+                extraction = self._extract_at_cut(images, view)
+                raise_failures(extraction.failures, len(images))
+                device = one_device(resolve_device(self.device))
+                with gpu_lock(device), torch_threads_of_a_worker():
+                    of_view = outputs_by_domain(
+                        self.net_.module_, extraction.values, device, numbers
+                    )
+                yield of_view
 
 
 def _compacted(values, good):

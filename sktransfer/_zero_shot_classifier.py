@@ -25,7 +25,8 @@ from ._stage_table import stage_table
 from ._zero_shot_labels import discriminant_scores, weights_of
 from ._zero_shot_prompts import checked_templates, labels_of, prompts_of
 from .backbones._text_tower import class_vectors, templates_of
-from .runtime._device import resolve_device
+from .runtime._device import one_device, resolve_device
+from .runtime._device_copies import device_call
 from .runtime._gpu_lock import gpu_lock
 
 
@@ -90,7 +91,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         Images that pass the network at once. ``"auto"`` suits the device.
     device : str, default="auto"
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. ``"auto"`` is a GPU where
-        there is one.
+        there is one. Without a number, all GPUs of one model pass images through the frozen
+        network; in a worker process, the one that it has.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Arithmetic of the image tower, as in :class:`PretrainedFeatureTransformer`.
     n_jobs : int, default=None
@@ -490,8 +492,8 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
             templates = templates_of(templates)
         classes = labels if self.classes is None else self.classes
         prompts = prompts_of(classes, labels, templates)
-        device = resolve_device(self.device)
-        with gpu_lock(device):
+        device = one_device(resolve_device(self.device))
+        with device_call(device), gpu_lock(device):
             return class_vectors(self.backbone, self.backbone_params, self.weights, prompts, device)
 
     def _fit_image_tower(self):

@@ -67,6 +67,10 @@ class FeatureCacheWarning(UserWarning):
     """The feature cache can't do all it should: it is full, damaged, too small, or read-only."""
 
 
+class GpuWaitWarning(UserWarning):
+    """A process waits for a GPU that another one uses, and goes on waiting."""
+
+
 class SlowFitWarning(UserWarning):
     """A fit takes minutes, as its first steps tell; a search takes that for each candidate."""
 

@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before scipy is imported: some of scikit-learn's checks are skipped without it.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
 
+import runpy
 import signal
 from importlib.resources import files
 from itertools import count
@@ -246,3 +247,59 @@ def deadly_head():
         return head
 
     return make
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch, tmp_path):
+    """Return a maker of GPUs that are not there; their locks are this test's own."""
+    make = runpy.run_path(str(Path(__file__).with_name("fake_cuda.py")))["FakeCuda"]
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return lambda n_devices=1: make(monkeypatch, n_devices)
+
+
+@pytest.fixture
+def threads_at_work():
+    """Return a function that does work in a process, and tells how many threads it kept busy.
+
+    It returns the most that read images or ran a frozen network at once, each counted with
+    torch's threads in it, and the most threads of torch in a step of training.
+    """
+
+    def measure(work):  # goes to the workers with its code
+        import threading
+
+        import torch
+
+        from sktransfer.runtime._threads import CorePool
+        from sktransfer.training._net import TransferNet
+
+        lock, counts = threading.Lock(), {"now": 0, "extracting": 0, "training": 0}
+        in_turn, train_step = CorePool._in_turn, TransferNet.train_step
+
+        def counted_in_turn(self, work, *args, **kwargs):
+            def counted(*args, **kwargs):
+                n = torch.get_num_threads()
+                with lock:
+                    counts["now"] += n
+                    counts["extracting"] = max(counts["extracting"], counts["now"])
+                try:
+                    return work(*args, **kwargs)
+                finally:
+                    with lock:
+                        counts["now"] -= n
+
+            return in_turn(self, counted, *args, **kwargs)
+
+        def counted_train_step(self, *args, **kwargs):
+            counts["training"] = max(counts["training"], torch.get_num_threads())
+            return train_step(self, *args, **kwargs)
+
+        CorePool._in_turn, TransferNet.train_step = counted_in_turn, counted_train_step
+        try:
+            work()
+        finally:
+            CorePool._in_turn, TransferNet.train_step = in_turn, train_step
+        return counts["extracting"], counts["training"]
+
+    return measure

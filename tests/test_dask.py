@@ -83,6 +83,24 @@ def test_each_worker_has_its_share_of_the_cores(client):
     assert list(client.run(numbers).values()) == [(1, 1, 7)] * 2
 
 
+def test_workers_keep_their_core_busy_once(client, shapes, threads_at_work):
+    X, y = shapes
+
+    def fit():
+        FineTunedClassifier(
+            **SMALL,
+            recipe="fast",
+            freeze_depth=-1,
+            max_epochs=1,
+            random_state=0,
+            feature_cache=None,
+        ).fit(X, y).predict(X)
+
+    with joblib.parallel_config("dask"):
+        counts = joblib.Parallel(n_jobs=2)(joblib.delayed(threads_at_work)(fit) for _ in range(2))
+    assert counts == [(1, 1)] * 2
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_search_whose_worker_is_killed_ends_with_the_right_result(
     client, shapes, deadly_head, tmp_path

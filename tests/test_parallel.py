@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from sktransfer import FineTunedClassifier, PretrainedFeatureTransformer, count_forward_passes
+from sktransfer.runtime import _threads
 
 # In bfloat16 a row depends in its third digit on how many share its batch, and workers that
 # divide the images make other batches.
@@ -107,6 +108,49 @@ def test_two_workers_share_the_cores():
         assert 1 <= reading_on_all <= share
         assert 1 <= of_torch <= share
         assert asked_for == 7
+
+
+def fits(shapes):
+    """Return a fit that extracts, trains a stage and predicts."""
+    X, y = shapes
+    options = {"recipe": "fast", "freeze_depth": -1, "max_epochs": 1, "random_state": 0}
+
+    def fit():
+        FineTunedClassifier(**SMALL, **options, feature_cache=None).fit(X, y).predict(X)
+
+    return fit
+
+
+def test_workers_keep_all_cores_busy_once(shapes, threads_at_work):
+    fit, n_workers = fits(shapes), 2
+    counts = joblib.Parallel(n_jobs=n_workers, backend="loky")(
+        joblib.delayed(threads_at_work)(fit) for _ in range(n_workers)
+    )
+    for extracting, training in counts:
+        assert 1 <= extracting <= ceil(joblib.cpu_count() / n_workers)
+        assert 1 <= training <= ceil(joblib.cpu_count() / n_workers)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_one_process_keeps_all_cores_busy_once(shapes, threads_at_work, n_jobs, monkeypatch):
+    """Also where joblib runs fits in threads: they share the cores, and one trains at a time."""
+    monkeypatch.setattr(_threads, "_ALLOTTED", [])  # as where nothing is set in the environment
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 3)
+    _threads._turns.cache_clear()
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)  # as torch counts in a container with a share of the machine
+    fit = fits(shapes)
+    try:
+        extracting, training = threads_at_work(
+            lambda: joblib.Parallel(n_jobs=n_jobs, backend="threading")(
+                joblib.delayed(fit)() for _ in range(2)
+            )
+        )
+    finally:
+        torch.set_num_threads(before)
+        _threads._turns.cache_clear()
+    assert 1 <= extracting <= 3
+    assert 1 <= training <= 3
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")

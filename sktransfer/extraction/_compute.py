@@ -6,7 +6,8 @@ Each file is read once, but for those that another process is found to be comput
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import NamedTuple
@@ -19,9 +20,11 @@ from ..images._collection import ImageCollection
 from ..images._image_ref import LoadedImage
 from ..images._read_ahead import ReadAhead
 from ..runtime import _progress
+from ..runtime._device import extraction_devices
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
 from ._batches import MemoryBudget, run_batches, run_images
+from ._device_loop import run_on_devices
 from ._feature_extractor import ExtractionPlan, FeatureExtractor
 from ._image_ids import ImageIds
 from ._rows import Rows
@@ -73,6 +76,18 @@ class _Prepared:
     locked: dict[int, bytes] = field(default_factory=dict)  # position -> key
 
 
+def _joined(parts: Sequence[_Prepared]) -> _Prepared:
+    """Return the images of one batch that were prepared in several parts."""
+    prepared = _Prepared()
+    for part in parts:
+        prepared.positions += part.positions
+        prepared.pixels += part.pixels
+        prepared.found |= part.found
+        prepared.failures |= part.failures
+        prepared.locked |= part.locked
+    return prepared
+
+
 class MissingRows:
     """Computes rows batch by batch, and puts them into the store.
 
@@ -104,7 +119,10 @@ class MissingRows:
         self._batch_size = batch_size or _BATCH_SIZE[plan.device.type]
         self._store = store
         self._rows = rows
-        self._extractor = FeatureExtractor(plan, self._rows.computed_depths)
+        self._extractors = [
+            FeatureExtractor(plan, self._rows.computed_depths, device)
+            for device in extraction_devices(plan.device)
+        ]
         self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
         self._locked: set[bytes] = set()  # the keys that are locked now
         self._finished: dict[bytes, np.ndarray] = {}  # not put yet
@@ -173,7 +191,7 @@ class MissingRows:
     def _work(self, positions: _Positions) -> Computed:
         prepared = self._prepare(positions)
         try:
-            return self._end(prepared, self._launch(prepared))
+            return self._end(prepared, self._pass(prepared))
         except BaseException:
             self._release(list(prepared.locked.values()))
             raise
@@ -181,22 +199,16 @@ class MissingRows:
     def _compute_together(
         self, batches: Sequence[_Positions], pool: CorePool
     ) -> Iterator[Computed]:
-        """Read each batch in all threads; on a GPU, while the one before is computed."""
-        under_way: tuple[_Prepared, Callable[[], list[np.ndarray]]] | None = None
-        for parts in run_images(batches, self._prepare, pool):
-            prepared = _Prepared()
-            for part in parts:
-                prepared.positions += part.positions
-                prepared.pixels += part.pixels
-                prepared.found |= part.found
-                prepared.failures |= part.failures
-                prepared.locked |= part.locked
-            launched = self._launch(prepared)
-            if under_way is not None:
-                yield self._end(*under_way)
-            under_way = prepared, launched
-        if under_way is not None:
-            yield self._end(*under_way)
+        """Read each batch in all threads; on GPUs, while the ones before are computed."""
+        read = map(_joined, run_images(batches, self._prepare, pool, pool.n_threads))
+        if self._on_cpu:
+            for prepared in read:
+                yield self._end(prepared, self._pass(prepared))
+            return
+        extractors = self._extractors[: len(batches)]
+        with closing(run_on_devices(read, extractors)) as passed:
+            for prepared, activations in passed:
+                yield self._end(prepared, activations)
 
     # from positions to what the network reads
 
@@ -281,15 +293,11 @@ class MissingRows:
 
     # through the network, and into the store
 
-    def _launch(self, prepared: _Prepared) -> Callable[[], list[np.ndarray]]:
-        if not prepared.positions:
-            return lambda: []
-        pixels = torch.stack(prepared.pixels)
-        prepared.pixels.clear()
-        return self._extractor.launch(pixels)
+    def _pass(self, prepared: _Prepared) -> list[np.ndarray]:
+        pixels, prepared.pixels = prepared.pixels, []
+        return self._extractors[0](pixels)
 
-    def _end(self, prepared: _Prepared, launched: Callable[[], list[np.ndarray]]) -> Computed:
-        activations = launched()
+    def _end(self, prepared: _Prepared, activations: list[np.ndarray]) -> Computed:
         rows = dict(prepared.found)
         to_put: Mapping[bytes, np.ndarray] = {}
         if prepared.positions:

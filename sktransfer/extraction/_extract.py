@@ -14,14 +14,15 @@ import torch
 from ..exceptions import ImageFailure
 from ..images._collection import ImageCollection
 from ..runtime import _progress
+from ..runtime._device_copies import device_call
 from ..runtime._display import fingerprint_display, forward_pass_display
-from ..runtime._gpu_lock import gpu_lock
 from ..runtime._result_array import ResultArray
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
 from ._compute import MissingRows
 from ._feature_extractor import ExtractionPlan
 from ._image_ids import ImageIds, identify
+from ._precision import outcomes_to_store
 from ._rows import Rows
 
 # Most keys in one look-up, and most bytes of its rows. Activations may take a megabyte
@@ -104,8 +105,7 @@ def _extract(
     with forward_pass_display(n_wanted, n_cache_hits, verbose) as display:
         missing = np.flatnonzero(is_wanted)
         while len(missing):
-            # the network is on a GPU only while the lock is held
-            with gpu_lock(plan.device):
+            with device_call(plan.device):
                 computing = MissingRows(images, ids, plan, rows, store, batch_size)
                 for computed in computing.compute(missing, pool):
                     result.write(computed.rows)
@@ -120,6 +120,9 @@ def _extract(
             missing = np.flatnonzero(is_copy & np.isin(first_of, changed))
             is_copy[missing] = False
             told_by = {}
+    if store is not None and n_wanted > n_cache_hits and plan.passes_network:
+        fitted = plan.fitted
+        store.put_digests(outcomes_to_store(fitted.backbone, fitted.input.size, plan.device))
 
     copies = np.flatnonzero(is_copy)
     if ids.failures:  # a copy of a failed image fails too

@@ -1,7 +1,7 @@
 """The frozen stages of a backbone as a function of images, and the keys of its rows."""
 
-import copy
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,16 +15,16 @@ from ..backbones._backbone import Backbone
 from ..backbones._stages import HEAD
 from ..images._decode import DECODING_VERSION, decoder_versions
 from ..images._preprocess import PREPROCESSING_VERSION, preprocess
+from ..runtime._device_copies import copy_on, is_on, kept_copy
+from ..runtime._memory import BatchLimit, in_fitting_parts
+from ..runtime._transfers import transfers_to
 from ..store._key import RowIngredients, common_key
 from ._fold import folded_stages, in_bfloat16
 from ._precision import arithmetic
 
-# Messages of torch when memory runs out on the CPU and on MPS, without an error class.
-_OUT_OF_MEMORY = ("can't allocate memory", "MPS backend out of memory")
-
-# The largest batch that fits in memory, by backbone, depth, precision, size and device, so
-# that a larger one is not tried again.
-_largest: dict[tuple, int] = {}
+# What memory has room for, by backbone, depth, precision, size and device, so that a batch that
+# was too large is not tried again in each call.
+_limits: dict[tuple, BatchLimit] = {}
 
 
 class AugmentedView(Protocol):
@@ -138,95 +138,95 @@ def library_versions() -> dict[str, str]:
 
 
 class FeatureExtractor:
-    """Maps uint8 (n, 3, size, size) to activations, without gradients.
+    """Maps uint8 (3, size, size) of images to activations, without gradients.
 
     The modules of the backbone are shared with other threads and are not changed: batch
-    norms are folded in copies, and another device gets a copy. The network is not compiled,
-    because torch.compile takes minutes for the first batch.
+    norms are folded in copies, and another device gets a copy, when its first batch comes. The
+    network is not compiled, because torch.compile takes minutes for the first batch.
 
     Parameters
     ----------
     plan : ExtractionPlan
     depths : sequence of int
         The numbers of stages after which an activation is returned.
+    device : torch.device, default=None
+        Where to compute; None is that of the plan.
     """
 
-    def __init__(self, plan: ExtractionPlan, depths: Sequence[int]):
-        self._device = plan.device
-        self._is_cuda = plan.device.type == "cuda"
+    def __init__(
+        self, plan: ExtractionPlan, depths: Sequence[int], device: torch.device | None = None
+    ):
+        self.device = plan.device if device is None else device
+        self._transfers = transfers_to(self.device)
+        self._plan, self._depths = plan, depths
         self._is_bfloat16 = plan.fitted.precision == "bfloat16"
         size = plan.fitted.input.size
-        self._kind = (
-            plan.fitted.backbone.digest,
-            max(depths),
-            plan.fitted.precision,
-            size,
-            str(plan.device),
+        self._limit = _limits.setdefault(
+            (
+                plan.fitted.backbone.digest,
+                max(depths),
+                plan.fitted.precision,
+                size,
+                str(self.device),
+            ),
+            BatchLimit(),
         )
         stages = folded_stages(plan.backbone, max(depths), size)
-        module = _Chain(plan, depths, in_bfloat16(stages) if self._is_bfloat16 else stages)
-        if plan.device.type != "cpu":
-            module = copy.deepcopy(module).to(plan.device)  # the network itself is not moved
-        self._module = module
+        self._stages = in_bfloat16(stages) if self._is_bfloat16 else stages
 
-    def __call__(self, pixels: torch.Tensor) -> list[np.ndarray]:
+    @cached_property
+    def _module(self) -> "_Chain":
+        return _Chain(self._plan, self._depths, self._stages, self.device)
+
+    def current(self) -> AbstractContextManager[object]:
+        """Return a context in which a thread works on the device."""
+        return self._transfers.current()
+
+    def __call__(self, images: Sequence[torch.Tensor]) -> list[np.ndarray]:
         """Return the activations of a batch, one array for each depth."""
-        return self.launch(pixels)()
+        return self.launch(images)()
 
-    def launch(self, pixels: torch.Tensor) -> Callable[[], list[np.ndarray]]:
+    def launch(self, images: Sequence[torch.Tensor]) -> Callable[[], list[np.ndarray]]:
         """Start a batch, and return a function that waits for its activations.
 
-        On CUDA the batch is computed asynchronously; elsewhere it is done on return.
+        On CUDA the batch is computed asynchronously; elsewhere it is done on return. A batch
+        that memory has no room for is divided.
         """
-        if self._is_cuda:
-            # only copies from pinned memory are asynchronous
-            pixels = pixels.pin_memory()
-        parts: list[list[torch.Tensor]] = []
-        start = 0
-        while start < len(pixels):
-            n = min(_largest.get(self._kind, len(pixels)), len(pixels) - start)
-            values = self._pass(pixels[start : start + n])
-            if values is None:
-                _largest[self._kind] = n // 2
-            else:
-                parts.append(values)
-                start += n
-        joined = [
-            torch.cat(same) if len(same) > 1 else same[0] for same in zip(*parts, strict=True)
-        ]
-        return self._copy_back(joined)
-
-    @torch.inference_mode()
-    def _pass(self, pixels: torch.Tensor) -> list[torch.Tensor] | None:
-        """Return the activations, on the device; None where memory ran out."""
-        try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._is_bfloat16):
-                values = self._module(pixels.to(self._device, non_blocking=self._is_cuda))
-            return [value.float() if value.is_floating_point() else value for value in values]
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
-            if len(pixels) == 1 or not _says_out_of_memory(error):
-                raise
-        # outside the handler: the traceback holds references to the tensors in memory
-        if self._is_cuda:
-            torch.cuda.empty_cache()
-        return None
-
-    @torch.inference_mode()
-    def _copy_back(self, values: list[torch.Tensor]) -> Callable[[], list[np.ndarray]]:
-        if not self._is_cuda:
-            return lambda: [value.cpu().contiguous().numpy() for value in values]
-        hosts = [torch.empty(v.shape, dtype=v.dtype, pin_memory=True) for v in values]
-        for host, value in zip(hosts, values, strict=True):
-            host.copy_(value, non_blocking=True)
-        # an event of this batch alone: the next one may have been launched meanwhile
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(self._device))
+        module = self._module  # made outside of inference mode
+        waits = in_fitting_parts(
+            len(images), lambda part: self._pass(module, images[part]), self._limit, self.device
+        )
 
         def wait() -> list[np.ndarray]:
-            done.synchronize()
-            return [host.numpy().copy() for host in hosts]  # pinned memory is scarce
+            parts = [wait_for_part() for wait_for_part in waits]
+            return [
+                np.concatenate(same) if len(same) > 1 else same[0]
+                for same in zip(*parts, strict=True)
+            ]
 
         return wait
+
+    @torch.inference_mode()
+    def _pass(
+        self, module: nn.Module, images: Sequence[torch.Tensor]
+    ) -> Callable[[], list[np.ndarray]]:
+        """Start images that are to fit in memory together."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_bfloat16):
+            values = module(self._transfers.to_device(images))
+        return self._transfers.to_host(
+            [self._rounded(value, depth) for depth, value in zip(self._depths, values, strict=True)]
+        )
+
+    def _rounded(self, value: torch.Tensor, depth: int) -> torch.Tensor:
+        """Return activations with the bits that their network has, which the store keeps.
+
+        A network in bfloat16 gives 8 significant bits. What is returned the first time is
+        what the store returns later, and half as many bytes go to the host. Pixels pass no
+        network.
+        """
+        if not value.is_floating_point():
+            return value
+        return value.bfloat16() if self._is_bfloat16 and depth > 0 else value.float()
 
 
 class _Chain(nn.Module):
@@ -234,16 +234,26 @@ class _Chain(nn.Module):
 
     rounded: range
 
-    def __init__(self, plan: ExtractionPlan, depths: Sequence[int], stages: Sequence[nn.Module]):
+    def __init__(
+        self,
+        plan: ExtractionPlan,
+        depths: Sequence[int],
+        stages: Sequence[nn.Module],
+        device: torch.device,
+    ):
         super().__init__()
         pooling = plan.fitted.pooling
         self.normalise = None
         if max(depths) or pooling is not None:
-            self.normalise = plan.backbone.normalise()
-        self.stages = nn.ModuleList(stages)
+            normalise = plan.backbone.normalise()  # of its own, and of six numbers
+            self.normalise = normalise if is_on(normalise, device) else copy_on(normalise, device)
+        self.stages = nn.ModuleList(kept_copy(stage, device) for stage in stages)
+        # Rows are pooled on the device: activations in the middle are a hundred times as large.
         self.pools = nn.ModuleDict(
             {
-                str(depth): nn.Identity() if pooling is None else plan.backbone.pool(pooling, depth)
+                str(depth): nn.Identity()
+                if pooling is None
+                else kept_copy(plan.backbone.pool(pooling, depth), device)
                 for depth in depths
             }
         )
@@ -269,9 +279,3 @@ class _Chain(nn.Module):
         """Return a row that the next stage, which may work in place, can't change."""
         is_view = row.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
         return row.clone() if is_view and depth < len(self.stages) else row
-
-
-def _says_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in _OUT_OF_MEMORY
-    )

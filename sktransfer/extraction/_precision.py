@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._spec import BackboneSpec
 from ..backbones._backbone import Backbone
+from ..store._base import ActivationStore
+from ..store._key import name_of
 from ._fold import folded_stages
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -18,11 +21,19 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 _LEAST_COSINE = 0.999
 _N_TRIALS = 4
 
-# Outcomes by digest, size and kind of device; strings only, so that no network stays in memory
-_tried: dict[tuple[str, int, str], str] = {}
+# Outcomes by name; strings only, so that no network stays in memory
+_tried: dict[bytes, str] = {}
+_TRIAL_VERSION = 1  # raise it where the same network would have another outcome
+_BYTES = 16  # of an outcome in a store, which keeps it as the digest of a file
 
 
-def resolve_precision(precision: str, device: torch.device, backbone: Backbone, size: int) -> str:
+def resolve_precision(
+    precision: str,
+    device: torch.device,
+    backbone: Backbone,
+    size: int,
+    open_store: Callable[[], ActivationStore | None] = lambda: None,
+) -> str:
     """Return "float32" or "bfloat16"; called by `fit` alone.
 
     "auto" is bfloat16 where the hardware multiplies it and where, on a few drawn images,
@@ -37,15 +48,39 @@ def resolve_precision(precision: str, device: torch.device, backbone: Backbone, 
         As it was loaded; it is tried once for each backbone.
     size : int
         Side of the network's input, in pixels.
+    open_store : callable
+        Returns the store that may have the outcome, with rows in the precision that it led to.
+        It is asked, and nothing is written to it.
     """
     if precision != "auto":
         return precision
     if not _has_bfloat16(device):
         return "float32"
-    key = (backbone.spec.digest, size, device.type)
-    if key not in _tried:
-        _tried[key] = "bfloat16" if _is_accurate_in_bfloat16(backbone, size) else "float32"
-    return _tried[key]
+    name = _trial(backbone.spec, size, device)
+    if name not in _tried:
+        store = open_store()
+        (known,) = [None] if store is None else store.get_digests([name])
+        outcome = "" if known is None else known.rstrip(b"\0").decode("ascii", "replace")
+        if outcome not in PRECISIONS:
+            outcome = "bfloat16" if _is_accurate_in_bfloat16(backbone, size) else "float32"
+        _tried[name] = outcome
+    return _tried[name]
+
+
+def outcomes_to_store(spec: BackboneSpec, size: int, device: torch.device) -> dict[bytes, bytes]:
+    """Return what a store of rows is to hold of trials in this process: by name, 16 bytes each.
+
+    Other processes, whose rows are stored, need no trial then.
+    """
+    name = _trial(spec, size, device)
+    return {name: _tried[name].encode().ljust(_BYTES, b"\0")} if name in _tried else {}
+
+
+def _trial(spec: BackboneSpec, size: int, device: torch.device) -> bytes:
+    """Return a name of everything that the outcome depends on."""
+    torch_version = ".".join(torch.__version__.split(".")[:2])
+    what = ("precision", _TRIAL_VERSION, _LEAST_COSINE, _N_TRIALS, torch_version)
+    return name_of(*what, spec.digest, spec.code, size, device.type)
 
 
 def arithmetic(precision: str, device: torch.device) -> dict[str, str]:
@@ -71,6 +106,8 @@ def _float32_products(device: torch.device) -> str:
         # sums of products of bfloat16
         reduced = "cuda.matmul.allow_bf16_reduced_precision_reduction"
         settings.append(_setting(attrgetter(reduced)))
+        # GPUs before Ampere have no TF32, whatever is allowed
+        settings.append("tf32" if torch.cuda.get_device_capability(device) >= (8, 0) else "exact")
     return " ".join(settings)
 
 

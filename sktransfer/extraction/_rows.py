@@ -75,7 +75,7 @@ class Rows:
         there = {i: activation for i, activation in enumerate(stored) if activation is not None}
         if there:
             activations = np.stack(list(there.values()))
-            pooled = self._rounded(self._plan.pool(activations, depth), depth)
+            pooled = self._rounded(self._plan.pool(activations, depth))
             self._store.put_many(
                 {
                     row_key(self._common(depth), digests[i]): row
@@ -93,10 +93,7 @@ class Rows:
 
         `activations` has an array (n, ...) for each of the computed depths.
         """
-        at = {
-            depth: self._rounded(values, depth)
-            for depth, values in zip(self.computed_depths, activations, strict=True)
-        }
+        at = dict(zip(self.computed_depths, activations, strict=True))
         to_put = {
             row_key(self._common(depth), digest): row
             for depth in self.stored_depths
@@ -111,12 +108,8 @@ class Rows:
     def _side_by_side(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _rounded(self, values: np.ndarray, depth: int) -> np.ndarray:
-        """Return rows with the bits that their network has, which the store keeps.
-
-        A network in bfloat16 gives 8 significant bits. What is returned the first time is
-        what the store returns later. Pixels pass no network.
-        """
-        if not self._is_bfloat16 or depth == 0:
+    def _rounded(self, values: np.ndarray) -> np.ndarray:
+        """Return rows with the bits that those of a forward pass have."""
+        if not self._is_bfloat16:
             return values
         return torch.from_numpy(values).bfloat16().float().numpy()

@@ -1,8 +1,11 @@
-"""One process at a time on a GPU: workers of a search together would fill its memory.
+"""One process at a time computes on a GPU: batches of several would fill its memory.
 
 The lock of a GPU is a lock on a file in a folder of this user. The system releases it
 when its process ends, in whatever way. Processes in other containers, and those of
 other users, have other locks.
+
+Who waits for the GPU first waits for a second file, which the next process in line holds. So a
+process that releases the GPU and wants it again comes after the others.
 """
 
 import os
@@ -11,12 +14,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
 import torch
+
+from ..exceptions import GpuWaitWarning
 
 if sys.platform == "win32":
     import msvcrt
@@ -24,8 +30,12 @@ else:
     import fcntl
 
 PROCESSES_VARIABLE = "SKTRANSFER_GPU_PROCESSES"
-# s between two looks; a fit on a GPU takes seconds at least
-_BETWEEN_LOOKS = 0.05
+# s between two looks at a lock: at first, and at most, as they double. A batch takes some 10 ms.
+_BETWEEN_LOOKS = 0.0005, 0.01
+# s of waiting after which a warning says so. There is no limit: a fit may train for hours.
+_SILENT = 10.0
+# s that a process computes while others wait
+_TURN = 1.0
 
 
 @contextmanager
@@ -33,7 +43,8 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
     """Wait until this process may use `device`, and hold it within a ``with`` block.
 
     Blocks may be nested, and threads of a process hold a GPU together. The CPU needs no
-    lock. Memory that torch's allocator caches is released for the next process.
+    lock. Nothing should be read or decoded inside the block: the GPU would be idle, and no
+    other process could use it.
 
     The environment variable ``SKTRANSFER_GPU_PROCESSES`` lets more processes on each
     GPU at a time; its default is 1.
@@ -41,12 +52,55 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    with _lease(_name_of(device)):
-        try:
-            yield
-        finally:
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+    with _lease(gpu_name(device)):
+        yield
+
+
+class GpuTurn:
+    """The lock of a device, held over several batches by one thread.
+
+    Parameters
+    ----------
+    device : torch.device
+        The CPU needs no lock.
+    """
+
+    def __init__(self, device: torch.device):
+        self._lock = None if device.type == "cpu" else _lease(gpu_name(device))
+        self._since: float | None = None  # None: not held
+
+    def begin(self, stop: threading.Event | None = None) -> None:
+        """Wait for the lock, unless it is held.
+
+        Raises
+        ------
+        WaitStopped
+            When `stop` was set while another process held the lock.
+        """
+        if self._since is None:
+            if self._lock is not None:
+                self._lock.acquire(stop)
+            self._since = time.monotonic()
+
+    def is_over(self) -> bool:
+        """Tell whether other processes have waited long enough."""
+        return (
+            self._lock is not None
+            and self._since is not None
+            and time.monotonic() - self._since >= _TURN
+            and self._lock.is_wanted()
+        )
+
+    def end(self) -> None:
+        """Release the lock, if it is held."""
+        if self._since is not None:
+            self._since = None
+            if self._lock is not None:
+                self._lock.release()
+
+
+class WaitStopped(Exception):
+    """Whoever waited for a GPU needs it no longer."""
 
 
 class GpuLock:
@@ -62,23 +116,53 @@ class GpuLock:
         self._file: int | None = None
 
     def __enter__(self) -> None:
-        with self._changing:  # where the first holder waits, the process's others do
-            if self._n_holders == 0:
-                self._file = _wait_for_a_place(self._name)
-            self._n_holders += 1
+        self.acquire()
 
     def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def acquire(self, stop: threading.Event | None = None) -> None:
+        """Wait until this process holds the lock; raise `WaitStopped` when told to stop."""
+        with self._changing:  # where the first holder waits, the process's others do
+            if self._n_holders == 0:
+                self._file = _wait_for_a_place(self._name, stop)
+            self._n_holders += 1
+
+    def release(self) -> None:
+        """Release the lock, as often as it was acquired."""
         with self._changing:
             self._n_holders -= 1
             if self._n_holders == 0 and self._file is not None:
-                os.close(self._file)
+                close_lock_file(self._file)
                 self._file = None
+
+    def is_wanted(self) -> bool:
+        """Tell whether another process waits for this lock."""
+        file = open_lock_file(_queue_of(self._name))
+        try:
+            return not is_locked_now(file)
+        finally:
+            close_lock_file(file)
 
     def forget(self) -> None:
         """Reset in the child of a fork: the lock is the parent's alone."""
-        if self._file is not None:
-            os.close(self._file)
         self._reset()
+
+
+_open_files: set[int] = set()  # whose locks the child of a fork would hold as well
+
+
+def open_lock_file(path: Path) -> int:
+    """Return a file to lock; the child of a fork closes it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    _open_files.add(file)
+    return file
+
+
+def close_lock_file(file: int) -> None:
+    """Close the file, and release its lock."""
+    _open_files.discard(file)
+    os.close(file)
 
 
 _leases: dict[str, GpuLock] = {}
@@ -89,6 +173,9 @@ def _lease(name: str) -> GpuLock:
 
 
 def _forget_all() -> None:
+    for file in _open_files:
+        os.close(file)
+    _open_files.clear()
     for lease in _leases.values():
         lease.forget()
 
@@ -97,7 +184,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
 
 
-def _name_of(device: torch.device) -> str:
+def gpu_name(device: torch.device) -> str:
     """Return a name of a GPU that is the same in all processes, whichever GPUs they see."""
     if device.type == "cuda":
         return f"cuda-{torch.cuda.get_device_properties(device).uuid}"
@@ -119,17 +206,78 @@ def _user() -> str:
     return str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
 
 
-def _wait_for_a_place(name: str) -> int:
+def _queue_of(name: str) -> Path:
+    return own_folder() / f"{name}-next.lock"
+
+
+def _wait_for_a_place(name: str, stop: threading.Event | None) -> int:
     """Return the open file whose lock is the place."""
-    folder = own_folder()
-    files = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
-    while True:
-        for path in files:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            if _is_locked_now(file):
-                return file
-            os.close(file)
-        time.sleep(_BETWEEN_LOOKS)
+    folder, waiting = own_folder(), _Waiting(name, stop)
+    queue = _locked_one_of([_queue_of(name)], waiting)
+    try:
+        places = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
+        file = _locked_one_of(places, waiting)
+    finally:
+        close_lock_file(queue)
+    _write_holder(file)
+    return file
+
+
+class _Waiting:
+    """Time spent waiting for a GPU; warns once when it is long."""
+
+    def __init__(self, name: str, stop: threading.Event | None):
+        self._name, self._stop = name, stop
+        self._since = time.monotonic()
+        self._pause, self._longest = _BETWEEN_LOOKS
+        self._has_warned = False
+
+    def wait(self, files: Sequence[Path]) -> None:
+        if self._stop is not None and self._stop.is_set():
+            raise WaitStopped
+        waited = time.monotonic() - self._since
+        if waited >= _SILENT and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"process {os.getpid()} has waited {waited:.0f} s for the GPU {self._name}, which "
+                f"is in use by {_holders(files)}, and goes on waiting. One process computes on a "
+                "GPU at a time; where its memory has room for several, set the environment "
+                f"variable {PROCESSES_VARIABLE} in all of them",
+                GpuWaitWarning,
+                stacklevel=2,
+            )
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, self._longest)
+
+
+def _locked_one_of(paths: Sequence[Path], waiting: _Waiting) -> int:
+    """Wait for the first lock that is free; return its open file."""
+    files = [open_lock_file(path) for path in paths]
+    locked = None
+    try:
+        while True:
+            for file in files:
+                if is_locked_now(file):
+                    locked = file
+                    return file
+            waiting.wait(paths)
+    finally:
+        for file in files:
+            if file != locked:
+                close_lock_file(file)
+
+
+def _write_holder(file: int) -> None:
+    if sys.platform != "win32":  # where nobody could read it while it is locked
+        os.ftruncate(file, 0)
+        os.write(file, str(os.getpid()).encode())
+
+
+def _holders(paths: Sequence[Path]) -> str:
+    if sys.platform == "win32":
+        return "another process"
+    numbers = [text for text in (path.read_text() for path in paths) if text.isdigit()]
+    return " and ".join(f"process {number}" for number in numbers) or "another process"
 
 
 def own_folder() -> Path:
@@ -173,7 +321,7 @@ def _why_not_own(folder: Path) -> str | None:
     return None
 
 
-def _is_locked_now(file: int) -> bool:
+def is_locked_now(file: int) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

@@ -67,6 +67,11 @@ def common_key(ingredients: RowIngredients) -> bytes:
     return hashlib.blake2b(_encoded([FORMAT, values]), digest_size=COMMON_SIZE).digest()
 
 
+def name_of(*values: Any) -> bytes:
+    """Return 16 bytes that name plain values, as those of a file's version name the file."""
+    return hashlib.blake2b(_encoded(values), digest_size=COMMON_SIZE).digest()
+
+
 def row_key(common: bytes, digest: bytes) -> bytes:
     """Return the key of one image's row."""
     return common + digest

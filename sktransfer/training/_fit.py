@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .._locking import own_random_state
+from ..runtime._device_copies import device_call
 from ..runtime._gpu_lock import gpu_lock
 from ..runtime._threads import torch_threads_within_cores
 from ._adaptation import (
@@ -88,7 +89,8 @@ def fit_net(
     # One training at a time in a process, with all of torch's threads, and on a GPU.
     with (
         own_random_state(options.seed, options.device),
-        gpu_lock(options.device),
+        device_call(options.device),
+        gpu_lock(_locked_device(start, config, options.device)),
         torch_threads_within_cores(),
     ):
         checkpoint = _checkpoint(config, start, targets, training, validation, target, options)
@@ -143,6 +145,15 @@ def fit_net(
         net.module_.cpu()
         net.optimizer_.state.clear()
         return net
+
+
+def _locked_device(
+    start: nn.Module | Continued, config: TrainingConfig, device: torch.device
+) -> torch.device:
+    """Return the device that a fit needs for itself: a head alone trains on the CPU."""
+    stages = start.part.stages if isinstance(start, Continued) else start
+    is_on_cpu = is_linear_probe(config, stages) and config.batch_size == "auto"
+    return torch.device("cpu") if is_on_cpu else device
 
 
 def _faster(part: TrainablePart, training: LabelledActivations) -> AbstractContextManager[None]:

@@ -14,8 +14,14 @@ def pool():
 
 
 def test_batches_of_images_come_in_order(pool):
-    batches = list(run_images([[4, 5], [0, 1], [6]], sum, pool))
+    batches = list(run_images([[4, 5], [0, 1], [6]], sum, pool, 2))
     assert batches == [[4, 5], [0, 1], [6]]
+
+
+@pytest.mark.parametrize(("n_images", "parts"), [(3, [1] * 3), (10, [2] * 5), (80, [8] * 10)])
+def test_the_images_of_a_batch_are_divided_between_the_workers(pool, n_images, parts):
+    (sizes,) = run_images([range(n_images)], len, pool, 2)
+    assert sizes == parts
 
 
 def test_images_are_worked_on_in_a_bounded_window(pool):
@@ -26,7 +32,7 @@ def test_images_are_worked_on_in_a_bounded_window(pool):
             begun.append(i)
             yield range(i, i + 10)
 
-    results = run_images(batches(), started.append, pool)
+    results = run_images(batches(), started.append, pool, 2)
     next(results)
     assert len(started) <= 10 * (1 + _batches._BATCHES_AHEAD)
     assert len(begun) == 1 + _batches._BATCHES_AHEAD  # nor is more of the plan looked at

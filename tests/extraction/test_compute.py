@@ -198,20 +198,6 @@ def missing_rows(n, store, batch_size):
     return MissingRows(images, ids, plan, Rows(plan, store), store, batch_size)
 
 
-def test_one_batch_is_on_its_way_while_the_one_before_is_put(monkeypatch):
-    done, missing = [], missing_rows(8, None, 2)
-
-    def launch(pixels):
-        done.append("launch")
-        return lambda: done.append("wait") or [pixels.numpy()]
-
-    monkeypatch.setattr(missing._extractor, "launch", launch)
-    with CorePool(99) as pool:  # more than batches: all threads read one batch, as for a GPU
-        computed = list(missing.compute(range(8), pool))
-    assert done == ["launch", *["launch", "wait"] * 3, "wait"]
-    assert sorted(position for some in computed for position in some.rows) == list(range(8))
-
-
 def test_batches_are_the_same_whichever_comes_first(cache):
     missing = missing_rows(50, open_store(cache), 8)
     seen = [missing._batches(list(range(50))) for _ in range(20)]

@@ -13,6 +13,8 @@ from sktransfer.backbones._architecture import NetworkStructure
 from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _feature_extractor, _fold
 from sktransfer.extraction._feature_extractor import ExtractionPlan, FeatureExtractor
+from sktransfer.runtime import _device_copies
+from sktransfer.runtime._device_copies import device_call
 
 # so that the values of images reach the first stage as they are
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
@@ -39,7 +41,7 @@ class Mean(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch):
-    monkeypatch.setattr(_feature_extractor, "_largest", {})
+    monkeypatch.setattr(_feature_extractor, "_limits", {})
 
 
 def backbone_of(*stages, digest="digest", size=8):
@@ -190,31 +192,65 @@ def test_a_device_of_its_own_leaves_the_network_where_it_was():
     assert {value.device.type for value in backbone.model.parameters()} == {"cpu"}
 
 
-def test_on_cuda_rows_are_copied_once_and_waited_for_only_when_wanted(monkeypatch):
-    # without a GPU: what CUDA does is written down, and done on the CPU
-    done, module = [], Mean()
+def on_cuda(*stages, depths=None, pooling="avg", precision="float32", device="cuda:0"):
+    depths = (len(stages),) if depths is None else depths
+    backbone = backbone_of(*stages)
+    fitted = FittedPlan(backbone.spec, backbone.spec.input, depths, pooling, precision)
+    return FeatureExtractor(ExtractionPlan(backbone, fitted, torch.device(device)), depths)
 
-    class Event:
-        def record(self, stream):
-            done.append("record")
 
-        def synchronize(self):
-            done.append("wait")
-
-    empty = torch.empty
-    monkeypatch.setattr(
-        torch, "empty", lambda *shape, pin_memory=False, **options: empty(*shape, **options)
-    )
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: done.append("pin") or self)
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
-    network = extractor(module)
-    network._is_cuda = True  # the device stays the CPU
-    _feature_extractor._largest[network._kind] = 4
-
+def test_on_cuda_copies_are_asynchronous_and_waited_for_only_when_rows_are_wanted(fake_cuda):
+    cuda, module = fake_cuda(), Mean()
+    network = on_cuda(module)
     first, second = network.launch(greys(6)), network.launch(greys(2))
-    assert done == ["pin", "record"] * 2
-    assert module.batches == [4, 2, 2]
+    assert [what for what, _ in cuda.notes if what != "upload"] == [
+        "to device", "to host", "record", "to device", "to host", "record",
+    ]  # fmt: skip
     np.testing.assert_array_equal(first()[0][:, 0], range(6))
     np.testing.assert_array_equal(second()[0][:, 0], range(2))
-    assert done[4:] == ["wait"] * 2
+    assert [what for what, _ in cuda.notes][-2:] == ["wait", "wait"]
+
+
+def test_activations_in_the_middle_are_pooled_on_the_device(fake_cuda):
+    cuda = fake_cuda()
+    stages = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Conv2d(5, 6, 3)
+    rows = on_cuda(*stages, depths=(1, 2))(greys(2))
+    assert [row.shape for row in rows] == [(2, 4), (2, 5)]
+    assert cuda.noted("to host") == [2 * 4 * 4, 2 * 5 * 4]
+
+
+def test_rows_in_bfloat16_go_to_the_host_in_two_bytes_a_value(fake_cuda):
+    stage = nn.Conv2d(3, 4, 3)
+    (expected,) = on_cuda(stage, precision="bfloat16", device="cpu")(greys(2))
+    cuda = fake_cuda()
+    (rows,) = on_cuda(stage, precision="bfloat16")(greys(2))
+    np.testing.assert_array_equal(rows, expected)
+    assert rows.dtype == np.float32
+    assert cuda.noted("to host") == [2 * 4 * 2]
+
+
+def test_pinned_memory_that_runs_out_halves_a_batch_as_well(fake_cuda):
+    cuda = fake_cuda()
+    cuda.most_pinned = 3 * 3 * 8 * 8  # three images
+    module = Mean()
+    (rows,) = on_cuda(module)(greys(10))
+    np.testing.assert_array_equal(rows[:, 0], range(10))
+    assert cuda.noted("to device") == [2 * 3 * 8 * 8] * 5
+
+
+def test_a_network_goes_to_a_device_once_in_a_call_and_is_dropped_after_it(fake_cuda):
+    cuda, device = fake_cuda(), torch.device("cuda:0")
+    backbone = backbone_of(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3))
+    n_parameters = 4  # and the two buffers of the normalisation, of each extractor
+    with device_call(device):
+        for depths in [(2,), (1,), (2,)]:
+            FeatureExtractor(plan_of(backbone, depths, device=device), depths)(greys(2))
+        assert cuda.noted("upload") == ["cuda:0"] * (n_parameters + 3 * 2)
+        with device_call(device):
+            pass
+        assert not cuda.noted("empty cache")
+    assert len(cuda.noted("empty cache")) == 1
+    assert not _device_copies._kept
+    with device_call(device):
+        FeatureExtractor(plan_of(backbone, device=device), (1,))(greys(2))
+    assert len(cuda.noted("upload")) == n_parameters + 3 * 2 + 4

@@ -1,15 +1,18 @@
 import gc
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sktransfer import PretrainedFeatureTransformer, count_forward_passes
 from sktransfer._spec import BackboneSpec, InputSpec
 from sktransfer.backbones._architecture import NetworkStructure
 from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _precision
-from sktransfer.extraction._precision import arithmetic, resolve_precision
+from sktransfer.extraction._precision import arithmetic, outcomes_to_store, resolve_precision
+from sktransfer.store._store import open_store
 
 CPU = torch.device("cpu")
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
@@ -65,6 +68,40 @@ def test_a_network_is_tried_out_once(monkeypatch):
 
 
 @pytest.mark.usefixtures("hardware")
+def test_a_store_of_rows_tells_other_processes_how_a_trial_ended(monkeypatch, cache):
+    spec = backbone_of(Robust()).spec
+    store = open_store(cache)
+    assert outcomes_to_store(spec, 8, CPU) == {}
+    for network, expected in ((Robust, "bfloat16"), (Sensitive, "float32")):
+        backbone = backbone_of(network(), digest=expected)
+        resolve_precision("auto", CPU, backbone, 8, lambda: store)
+        store.put_digests(outcomes_to_store(backbone.spec, 8, CPU))
+    monkeypatch.setattr(_precision, "_tried", {})  # as in another process
+    monkeypatch.setattr(_precision, "_is_accurate_in_bfloat16", None)  # which calls nothing
+    for expected in ("bfloat16", "float32"):
+        backbone = backbone_of(Robust(), digest=expected)
+        assert resolve_precision("auto", CPU, backbone, 8, lambda: store) == expected
+    with pytest.raises(TypeError):  # of another size it is not known
+        resolve_precision("auto", CPU, backbone, 16, lambda: store)
+
+
+@pytest.mark.usefixtures("hardware")
+def test_a_process_whose_rows_are_stored_tries_nothing_out(monkeypatch, cache, shapes):
+    options = {"backbone": "mini", "image_size": 32, "feature_cache": cache, "device": "cpu"}
+    trials, trial = [], _precision._is_accurate_in_bfloat16
+    monkeypatch.setattr(
+        _precision, "_is_accurate_in_bfloat16", lambda *args: trials.append(1) or trial(*args)
+    )
+    X = shapes[0][:4]
+    expected = PretrainedFeatureTransformer(**options).fit_transform(X)
+    monkeypatch.setattr(_precision, "_tried", {})  # as in another process
+    with count_forward_passes() as counter:
+        rows = PretrainedFeatureTransformer(**options).fit_transform(X)
+    np.testing.assert_array_equal(rows, expected)
+    assert (len(trials), counter.computed) == (1, 0)
+
+
+@pytest.mark.usefixtures("hardware")
 def test_a_network_that_was_tried_out_is_not_kept_alive():
     network = Robust()
     kept = weakref.ref(network)
@@ -92,11 +129,13 @@ def test_arithmetic_tells_how_float32_is_multiplied():
     assert arithmetic("float32", CPU) == exact
 
 
-def test_arithmetic_on_a_gpu_tells_whether_tf32_is_used(monkeypatch):
+def test_arithmetic_on_a_gpu_tells_whether_tf32_is_used(fake_cuda, monkeypatch):
+    fake_cuda()
     gpu = torch.device("cuda")
     found = []
-    for allowed in (True, False):
+    for allowed, capability in ((True, (8, 0)), (False, (8, 0)), (True, (7, 5))):
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         found.append(arithmetic("float32", gpu))
-    assert found[0] != found[1]
+    assert len({str(numbers) for numbers in found}) == 3
     assert found[0]["device"] == "cuda"

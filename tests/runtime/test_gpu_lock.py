@@ -3,17 +3,13 @@ import signal
 import stat
 import threading
 import time
-from contextlib import contextmanager
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from sktransfer import PretrainedFeatureTransformer, count_forward_passes
-from sktransfer.extraction import _extract
+from sktransfer.exceptions import GpuWaitWarning
 from sktransfer.runtime import _gpu_lock
-from sktransfer.runtime._gpu_lock import GpuLock, gpu_lock
+from sktransfer.runtime._gpu_lock import GpuLock, GpuTurn, gpu_lock
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -200,29 +196,64 @@ def test_a_wrong_number_of_processes_is_an_error_that_names_the_variable(name, m
 def test_a_gpu_is_leased_by_its_own_name_and_the_cpu_not_at_all(name, monkeypatch, tmp_path):
     with gpu_lock(torch.device("cpu")):
         assert not list(tmp_path.rglob("*.lock"))
-    emptied = []
-    monkeypatch.setattr(_gpu_lock, "_name_of", lambda device: f"{name}-{device}")
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(1))
+    monkeypatch.setattr(_gpu_lock, "gpu_name", lambda device: f"{name}-{device}")
     with gpu_lock(torch.device("cuda:1")):
-        assert [path.name for path in tmp_path.rglob("*.lock")] == [f"{name}-cuda:1-0.lock"]
-        assert not emptied
-    assert emptied
+        names = {path.name for path in tmp_path.rglob("*.lock")}
+        assert names == {f"{name}-cuda:1-0.lock", f"{name}-cuda:1-next.lock"}
 
 
-def test_an_extraction_holds_its_device_only_where_images_pass(shapes, cache, monkeypatch):
-    held = []
+def test_who_waits_long_is_told_who_holds_the_gpu_and_what_to_do(name, monkeypatch):
+    monkeypatch.setattr(_gpu_lock, "_SILENT", 0.05)
+    holder = Holder(name, 600)
+    holder.read_time()
+    killer = threading.Timer(0.5, holder.kill)
+    killer.start()
+    with pytest.warns(GpuWaitWarning) as caught, GpuLock(name):
+        pass
+    killer.join()
+    assert len(caught) == 1
+    assert f"in use by process {holder.pid}, and goes on" in str(caught[0].message)
+    assert "SKTRANSFER_GPU_PROCESSES" in str(caught[0].message)
 
-    @contextmanager
-    def noted(device):
-        with count_forward_passes() as counter:
-            yield
-        held.append((device, counter.computed))
 
-    monkeypatch.setattr(_extract, "gpu_lock", noted)
-    # not their paths: files that were just written are read again before their rows are found
-    images = np.stack([np.asarray(Image.open(path)) for path in shapes[0]])
-    transformer = PretrainedFeatureTransformer("mini", device="cpu", feature_cache=cache)
-    transformer.fit(images).transform(images)
-    assert held == [(torch.device("cpu"), len(images))]
-    transformer.transform(images)
-    assert len(held) == 1
+def test_nobody_is_told_of_a_gpu_that_is_free(name):
+    with GpuLock(name):  # warnings are errors
+        pass
+
+
+def test_a_turn_ends_when_another_process_waits(name, monkeypatch):
+    monkeypatch.setattr(_gpu_lock, "gpu_name", lambda device: name)
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    turn = GpuTurn(torch.device("cuda"))
+    assert not turn.is_over()  # not held
+    turn.begin()
+    turn.begin()
+    assert not turn.is_over()  # nobody waits
+    other = Holder(name, 0)
+    while not turn.is_over():
+        time.sleep(0.001)
+    turn.end()
+    turn.end()
+    turn.begin()  # behind the other process, which was first in line
+    begun = time.monotonic()
+    turn.end()
+    other.read_time()
+    assert other.read_time() <= begun
+    other.join()
+
+
+def test_a_turn_is_not_over_before_its_time(name, monkeypatch):
+    monkeypatch.setattr(_gpu_lock, "gpu_name", lambda device: name)
+    monkeypatch.setattr(_gpu_lock, "_TURN", 3600)
+    monkeypatch.setattr(GpuLock, "is_wanted", lambda lock: True)
+    turn = GpuTurn(torch.device("cuda"))
+    turn.begin()
+    assert not turn.is_over()
+    turn.end()
+
+
+def test_the_cpu_has_turns_without_end():
+    turn = GpuTurn(torch.device("cpu"))
+    turn.begin()
+    assert not turn.is_over()
+    turn.end()
