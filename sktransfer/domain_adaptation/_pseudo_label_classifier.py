@@ -107,9 +107,8 @@ class PseudoLabelClassifier(
     References
     ----------
     Q. Wang, T. P. Breckon, "Unsupervised domain adaptation via structured prediction based
-    selective pseudo-labeling", AAAI 2020, arXiv 1911.07982. The classifier is a
-    discriminant analysis here and not a locality preserving projection, and no clusters are
-    matched: neither made a difference on the tasks of the benchmark.
+    selective pseudo-labeling", AAAI 2020, arXiv 1911.07982. The classifier is a discriminant
+    analysis here and not a locality preserving projection, and no clusters are matched.
 
     Examples
     --------

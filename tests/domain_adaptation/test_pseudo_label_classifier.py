@@ -289,19 +289,25 @@ def test_it_stands_in_pipelines_splitters_and_scorers_of_skada(data, fitted):
     masked = np.where(is_target, -1, y)
     with config_context(enable_metadata_routing=True):  # which skada sets for the process
         pytest.importorskip("skada")
-        from skada import make_da_pipeline
-        from skada.metrics import PredictionEntropyScorer
+        from skada import make_da_pipeline, metrics
         from skada.model_selection import SourceTargetShuffleSplit
 
         pipeline = make_da_pipeline(PseudoLabelClassifier())
         pipeline.fit(X, masked, sample_domain=domain)
         predicted = pipeline.predict(X[is_target], sample_domain=domain[is_target])
         np.testing.assert_array_equal(predicted, fitted.predict(X[is_target]))
+        for scorer in (
+            metrics.SoftNeighborhoodDensity(),
+            metrics.CircularValidation(),
+            metrics.MixValScorer(),
+            metrics.DeepEmbeddedValidation(),
+        ):
+            assert np.isfinite(scorer(pipeline, X, masked, sample_domain=domain)), scorer
         search = GridSearchCV(
             pipeline,
             {"pseudolabelclassifier__n_iter": [0, 3]},
             cv=SourceTargetShuffleSplit(2, test_size=0.5, random_state=0),
-            scoring=PredictionEntropyScorer(),
+            scoring=metrics.PredictionEntropyScorer(),
         )
         search.fit(X, masked, sample_domain=domain)
     none, three = search.cv_results_["mean_test_score"]
