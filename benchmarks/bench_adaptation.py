@@ -450,6 +450,7 @@ def figure(lines, path):
 
     drawn, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
     for i, (method, colour) in enumerate(SHOWN.items()):
+        label: str | None = method
         for place, task in enumerate(TASKS):
             values = list(accuracies(lines, task, method).values())
             if len(values) < 2:
@@ -463,8 +464,9 @@ def figure(lines, path):
                 marker="_" if method == "target labels" else "o",
                 markersize=10 if method == "target labels" else 5,
                 linestyle="none",
-                label=method if place == 0 else None,
+                label=label,
             )
+            label = None  # once in the legend
     axes.set_xticks(range(len(TASKS)), [task.replace("-", "\nto ", 1) for task in TASKS])
     axes.set_ylabel("accuracy on the target")
     axes.grid(axis="y", alpha=0.3)
