@@ -448,7 +448,7 @@ def figure(lines, path):
     """Draw the accuracies of some methods on each task, with their intervals."""
     from matplotlib import pyplot as plt
 
-    drawn, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
+    drawn, axes = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
     for i, (method, colour) in enumerate(SHOWN.items()):
         label: str | None = method
         for place, task in enumerate(TASKS):
@@ -470,7 +470,7 @@ def figure(lines, path):
     axes.set_xticks(range(len(TASKS)), [task.replace("-", "\nto ", 1) for task in TASKS])
     axes.set_ylabel("accuracy on the target")
     axes.grid(axis="y", alpha=0.3)
-    drawn.legend(loc="outside upper center", ncols=4, frameon=False)
+    drawn.legend(loc="outside upper center", ncols=3, frameon=False)
     drawn.savefig(path, dpi=110)
 
 
