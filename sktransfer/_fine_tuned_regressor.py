@@ -501,7 +501,11 @@ class FineTunedRegressor(DomainAwareMixin, RegressorMixin, MultiOutputMixin, Fin
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        predicted = self.predict(X, sample_domain, allow_source=allow_source)
+        # a subclass may predict from images alone
+        domains = {}
+        if sample_domain is not None:
+            domains = {"sample_domain": sample_domain, "allow_source": allow_source}
+        predicted = self.predict(X, **domains)
         return r2_score(y, predicted, sample_weight=sample_weight)
 
     # targets
