@@ -54,7 +54,7 @@ from .training._net import records
 from .training._optim import OPTIMIZERS
 from .training._recipe import AUTO, MIRROR, N_VIEWS, RECIPES, auto_depth, is_auto
 from .training._saved_net import net_state, restored_net
-from .training._targets import prediction_of
+from .training._targets import joined, prediction_of
 
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
@@ -400,7 +400,8 @@ class FineTunedEstimator(ImageEstimator):
                 training = _with_old(training, old)
         options = self._run_options(seed, EpochTasks(tasks, self._fitted_with))
         net = fit_net(start, config, self._targets, training, validation, options, target)
-        self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1])
+        n = self._targets.n_outputs
+        self._n_seen, self._seen = self._n_seen + len(train), self._seen | seen_in(columns[1], n)
         if is_continued:
             digests = np.concatenate([self._fitted_digests, digests])
         self._fitted_digests = np.unique(digests, axis=0)
@@ -638,7 +639,7 @@ def _with_old(training, old):
     """Return new images followed by replayed ones, which are not augmented again."""
     return LabelledActivations(
         training.views.concatenated_with(old.activations),
-        np.concatenate([training.encoded, old.targets]),
+        joined(training.encoded, old.targets),
         np.concatenate([training.weights, old.weights]),
         np.concatenate([training.counts, old.counts]),
     )

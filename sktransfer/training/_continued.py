@@ -15,13 +15,15 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import nn
 
 from ._head import Penalty, Standardise, TrainablePart, linear_of
-from ._probe import PROBE_C, fit_ridge, threads_of_blas
-from ._targets import LabelTargets, NumberTargets, Targets
+from ._large_probe import ScaledRows, minimum, ridge
+from ._probe import PROBE_C, fit_ridge, is_large, threads_of_blas
+from ._targets import LabelTargets, NumberTargets, Targets, as_rows, labels_of
 
 # Strengths that a regression chooses from, by leaving one out. The former coefficients weigh
 # at least as much as those of a class do: with less, forty images of a continued fit spoil them.
 _ALPHAS = np.logspace(2, 6, 9)
 _ITERATIONS = 500
+_CPU = torch.device("cpu")
 _TOLERANCE = 1e-4  # of the gradient of the mean loss; that of scikit-learn's logistic regression
 
 
@@ -44,8 +46,14 @@ class Continued:
     has_all_images: bool
 
 
-def seen_in(encoded: np.ndarray) -> np.ndarray:
-    """Return (2, n_outputs): whether a row is without, and one with, each class or label."""
+def seen_in(encoded: np.ndarray, n_outputs: int = 0) -> np.ndarray:
+    """Return (2, n_outputs): whether a row is without, and one with, each class or label.
+
+    Rows tell `n_outputs`; positions of classes don't.
+    """
+    if encoded.ndim == 1:
+        counts = np.bincount(encoded, minlength=n_outputs)
+        return np.stack([counts < len(encoded), counts > 0])
     return np.stack([(encoded <= 0.5).any(0), (encoded > 0.5).any(0)])
 
 
@@ -56,6 +64,7 @@ def solve_again(
     weights: np.ndarray,
     targets: Targets,
     seen: np.ndarray,
+    device: torch.device = _CPU,
 ) -> Penalty:
     """Solve a fitted linear head again, in place, for rows and their encoded targets.
 
@@ -66,22 +75,47 @@ def solve_again(
     linear = linear_of(head)
     mean, scale = _as_array(standardise.mean), _as_array(standardise.scale)
     weight, bias = _as_array(linear.weight), _as_array(linear.bias)
-    rows = (rows - mean) / scale
+    scaled = ScaledRows(rows, mean, scale)
+    many = is_large(rows.shape, targets.n_outputs)
+    if not many:
+        rows = (rows - mean) / scale
     with threads_of_blas(rows.size):
         if isinstance(targets, NumberTargets):
             # what the former coefficients leave over; a shift of all targets costs nothing
-            left_over = encoded - (rows @ weight.T + bias)
-            more_weight, more_bias, strength = fit_ridge(rows, left_over, weights, _ALPHAS)
+            if many:
+                blocks = scaled.slices(targets.n_outputs)
+                now = np.concatenate([scaled.block(part) @ weight.T + bias for part in blocks])
+                more_weight, more_bias, strength = ridge(scaled, encoded - now, weights, _ALPHAS)
+            else:
+                left_over = encoded - (rows @ weight.T + bias)
+                more_weight, more_bias, strength = fit_ridge(rows, left_over, weights, _ALPHAS)
             penalty = Penalty(strength, weight)
             weight, bias = weight + more_weight, bias + more_bias
         else:
             known = np.all(seen, axis=0)
-            first_seen = np.all(seen | seen_in(encoded), axis=0) & ~known
+            first_seen = np.all(seen | seen_in(encoded, targets.n_outputs), axis=0) & ~known
             _reset(weight, bias, targets, first_seen, known)
             strength = 1 / (PROBE_C * weights.sum())
             n_losses = len(weight) if isinstance(targets, LabelTargets) else 1
             penalty = Penalty(strength / n_losses, weight, bias)  # the loss of labels is a mean
-            weight, bias = _solve(rows, encoded, weights, targets, weight, bias, strength)
+            if many:
+                balance = getattr(targets, "balance", None)
+                solved = minimum(
+                    scaled,
+                    labels_of(encoded) if balance is None else encoded,
+                    weights,
+                    np.column_stack([weight, bias]),
+                    strength,
+                    balance=balance,
+                    is_from_start=True,
+                    device=device,
+                )
+                weight, bias = solved[:, :-1], solved[:, -1]
+            else:
+                rows_of_targets = as_rows(encoded, targets.n_outputs)
+                weight, bias = _solve(
+                    rows, rows_of_targets, weights, targets, weight, bias, strength
+                )
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(weight))
         linear.bias.copy_(torch.from_numpy(bias))

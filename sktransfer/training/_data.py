@@ -1,6 +1,6 @@
 """The images of a fit as the net is given them: activations, targets and weights."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from ._augmented import AugmentedActivations
+from ._targets import joined
 
 MIXES = ("mixup", "cutmix")
+
+Batch = tuple[torch.Tensor, Sequence[torch.Tensor]]  # activations; targets and weights
 
 
 def mix_batch(
@@ -102,7 +105,7 @@ class Replay:
         # calls may have the same seed, and must not draw the same numbers
         priorities = np.random.default_rng((seed, old.n_seen)).random(len(targets))
         chosen = lowest_priorities(
-            np.concatenate([old.targets, targets]),
+            joined(old.targets, targets),
             np.concatenate([old.priorities, priorities]),
             n,
         )
@@ -112,7 +115,7 @@ class Replay:
         n_seen = old.n_seen + len(targets)
         pairs = zip(old._columns(), new, strict=True)
         activations, targets, weights, counts, priorities = (
-            np.concatenate([before[from_old], after[from_new]]) for before, after in pairs
+            joined(before[from_old], after[from_new]) for before, after in pairs
         )
         return cls(activations, targets, weights, counts, priorities, n_seen)
 
@@ -137,7 +140,7 @@ def lowest_priorities(targets: np.ndarray, priorities: np.ndarray, n: int) -> np
 
 
 class TrainingSet(Dataset):
-    """Activations, targets (n, n_outputs), weights (n,) in the loss and counts (n,) in scores."""
+    """Activations, encoded targets, weights (n,) in the loss and counts (n,) in scores."""
 
     def __init__(
         self,
@@ -149,7 +152,9 @@ class TrainingSet(Dataset):
     ):
         self.views = views
         self.counts = counts
-        self.targets = torch.from_numpy(targets).to(dtype)
+        self.targets = torch.from_numpy(targets)
+        if targets.ndim > 1:  # positions of classes stay integers
+            self.targets = self.targets.to(dtype)
         self.weights = torch.from_numpy(weights).to(dtype)
 
     def __len__(self) -> int:
@@ -199,6 +204,20 @@ class Batches:
                 torch.from_numpy(activations[chosen.numpy()]),
                 [self.dataset.targets[chosen], self.dataset.weights[chosen]],
             )
+
+
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yield parts of a batch of at most `size` images, about equal ones.
+
+    Their weights are scaled so that the mean losses of the parts add up to that of the batch.
+    """
+    activations, (targets, weights) = batch
+    n_parts = -(-len(weights) // size)
+    for columns in zip(
+        *(column.tensor_split(n_parts) for column in (activations, targets, weights)), strict=True
+    ):
+        share = len(columns[0]) / len(weights)
+        yield columns[0], [columns[1], columns[2] * share]
 
 
 def n_batches(n: int, batch_size: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,11 @@ from ._inference import pooled_rows
 from ._naming import name_of
 from ._net import TransferNet, make_net
 from ._optim import make_loss
-from ._probe import mean_and_scale
+from ._probe import is_large, mean_and_scale
 from ._targets import Targets
 
+# Images of a head alone that pass at once where they are many.
+_IMAGES_AT_ONCE = 2**13
 # Multiplications of a step of a head alone, up to which one thread is faster than two
 # (benchmarks/bench_grid_search.py: 82 thousand).
 _SMALL_STEP = 2**21
@@ -97,12 +99,20 @@ def fit_net(
         device, dtype = options.device, torch.float32
         part = _with_head(start, config, targets, training, target, device)
         is_probe = is_linear_probe(config, part.stages)
-        if is_probe and config.batch_size == "auto":
-            # A problem as small as scikit-learn's own linear models, with one solution:
-            # in their precision, and where it costs no transfers.
-            device, dtype = torch.device("cpu"), torch.float64
         n = len(training.weights)
-        n_epochs = config.epochs_of(n, is_probe)
+        n_epochs, batch_size = config.epochs_of(n, is_probe), config.batch_size_of(n, is_probe)
+        part_size = None
+        if is_probe and config.batch_size == "auto":
+            # one solution, which the head has already
+            if not is_large((n, _width_of(part)), targets.n_outputs):
+                # A problem as small as scikit-learn's own linear models: in their precision,
+                # and where it costs no transfers.
+                device, dtype = torch.device("cpu"), torch.float64
+            elif config.max_epochs is None:
+                # one epoch measures its losses, and changes nothing
+                config, n_epochs, batch_size = replace(config, lr=0.0), 1, _IMAGES_AT_ONCE
+            else:
+                part_size = _IMAGES_AT_ONCE
         if part.trained_stages() and n_epochs <= (config.unfreeze_every or 0):
             raise ValueError(
                 f"unfreeze_every={config.unfreeze_every} leaves no epoch of {n_epochs} in which a "
@@ -122,6 +132,7 @@ def fit_net(
             config,
             n_epochs=n_epochs,
             batch_size=batch_size,
+            part_size=part_size,
             validation=None if validation is None else _set(validation, dtype),
             checkpoint=checkpoint,
             adaptation=adaptation,
@@ -186,16 +197,18 @@ def _with_head(
         [pooled_rows(network, view, device) for network in networks]
         for view in training.views.for_the_head_start()
     ]
-    rows, *probe_rows = (np.concatenate(of) for of in zip(*of_views, strict=True))
+    rows, *probe_rows = (
+        np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*of_views, strict=True)
+    )
     encoded, weights, counts = _repeated(training, len(of_views))
     penalty: Penalty | None
     if goes_on is not None:
         part, seen = goes_on.part, goes_on.seen
         if probe is not None:
-            solve_again(probe[1], probe_rows[0], encoded, weights, targets, seen)
-        penalty = solve_again(part.head, rows, encoded, weights, targets, seen)
+            solve_again(probe[1], probe_rows[0], encoded, weights, targets, seen, device)
+        penalty = solve_again(part.head, rows, encoded, weights, targets, seen, device)
     else:
-        head, penalty = start_head(config, rows, encoded, weights, counts, targets)
+        head, penalty = start_head(config, rows, encoded, weights, counts, targets, device)
         if target is not None:
             head[0] = _by_domain(head[0], stages, target, device)
         part = TrainablePart(stages, head, config.batch_norm)
@@ -253,10 +266,20 @@ def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
     return 1 if n_weights * batch_size <= _SMALL_STEP else None
 
 
+def _width_of(part: TrainablePart) -> int:
+    """Return the width of the rows that the head standardises."""
+    standardise = next(part.head.children())
+    assert isinstance(standardise, Standardise)
+    return len(standardise.mean)
+
+
 def _repeated(training: LabelledActivations, n_views: int) -> list[np.ndarray]:
     """Return targets, weights and counts of all views; the views of an image weigh as one."""
+    if n_views == 1:
+        return [training.encoded, training.weights, training.counts]
+    encoded = training.encoded
     return [
-        np.tile(training.encoded, (n_views, 1)),
+        np.tile(encoded, n_views if encoded.ndim == 1 else (n_views, 1)),
         np.tile(training.weights, n_views) / n_views,
         np.tile(training.counts, n_views) / n_views,
     ]

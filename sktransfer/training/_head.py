@@ -15,8 +15,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._config import HeadParameter, TrainingConfig
-from ._probe import known_probe, mean_and_scale
+from ._large_probe import ScaledRows, known_large_probe
+from ._probe import is_large, known_probe, mean_and_scale
 from ._targets import Targets
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -202,18 +205,23 @@ def start_head(
     weights: np.ndarray,
     counts: np.ndarray,
     targets: Targets,
+    device: torch.device = _CPU,
 ) -> tuple[nn.Sequential, Penalty | None]:
     """Return a head for `rows`: their standardisation by `counts`, then the configured module.
 
-    A linear head starts from a probe that is fitted here, whose penalty is returned as
-    well; others start as they are made.
+    A linear head starts from a probe that is fitted here, on `device` where rows are many. Its
+    penalty is returned as well; others start as they are made.
     """
     module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
     mean, scale = mean_and_scale(rows, counts)
     head = nn.Sequential(Standardise(mean, scale), module)
     if config.head != "linear":
         return head, None
-    probe = known_probe((rows - mean) / scale, encoded, weights, targets)
+    if is_large(rows.shape, targets.n_outputs):
+        scaled = ScaledRows(rows, mean, scale)
+        probe = known_large_probe(scaled, encoded, weights, targets, device)
+    else:
+        probe = known_probe((rows - mean) / scale, encoded, weights, targets)
     linear = linear_of(head)
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(probe.weight))

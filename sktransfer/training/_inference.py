@@ -21,8 +21,11 @@ _BATCH_SIZE = 64
 def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
     """Return the rows (n, width) that stages make of activations before they are trained.
 
-    The stages are moved to `device`, where they will be trained, and stay there.
+    The stages are moved to `device`, where they will be trained, and stay there. Rows that no
+    stage is left for are returned as they are, and are not copied.
     """
+    if isinstance(stages, nn.Identity) and activations.dtype == np.float32:
+        return activations
     # before inference mode: parameters that move within it can't be trained any more
     stages = stages.to(device).eval()
     return _in_batches(

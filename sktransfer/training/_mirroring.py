@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from ._probe import fit_probe, mean_and_scale
-from ._targets import ClassTargets, Targets
+from ._targets import ClassTargets, Targets, labels_of
 
 _N_FOLDS = 5
 # Mirroring does harm where held-out images are predicted worse by this share, and by so many
@@ -40,7 +40,7 @@ def is_harmless(
     weights : ndarray of shape (n,)
     targets : Targets
     """
-    labels = encoded.argmax(1) if isinstance(targets, ClassTargets) else None
+    labels = labels_of(encoded) if isinstance(targets, ClassTargets) else None
     if labels is None:
         n_folds, folds = min(_N_FOLDS, len(rows)), KFold
     else:
@@ -70,7 +70,7 @@ def _errors(outputs: np.ndarray, encoded: np.ndarray, targets: Targets) -> np.nd
     Targets that are numbers have a variance of 1.
     """
     if targets.loss == "softmax":
-        return (outputs.argmax(1) != encoded.argmax(1)).astype(float)
+        return (outputs.argmax(1) != labels_of(encoded)).astype(float)
     if targets.loss == "sigmoid":
         return ((outputs > 0) != (encoded > 0.5)).mean(1)
     return np.square(outputs - encoded).mean(1)

@@ -4,11 +4,12 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
@@ -22,10 +23,11 @@ from skorch.utils import TeeGenerator
 from torch import nn
 
 from ..runtime._display import Display
+from ..runtime._memory import release_cached, says_out_of_memory
 from ._adaptation import Adaptation
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
-from ._data import Batches, TrainingSet, mix_batch, n_batches
+from ._data import Batch, Batches, TrainingSet, mix_batch, n_batches, parts_of
 from ._epochs import (
     EarlyStop,
     EpochWatcher,
@@ -54,9 +56,6 @@ _OURS = {
 }
 
 
-_Batch = tuple[torch.Tensor, Sequence[torch.Tensor]]  # activations; targets and weights
-
-
 class _EndOfTraining(Exception):
     """Raised between epochs by early stopping, and caught in `partial_fit`."""
 
@@ -74,9 +73,11 @@ class TransferNet(NeuralNet):
         seed: int = 0,
         checkpoint: Checkpoint | None = None,
         adaptation: Adaptation | None = None,
+        part_size: int | None = None,
         **kwargs: Any,
     ):
         self.config = config
+        self.part_size = part_size
         self.n_epochs = n_epochs
         self.seed = seed
         self.checkpoint = checkpoint
@@ -114,13 +115,13 @@ class TransferNet(NeuralNet):
         if self.module_.training != training:
             super()._set_training(training)
 
-    def train_step(self, batch: _Batch, **fit_params: Any) -> dict[str, Any]:
+    def train_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
         """Train on a batch, without the closure of skorch, which no optimizer here needs."""
         factor = self.schedule_(self.n_steps_done_)
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.optimizer_.zero_grad(set_to_none=True)
-        step = self.train_step_single(self._mixed(batch), **fit_params)
+        step = self._in_parts(self._mixed(batch), self.train_step_single)
         if self.adaptation is not None:
             self.adaptation.add_gradients(self.module_, self.infer)
         self.module_.add_penalty_to_gradients()
@@ -136,10 +137,45 @@ class TransferNet(NeuralNet):
         self.n_steps_done_ += 1
         return step
 
-    def _mixed(self, batch: _Batch) -> _Batch:
+    def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
+        return self._in_parts(batch, super().validation_step)
+
+    def _in_parts(self, batch: Batch, step: Callable[[Batch], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a step returns for a batch, by parts of it that fit in memory.
+
+        The gradients of the parts add up to that of the batch. Where memory runs out, parts are
+        halved, for this batch and all later ones.
+        """
+        device, n = torch.device(self.device), len(batch[0])
+        while True:
+            size = n if self.part_size is None else min(n, self.part_size)
+            try:
+                if size == n:
+                    return step(batch)
+                return _sum_of(step(part) for part in parts_of(batch, size))
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not says_out_of_memory(error):
+                    raise
+                reason = str(error)
+            # outside the handler: the traceback holds references to the tensors in memory
+            self.optimizer_.zero_grad(set_to_none=True)
+            release_cached(device)
+            # batch normalisation can't train on one image
+            if size <= (3 if self.config.batch_norm == "train" else 1):
+                raise torch.OutOfMemoryError(
+                    f"the memory of the device {str(device)!r} ran out in training on {size} of "
+                    f"{n} images at a time; freeze more stages (freeze_depth), use a smaller "
+                    "image_size or backbone, training_precision='bfloat16' or device='cpu', or see "
+                    f"which other processes use the device (torch says: {reason.splitlines()[0]})"
+                )
+            self.part_size = (size + 1) // 2
+
+    def _mixed(self, batch: Batch) -> Batch:
         if self.config.mix is None:
             return batch
         activations, (targets, weights) = batch
+        if targets.ndim == 1:
+            targets = F.one_hot(targets, self.criterion_.n_outputs).to(weights.dtype)
         activations, targets, weights = mix_batch(
             activations, targets, weights, self.config.mix, self.config.mix_alpha
         )
@@ -259,6 +295,15 @@ class TransferNet(NeuralNet):
         return self
 
 
+def _sum_of(steps: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the loss and the outputs of a batch, whose parts have the given ones."""
+    losses, outputs = [], []
+    for step in steps:
+        losses.append(step["loss"].detach())
+        outputs.append(step["y_pred"].detach())  # without what a backward pass would need
+    return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(outputs)}
+
+
 def _print_plainly(line: str) -> None:
     """Print a line of skorch's table; its colours are for terminals alone."""
     is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
@@ -330,6 +375,7 @@ def make_net(
     *,
     n_epochs: int,
     batch_size: int,
+    part_size: int | None = None,
     validation: TrainingSet | None = None,
     checkpoint: Checkpoint | None = None,
     adaptation: Adaptation | None = None,
@@ -342,7 +388,8 @@ def make_net(
 ) -> TransferNet:
     """Return a net that is ready for ``fit(training_set)``.
 
-    It trains for `n_epochs`, or until the loss on `validation` stops decreasing.
+    It trains for `n_epochs`, or until the loss on `validation` stops decreasing. A step passes
+    at most `part_size` images of a batch at once; None is all of them, as long as memory suffices.
     """
     return TransferNet(
         module,
@@ -351,6 +398,7 @@ def make_net(
         n_epochs=n_epochs,
         max_epochs=n_epochs,
         batch_size=batch_size,
+        part_size=part_size,
         seed=seed,
         checkpoint=checkpoint,
         adaptation=adaptation,

@@ -30,6 +30,8 @@ class WeightedLoss(nn.Module):
         Weights of the absence and the presence of each label, for "sigmoid".
     dtype : torch.dtype, default=torch.float32
         Precision of `balance`, that of the outputs: not every GPU has float64.
+    n_outputs : int, default=0
+        Number of outputs, for targets that are positions of classes.
     """
 
     balance: torch.Tensor | None
@@ -40,9 +42,11 @@ class WeightedLoss(nn.Module):
         label_smoothing: float = 0.0,
         balance: np.ndarray | None = None,
         dtype: torch.dtype = torch.float32,
+        n_outputs: int = 0,
     ):
         super().__init__()
         self.kind = kind
+        self.n_outputs = n_outputs
         self.label_smoothing = label_smoothing
         weights = None if balance is None else torch.from_numpy(balance).to(dtype)
         self.register_buffer("balance", weights)
@@ -53,7 +57,9 @@ class WeightedLoss(nn.Module):
         targets, weights = targets_and_weights
         # the loss of validation is that of the targets as they are
         smoothing = self.label_smoothing if self.training else 0.0
-        losses = self._of_each(outputs, targets.to(outputs.dtype), smoothing)
+        if targets.is_floating_point():  # others are positions of classes
+            targets = targets.to(outputs.dtype)
+        losses = self._of_each(outputs, targets, smoothing)
         return (losses * weights.to(outputs.dtype)).mean()
 
     def _of_each(
@@ -75,9 +81,8 @@ def make_loss(
     targets: Targets, config: TrainingConfig, dtype: torch.dtype = torch.float32
 ) -> WeightedLoss:
     """Return the loss of a fit, for outputs of precision `dtype`."""
-    return WeightedLoss(
-        targets.loss, config.label_smoothing, getattr(targets, "balance", None), dtype
-    )
+    balance = getattr(targets, "balance", None)
+    return WeightedLoss(targets.loss, config.label_smoothing, balance, dtype, targets.n_outputs)
 
 
 @dataclass(frozen=True)

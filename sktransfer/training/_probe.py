@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -12,14 +12,18 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from threadpoolctl import ThreadpoolController
 
-from ._targets import ClassTargets, LabelTargets, Targets
+from ._targets import ClassTargets, LabelTargets, Targets, labels_of
 
 # Inverse strength of the probe's ridge penalty, on standardised rows.
 PROBE_C = 0.03
-_PROBE_ITERATIONS = 500
+PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
-_PROBE_ALPHAS = np.logspace(-1, 4, 11)
+PROBE_ALPHAS = np.logspace(-1, 4, 11)
 _MANY_VALUES = 2**22
+# Values of rows and of their outputs together, above which no copy of all of them is made: a
+# standardised copy is 1 GiB, and scikit-learn needs several.
+LARGE = 2**27
+_ROWS_OF_A_BLOCK = 2**13
 
 
 class Probe(NamedTuple):
@@ -51,33 +55,62 @@ LEAST_SCALE = 0.3
 _ROUNDING = 1e-10  # deviations that a column of equal numbers may have, as a share of them
 
 
+def is_large(shape: Sequence[int], n_outputs: int) -> bool:
+    """Return whether rows (n, width) and their outputs are too many for copies of all of them."""
+    n, width = shape
+    return n * (width + n_outputs) > LARGE
+
+
 def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what to subtract from the columns of rows, and what to divide them by."""
-    rows = rows.astype(np.float64)
-    mean = np.average(rows, axis=0, weights=counts)
-    deviations = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=counts))
+    if is_large(rows.shape, 0):
+        mean, deviations = _moments_by_blocks(rows, counts)
+    else:
+        rows = rows.astype(np.float64)
+        mean = np.average(rows, axis=0, weights=counts)
+        deviations = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=counts))
     varies = deviations > _ROUNDING * np.abs(mean)
     if not varies.any():
         return mean, np.ones_like(mean)
     return mean, np.maximum(deviations, LEAST_SCALE * np.median(deviations[varies]))
 
 
+def _moments_by_blocks(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation of columns, in float64, without a copy of all rows."""
+    parts = [
+        slice(start, start + _ROWS_OF_A_BLOCK) for start in range(0, len(rows), _ROWS_OF_A_BLOCK)
+    ]
+    total = counts.sum()
+    mean = sum(counts[part] @ rows[part].astype(np.float64) for part in parts) / total
+    variance = sum(counts[part] @ np.square(rows[part] - mean) for part in parts) / total
+    return mean, np.sqrt(variance)
+
+
 def known_probe(
     rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
 ) -> Probe:
     """Return the same as `fit_probe`, which is not called again for what it was called with."""
-    key = _digest((rows, encoded, weights), targets)
+
+    def fit() -> Probe:
+        with threads_of_blas(rows.size):
+            return fit_probe(rows, encoded, weights, targets)
+
+    return known((rows, encoded, weights), targets, fit)
+
+
+def known(arrays: Sequence[np.ndarray], targets: Targets, fit: Callable[[], Probe]) -> Probe:
+    """Return what `fit` returns, which is not called again for the same arrays and targets."""
+    key = _digest(arrays, targets)
     if key not in _known_probes:
         while len(_known_probes) >= _N_KNOWN_PROBES:
             del _known_probes[next(iter(_known_probes))]
-        with threads_of_blas(rows.size):
-            _known_probes[key] = fit_probe(rows, encoded, weights, targets)
+        _known_probes[key] = fit()
     return _known_probes[key]
 
 
 def _digest(arrays: Sequence[np.ndarray], targets: Targets) -> bytes:
     """Return a digest of everything that a probe depends on."""
-    digest = hashlib.blake2b(targets.loss.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{targets.loss} {targets.n_outputs}".encode(), digest_size=16)
     for array in (*arrays, getattr(targets, "balance", None)):
         if array is not None:
             digest.update(f"{array.shape} {array.dtype}".encode())
@@ -99,10 +132,10 @@ def _blas() -> ThreadpoolController:
 def fit_probe(
     rows: np.ndarray, encoded: np.ndarray, weights: np.ndarray, targets: Targets
 ) -> Probe:
-    """Return the linear model of rows (n, width) and encoded targets (n, n_outputs)."""
+    """Return the linear model of standardised rows (n, width) and of encoded targets."""
     strength = 1 / (PROBE_C * weights.sum())  # of scikit-learn's penalty, for the mean loss
     if isinstance(targets, ClassTargets):
-        return _classes(rows, encoded.argmax(1), weights, encoded.shape[1], strength)
+        return _classes(rows, labels_of(encoded), weights, targets.n_outputs, strength)
     if isinstance(targets, LabelTargets):
         columns = [
             _logistic(rows, column > 0.5, weights * np.where(column > 0.5, presence, absence))
@@ -110,7 +143,7 @@ def fit_probe(
         ]
         weight, bias = (np.vstack(parts) for parts in zip(*columns, strict=True))
         return Probe(weight, np.ravel(bias), strength / len(weight))
-    return fit_ridge(rows, encoded, weights, _PROBE_ALPHAS)
+    return fit_ridge(rows, encoded, weights, PROBE_ALPHAS)
 
 
 def fit_ridge(
@@ -157,7 +190,7 @@ def _logistic(
 
 
 def _fit_logistic(rows: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> LogisticRegression:
-    probe = LogisticRegression(C=PROBE_C, max_iter=_PROBE_ITERATIONS)
+    probe = LogisticRegression(C=PROBE_C, max_iter=PROBE_ITERATIONS)
     with warnings.catch_warnings():
         # it is trained from here on
         warnings.simplefilter("ignore", ConvergenceWarning)

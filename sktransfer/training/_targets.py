@@ -1,7 +1,8 @@
 """Targets: ``y`` as a row of numbers for each image, their decoding, and their score.
 
 Every kind of target is a row of floats, so that one training set, one mixing of images
-and one place for weights serve all of them.
+and one place for weights serve all of them. Where rows of classes would take much memory, the
+position of the class takes the place of the row.
 """
 
 from dataclasses import dataclass, field
@@ -13,16 +14,21 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+# Values of the rows of classes, above which there are positions only: 128 MiB in float32.
+_MANY_VALUES = 2**25
+
 
 @dataclass(frozen=True)
 class ClassTargets:
-    """One class of several for each image; rows are one-hot."""
+    """One class of several for each image; rows are one-hot, and where they are many, positions."""
 
     n_outputs: int
     loss: str = field(default="softmax", init=False)
 
     def encode(self, labels: np.ndarray) -> np.ndarray:
-        """Return rows (n, n_outputs), float32, for positions among the classes."""
+        """Return rows (n, n_outputs), float32, or (n,), int64, for positions among the classes."""
+        if len(labels) * self.n_outputs > _MANY_VALUES:
+            return labels.astype(np.int64)
         return np.eye(self.n_outputs, dtype=np.float32)[labels]
 
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -100,6 +106,25 @@ class NumberTargets:
 Targets = ClassTargets | LabelTargets | NumberTargets
 
 
+def labels_of(encoded: np.ndarray) -> np.ndarray:
+    """Return the positions (n,) of encoded classes."""
+    return encoded if encoded.ndim == 1 else encoded.argmax(1)
+
+
+def as_rows(encoded: np.ndarray, n_outputs: int) -> np.ndarray:
+    """Return encoded targets as rows, those of positions too."""
+    if encoded.ndim > 1:
+        return encoded
+    return np.eye(n_outputs, dtype=np.float32)[encoded]
+
+
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return columns one after the other; of encoded targets, where some are positions, all are."""
+    if first.ndim == second.ndim:
+        return np.concatenate([first, second])
+    return np.concatenate([labels_of(first), labels_of(second)])
+
+
 def score_outputs(
     loss: str, outputs: np.ndarray, encoded: np.ndarray, weights: np.ndarray
 ) -> float:
@@ -108,7 +133,7 @@ def score_outputs(
         return float(r2_score(encoded, outputs, sample_weight=weights))
     if loss == "sigmoid":
         return float(accuracy_score(encoded > 0.5, outputs > 0, sample_weight=weights))
-    return float(accuracy_score(encoded.argmax(1), outputs.argmax(1), sample_weight=weights))
+    return float(accuracy_score(labels_of(encoded), outputs.argmax(1), sample_weight=weights))
 
 
 class Rescale(nn.Module):

@@ -58,3 +58,11 @@ def test_balance_has_the_precision_of_the_outputs(dtype):
     loss = make_loss(targets, TrainingConfig(), dtype)
     assert {buffer.dtype for buffer in loss.buffers()} == {dtype}
     assert loss(OUTPUTS.to(dtype), (ONE_HOT.to(dtype), ONES.to(dtype))).dtype == dtype
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_positions_of_classes_have_the_loss_of_their_rows(smoothing):
+    loss = WeightedLoss("softmax", label_smoothing=smoothing)
+    weights = torch.tensor([2.0, 1.0])
+    expected = loss(OUTPUTS, (ONE_HOT, weights))
+    torch.testing.assert_close(loss(OUTPUTS, (CLASSES, weights)), expected)

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
+from sktransfer.training import _targets
+from sktransfer.training._targets import (
+    ClassTargets,
+    LabelTargets,
+    NumberTargets,
+    as_rows,
+    joined,
+    labels_of,
+    score_outputs,
+)
 
 
 def test_classes_are_rows_with_a_one():
@@ -45,3 +54,19 @@ def test_every_kind_tells_its_number_of_outputs(n_outputs):
     assert ClassTargets(n_outputs).n_outputs == n_outputs
     assert LabelTargets.of(rows, np.ones(n_outputs), False).n_outputs == n_outputs
     assert NumberTargets.of(rows, np.ones(n_outputs)).n_outputs == n_outputs
+
+
+def test_classes_are_positions_where_rows_would_be_many(monkeypatch):
+    rows = ClassTargets(3).encode(np.array([2, 0]))
+    monkeypatch.setattr(_targets, "_MANY_VALUES", 5)
+    positions = ClassTargets(3).encode(np.array([2, 0]))
+    assert positions.tolist() == [2, 0]
+    np.testing.assert_array_equal(labels_of(rows), positions)
+    np.testing.assert_array_equal(as_rows(positions, 3), rows)
+    np.testing.assert_array_equal(as_rows(rows, 3), rows)
+    np.testing.assert_array_equal(joined(rows, positions), [2, 0, 2, 0])
+    np.testing.assert_array_equal(joined(rows, rows), np.concatenate([rows, rows]))
+    logits = np.array([[0.0, 1, 2], [0, 1, 2]])
+    weights = np.array([3.0, 1])
+    assert score_outputs("softmax", logits, positions, weights) == 0.75
+    assert score_outputs("softmax", logits, rows, weights) == 0.75

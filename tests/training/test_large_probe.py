@@ -1,0 +1,266 @@
+"""Linear heads of many rows: the optimum of scikit-learn's models, without copies of all rows."""
+
+import tracemalloc
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression, RidgeCV
+
+from sktransfer.training import _fit, _head, _large_probe, _probe, _targets
+from sktransfer.training._augmented import AugmentedActivations
+from sktransfer.training._config import TrainingConfig
+from sktransfer.training._continued import seen_in, solve_again
+from sktransfer.training._fit import LabelledActivations, RunOptions, fit_net
+from sktransfer.training._head import linear_of, start_head
+from sktransfer.training._inference import outputs
+from sktransfer.training._probe import PROBE_C, mean_and_scale
+from sktransfer.training._targets import ClassTargets, LabelTargets, NumberTargets
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def all_are_many(monkeypatch):
+    """Let the smallest problem count as one of many rows, of several blocks and shares."""
+    monkeypatch.setattr(_probe, "LARGE", 0)
+    monkeypatch.setattr(_targets, "_MANY_VALUES", 0)
+    monkeypatch.setattr(_large_probe, "_VALUES_OF_A_BLOCK", 2**10)
+    monkeypatch.setattr(_large_probe, "_FEWEST_ROWS", 50)
+
+
+def drawn(n_classes, n=600, width=12):
+    """Return overlapping classes, in order, as files in folders are."""
+    rng = np.random.default_rng(0)
+    labels = np.sort(rng.integers(0, n_classes, n))
+    centres = rng.normal(size=(n_classes, width))
+    rows = centres[labels] + rng.normal(size=(n, width)) * rng.uniform(0.3, 3, width)
+    return (5 + rows).astype(np.float32), labels
+
+
+def standardised(rows, weights):
+    mean, scale = mean_and_scale(rows, weights)
+    return (rows - mean) / scale
+
+
+def optimum(rows, labels, weights):
+    """Return scikit-learn's probabilities, solved to the end."""
+    model = LogisticRegression(C=PROBE_C, tol=1e-9, max_iter=10_000)
+    return model.fit(rows, labels, sample_weight=weights).predict_proba(rows)
+
+
+def logits_of(head, rows):
+    with torch.no_grad():
+        return head(torch.from_numpy(rows)).double().numpy()
+
+
+def fitted_head(rows, encoded, weights, targets):
+    return start_head(TrainingConfig(), rows, encoded, weights, weights, targets)[0]
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_classes_have_the_optimum_of_a_logistic_regression(all_are_many, n_classes):
+    rows, labels = drawn(n_classes)
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(rows))
+    targets = ClassTargets(n_classes)
+    encoded = targets.encode(labels)
+    assert encoded.shape == labels.shape
+    found = softmax(logits_of(fitted_head(rows, encoded, weights, targets), rows), axis=1)
+    expected = optimum(standardised(rows, weights), labels, weights)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_few_rows_have_the_same_optimum():
+    rows, labels = drawn(7)
+    weights, targets = np.ones(len(rows)), ClassTargets(7)
+    head = fitted_head(rows, targets.encode(labels), weights, targets)
+    found = softmax(logits_of(head, rows), axis=1)
+    expected = optimum(standardised(rows, weights), labels, weights)
+    np.testing.assert_allclose(found, expected, atol=1e-2)  # scikit-learn's own tolerance
+
+
+def test_a_class_without_a_row_stays_improbable(all_are_many):
+    rows, labels = drawn(3)
+    targets = ClassTargets(4)
+    head = fitted_head(rows, targets.encode(labels), np.ones(len(rows)), targets)
+    found = softmax(logits_of(head, rows), axis=1)
+    assert found[:, 3].max() < 0.01
+    expected = optimum(standardised(rows, np.ones(len(rows))), labels, None)
+    np.testing.assert_allclose(
+        found[:, :3] / found[:, :3].sum(1, keepdims=True), expected, atol=1e-3
+    )
+
+
+def test_labels_have_the_optimum_of_a_logistic_regression_each(all_are_many):
+    rows, classes = drawn(4)
+    labels = np.stack([classes > 1, classes == 2, np.zeros_like(classes), classes < 9], axis=1)
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(rows))
+    targets = LabelTargets.of(labels, weights, balanced=True)
+    head = fitted_head(rows, targets.encode(labels), weights, targets)
+    found = expit(logits_of(head, rows))
+    scaled = standardised(rows, weights)
+    for column in (0, 1):
+        absence, presence = targets.balance[:, column]
+        balanced = weights * np.where(labels[:, column], presence, absence)
+        expected = optimum(scaled, labels[:, column], balanced)[:, 1]
+        np.testing.assert_allclose(found[:, column], expected, atol=1e-3)
+    assert found[:, 2].max() < 0.01  # no row has it
+    assert found[:, 3].min() > 0.99  # each row has it
+
+
+def test_numbers_have_the_ridge_regression_that_leaving_one_out_chooses(all_are_many):
+    rows, labels = drawn(5, n=60)
+    rng = np.random.default_rng(2)
+    weights = rng.uniform(0.5, 2, len(rows))
+    y = np.stack([labels + rng.normal(size=60), rows[:, 0] + rng.normal(size=60)], axis=1)
+    targets = NumberTargets.of(y, weights)
+    encoded = targets.encode(y)
+    expected = RidgeCV(_probe.PROBE_ALPHAS).fit(standardised(rows, weights), encoded, weights)
+    head = fitted_head(rows, encoded, weights, targets)
+    found = linear_of(head)
+    np.testing.assert_allclose(found.weight.detach(), expected.coef_, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.bias.detach(), expected.intercept_, rtol=1e-4, atol=1e-6)
+
+
+def test_moments_by_blocks_are_the_moments(monkeypatch):
+    rows, _ = drawn(3)
+    counts = np.random.default_rng(0).uniform(0, 2, len(rows))
+    expected = mean_and_scale(rows, counts)
+    monkeypatch.setattr(_probe, "LARGE", 0)
+    monkeypatch.setattr(_probe, "_ROWS_OF_A_BLOCK", 64)
+    for found, wanted in zip(mean_and_scale(rows, counts), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_candidates_of_a_search_share_the_solution(all_are_many, monkeypatch):
+    solved = []
+    minimum = _large_probe.minimum
+    monkeypatch.setattr(
+        _large_probe, "minimum", lambda *a, **k: solved.append(a) or minimum(*a, **k)
+    )
+    rows, labels = drawn(3, n=90)
+    rows = rows + 1  # rows of its own
+    targets, ones = ClassTargets(3), np.ones(90)
+    for _ in range(2):
+        fitted_head(rows, targets.encode(labels), ones, targets)
+    assert len(solved) == 1
+    fitted_head(rows[1:], targets.encode(labels[1:]), ones[1:], targets)
+    assert len(solved) == 2
+
+
+@pytest.mark.parametrize("is_many", [True, False])
+def test_a_head_that_is_solved_again_moves_towards_new_rows(monkeypatch, request, is_many):
+    rows, labels = drawn(3, n=120)
+    targets, ones = ClassTargets(3), np.ones(120)
+    seen = np.ones((2, 3), dtype=bool)
+    one_hot = targets.encode(labels)
+    expected = fitted_head(rows, one_hot, ones, targets)
+    solve_again(expected, rows[::2] + 1, one_hot[::2], ones[::2], targets, seen)
+    if is_many:
+        request.getfixturevalue("all_are_many")
+    encoded = targets.encode(labels)
+    assert (encoded.ndim == 1) == is_many
+    found = start_head(TrainingConfig(), rows, one_hot, ones, ones, targets)[0]
+    with torch.no_grad():  # from the same coefficients
+        start = fitted_head_of_few(monkeypatch, rows, one_hot, ones, targets)
+        found.load_state_dict(start.state_dict())
+    solve_again(found, rows[::2] + 1, encoded[::2], ones[::2], targets, seen)
+    np.testing.assert_allclose(
+        softmax(logits_of(found, rows), axis=1),
+        softmax(logits_of(expected, rows), axis=1),
+        atol=3e-3,
+    )
+
+
+def fitted_head_of_few(monkeypatch, *arguments):
+    with monkeypatch.context() as changes:
+        changes.setattr(_probe, "LARGE", 2**40)
+        return fitted_head(*arguments)
+
+
+def fit(rows, labels, n_classes, validation=None, **config):
+    targets, ones = ClassTargets(n_classes), np.ones(len(rows))
+    examples = LabelledActivations(
+        AugmentedActivations.fixed(rows), targets.encode(labels), ones, ones
+    )
+    options = RunOptions(CPU, 0, verbose=-1)
+    config = TrainingConfig(**config)
+    return fit_net(torch.nn.Identity(), config, targets, examples, validation, options)
+
+
+def test_a_fit_of_many_rows_ends_at_the_optimum_and_records_its_loss(all_are_many):
+    rows, labels = drawn(7)
+    net = fit(rows, labels, 7)
+    found = softmax(outputs(net.module_, rows, CPU), axis=1)
+    scaled = standardised(rows, np.ones(len(rows)))
+    expected = optimum(scaled, labels, None)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    loss = -np.log(expected[np.arange(len(rows)), labels]).mean()
+    assert len(net.history) == 1
+    assert net.history[-1, "train_loss"] == pytest.approx(loss, abs=1e-3)
+
+
+def test_epochs_that_are_asked_for_train_on_all_rows_at_once(all_are_many, monkeypatch):
+    monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 100)
+    rows, labels = drawn(4)
+    net = fit(rows, labels, 4, max_epochs=3)
+    assert len(net.history) == 3
+    assert net.n_steps_done_ == 3
+    monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 10**6)
+    expected = fit(rows, labels, 4, max_epochs=3)
+    for found, wanted in zip(net.module_.parameters(), expected.module_.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fit_makes_no_copy_of_all_rows(all_are_many, monkeypatch):
+    monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 64)
+    monkeypatch.setattr(_probe, "_ROWS_OF_A_BLOCK", 64)
+    monkeypatch.setattr(_large_probe, "_VALUES_OF_A_BLOCK", 64 * 300)
+    made = []
+
+    def noted(make, *arguments, **options):
+        tensor = make(*arguments, **options)
+        made.append(tensor.numel())
+        return tensor
+
+    for name in ("from_numpy", "cat"):
+        monkeypatch.setattr(torch, name, partial(noted, getattr(torch, name)))
+    fit(*drawn(3, n=70), 3)  # imports what a fit imports
+    rows, labels = drawn(3, n=4000, width=256)
+    tracemalloc.start()
+    fit(rows, labels, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < rows.nbytes / 3
+    assert max(made) < rows.size / 4
+
+
+def test_positions_tell_which_classes_were_seen():
+    encoded = np.array([0, 2, 2])
+    rows = np.eye(4)[encoded]
+    np.testing.assert_array_equal(seen_in(encoded, 4), seen_in(rows))
+    np.testing.assert_array_equal(seen_in(encoded[1:], 4), seen_in(rows[1:]))
+
+
+def test_the_head_is_solved_on_the_device_that_trains(all_are_many, monkeypatch):
+    used = []
+    monkeypatch.setattr(_head, "known_large_probe", lambda *a: used.append(a[-1]) or stop())
+
+    def stop():
+        raise InterruptedError
+
+    rows, labels = drawn(3, n=60)
+    targets, ones = ClassTargets(3), np.ones(60)
+    with pytest.raises(InterruptedError):
+        start_head(
+            TrainingConfig(),
+            rows,
+            targets.encode(labels),
+            ones,
+            ones,
+            targets,
+            torch.device("meta"),
+        )
+    assert used == [torch.device("meta")]
