@@ -105,8 +105,8 @@ SETTINGS = {
         224, 1.5, 16384, (128, 256), 3, "resnet50", 1024, (32, 256), 8, 400, (500, 375),
     ),
     "cpu": Setting(
-        ("resnet18", "convnext_tiny", "efficientnet_b0"),  # ViT-B/16 has one size, 224 pixels
-        64, 0.8, 1024, (16,), 3, "resnet18", 256, (32,), 6, 60, (160, 120),
+        ("resnet18", "efficientnet_b0"),  # ViT-B/16 has one size, 224 pixels
+        64, 0.3, 1024, (16,), 3, "resnet18", 256, (32,), 6, 60, (160, 120),
     ),
     "smallest": Setting(
         ("resnet18",), 32, 0.01, 16, (8,), 1, "resnet18", 24, (8,), 2, 20, (48, 40)

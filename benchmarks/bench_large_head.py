@@ -131,7 +131,7 @@ def main():
         difference, n_compared = float("nan"), 0
         if options.iterations is None:
             difference, n_compared = difference_from_sklearn(rows, labels, device)
-            print(f"{n_compared} rows: probabilities differ by {difference:.2g} at most")
+            print(f"{n_compared} rows: probabilities differ by {difference:.3g} at most")
         else:
             _large_probe.PROBE_ITERATIONS = options.iterations
         _large_probe._Objective.__call__ = counted

@@ -50,6 +50,7 @@ from .training._config import TrainingConfig
 from .training._continued import Continued, seen_in
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
+from .training._inference import device_of
 from .training._net import records
 from .training._optim import OPTIMIZERS
 from .training._recipe import AUTO, MIRROR, N_VIEWS, RECIPES, auto_depth, is_auto
@@ -570,7 +571,13 @@ class FineTunedEstimator(ImageEstimator):
 
         # where nothing is frozen, views are pixels, and cost no forward pass
         n_at_start = 1 if self.freeze_depth_ else N_VIEWS
-        return AugmentedActivations(extract, self.recipe_["augment_views"], n_at_start)
+        return AugmentedActivations(
+            extract,
+            self.recipe_["augment_views"],
+            n_at_start,
+            # one without a name may draw from random states that training draws from
+            may_overlap=self._view(0, seed).key() is not None,
+        )
 
     # the network
 
@@ -618,6 +625,7 @@ class FineTunedEstimator(ImageEstimator):
                 extraction = self._extract_at_cut(images, view)
                 raise_failures(extraction.failures, len(images))
                 device = one_device(resolve_device(self.device))
+                device = device_of(self.net_.module_, device)
                 with gpu_lock(device), torch_threads_of_a_worker():
                     of_view = outputs_by_domain(
                         self.net_.module_, extraction.values, device, numbers

@@ -9,9 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from ._augmented import AugmentedActivations
+from ._resident import ViewsOnDevice, is_host, moved
 from ._targets import joined
 
 MIXES = ("mixup", "cutmix")
+_CPU = torch.device("cpu")
 
 Batch = tuple[torch.Tensor, Sequence[torch.Tensor]]  # activations; targets and weights
 
@@ -27,7 +29,7 @@ def mix_batch(
     from Beta(alpha, alpha), from torch's global generator.
     """
     share = torch.distributions.Beta(alpha, alpha).sample().item()
-    partner = torch.randperm(len(activations))
+    partner = moved(torch.randperm(len(activations)), activations.device)
     others = activations[partner]
     if mix == "mixup":
         if not activations.is_floating_point():  # 8-bit images, where nothing is frozen
@@ -170,7 +172,22 @@ class Batches:
 
     A batch is one indexing of an array, where a DataLoader would fetch and stack
     image by image; with a linear head that would be most of the time. The order is a
-    function of the seed and the epoch alone, so that training can be resumed.
+    function of the seed and the epoch alone, so that training can be resumed. Batches are on
+    the device that trains (`_resident`).
+
+    Parameters
+    ----------
+    dataset : TrainingSet
+    batch_size : int
+    seed : int, default=None
+    epoch : callable
+        Returns the number of the epoch that begins.
+    n_epochs : int, default=0
+        Views are extracted ahead for the epochs before this one.
+    device : torch.device, default=cpu
+    shares_memory : bool, default=False
+        Whether one batch of all images is these themselves, not a copy. What trains must not
+        change them in place.
     """
 
     def __init__(
@@ -179,31 +196,51 @@ class Batches:
         batch_size: int,
         seed: int | None = None,
         epoch: Callable[[], int] = int,
+        *,
+        n_epochs: int = 0,
+        device: torch.device = _CPU,
+        shares_memory: bool = False,
     ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
-        self.epoch = epoch  # returns the number of the epoch that begins
+        self.epoch = epoch
+        self.n_epochs = n_epochs
+        self.shares_memory = shares_memory
+        self._device = device
+        self._views = ViewsOnDevice(device)
+        self._columns = [moved(column, device) for column in (dataset.targets, dataset.weights)]
 
     def __len__(self) -> int:
         return n_batches(len(self.dataset), self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
         n, epoch = len(self.dataset), self.epoch()
-        activations = self.dataset.views.of_epoch(epoch)
+        views = self.dataset.views
+        activations = self._views.of(views.of_epoch(epoch), views.are_reused)
+        if epoch + 1 < self.n_epochs and not is_host(self._device):
+            views.begin(epoch + 1)  # on the CPU training has the cores for itself
         if self.seed is None or self.batch_size >= n:
             order = torch.arange(n)  # the order within one batch does not matter
         else:
             generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
             order = torch.randperm(n, generator=generator)
+        if len(self) == 1 and self.shares_memory:
+            yield activations.all(), list(self._columns)
+            return
+        placed = moved(order, self._device)
+        for chosen, indices in zip(self._split(order), self._split(placed), strict=True):
+            yield (
+                activations.take(chosen, indices),
+                [column[indices] for column in self._columns],
+            )
+
+    def _split(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Return the positions of each batch."""
         batches = order.split(self.batch_size)
         if len(batches) > len(self):
             batches = (*batches[:-2], torch.cat(batches[-2:]))
-        for chosen in batches:
-            yield (
-                torch.from_numpy(activations[chosen.numpy()]),
-                [self.dataset.targets[chosen], self.dataset.weights[chosen]],
-            )
+        return batches
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

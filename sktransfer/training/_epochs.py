@@ -75,19 +75,19 @@ class ValidationOutputs:
     """Collects the outputs for a validation set, batch by batch, and scores them."""
 
     def __init__(self) -> None:
-        self._outputs: list[np.ndarray] = []
+        self._outputs: list[torch.Tensor] = []
 
     def __bool__(self) -> bool:
         return bool(self._outputs)
 
     def append(self, outputs: torch.Tensor) -> None:
         """Add the outputs of the next batch."""
-        self._outputs.append(outputs.cpu().numpy())
+        self._outputs.append(outputs)  # where they are: a copy would wait for the device
 
     def score(self, kind: str, validation: TrainingSet) -> float:
         """Return accuracy or R² over the images, by their counts, for a kind of loss."""
-        encoded = validation.targets.numpy()
-        return score_outputs(kind, np.concatenate(self._outputs), encoded, validation.counts)
+        outputs = torch.cat(self._outputs).cpu().numpy()
+        return score_outputs(kind, outputs, validation.targets.numpy(), validation.counts)
 
 
 class EarlyStop:

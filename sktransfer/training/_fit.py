@@ -88,11 +88,11 @@ def fit_net(
     trained further. It is trained in place. Torch's global random state is left as it was.
     `target` is images without labels, which a new head is adapted to.
     """
-    # One training at a time in a process, with all of torch's threads, and on a GPU.
+    # One training at a time in a process, with all of torch's threads. A GPU is locked where
+    # something is computed on it: not while images are read, and not for a head on the CPU.
     with (
         own_random_state(options.seed, options.device),
         device_call(options.device),
-        gpu_lock(_locked_device(start, config, options.device)),
         torch_threads_within_cores(),
     ):
         checkpoint = _checkpoint(config, start, targets, training, validation, target, options)
@@ -143,28 +143,25 @@ def fit_net(
             watcher=options.watcher,
             verbose=options.verbose,
         )
-        with torch_threads_within_cores(_threads_of(part, net.batch_size)), _faster(part, training):
-            net.fit(_set(training, dtype))
-        net.train_split = None  # it holds the images that were validated on
-        net.adaptation = None
-        net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
-        net.module_.penalty = None  # it belongs to this fit
-        if target is not None:
-            _standardise_by_domain(net.module_, training, target, device)
-        # The memory of a GPU is released for others. From here on the module is not changed
-        # in place: several threads may predict with it at once.
-        net.module_.cpu()
-        net.optimizer_.state.clear()
+        training.views.of_epoch(0)  # which is read before
+        with gpu_lock(device):
+            threads = torch_threads_within_cores(_threads_of(part, net.batch_size))
+            with threads, _faster(part, training):
+                try:
+                    net.fit(_set(training, dtype))
+                finally:
+                    training.views.end()
+            net.train_split = None  # it holds the images that were validated on
+            net.adaptation = None
+            net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled
+            net.module_.penalty = None  # it belongs to this fit
+            if target is not None:
+                _standardise_by_domain(net.module_, training, target, device)
+            # The memory of a GPU is released for others. From here on the module is not changed
+            # in place: several threads may predict with it at once.
+            net.module_.cpu()
+            net.optimizer_.state.clear()
         return net
-
-
-def _locked_device(
-    start: nn.Module | Continued, config: TrainingConfig, device: torch.device
-) -> torch.device:
-    """Return the device that a fit needs for itself: a head alone trains on the CPU."""
-    stages = start.part.stages if isinstance(start, Continued) else start
-    is_on_cpu = is_linear_probe(config, stages) and config.batch_size == "auto"
-    return torch.device("cpu") if is_on_cpu else device
 
 
 def _faster(part: TrainablePart, training: LabelledActivations) -> AbstractContextManager[None]:
@@ -193,10 +190,10 @@ def _with_head(
     stages = start.part.stages if isinstance(start, Continued) else start
     probe = None if goes_on is None else goes_on.part.probe
     networks = [stages] if probe is None else [stages, probe[0]]
-    of_views = [
-        [pooled_rows(network, view, device) for network in networks]
-        for view in training.views.for_the_head_start()
-    ]
+    of_views = []
+    for view in training.views.for_the_head_start():
+        with gpu_lock(device):
+            of_views.append([pooled_rows(network, view, device) for network in networks])
     rows, *probe_rows = (
         np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*of_views, strict=True)
     )
@@ -205,12 +202,16 @@ def _with_head(
     if goes_on is not None:
         part, seen = goes_on.part, goes_on.seen
         if probe is not None:
-            solve_again(probe[1], probe_rows[0], encoded, weights, targets, seen, device)
-        penalty = solve_again(part.head, rows, encoded, weights, targets, seen, device)
+            with _lock_for(probe_rows[0], targets, device):
+                solve_again(probe[1], probe_rows[0], encoded, weights, targets, seen, device)
+        with _lock_for(rows, targets, device):
+            penalty = solve_again(part.head, rows, encoded, weights, targets, seen, device)
     else:
-        head, penalty = start_head(config, rows, encoded, weights, counts, targets, device)
+        with _lock_for(rows, targets, device):
+            head, penalty = start_head(config, rows, encoded, weights, counts, targets, device)
         if target is not None:
-            head[0] = _by_domain(head[0], stages, target, device)
+            with gpu_lock(device):
+                head[0] = _by_domain(head[0], stages, target, device)
         part = TrainablePart(stages, head, config.batch_norm)
         if config.probe_weight and part.trained_stages():
             part.add_probe(config.probe_weight)
@@ -264,6 +265,13 @@ def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
         return None
     n_weights = sum(parameter.numel() for parameter in part.parameters())
     return 1 if n_weights * batch_size <= _SMALL_STEP else None
+
+
+def _lock_for(
+    rows: np.ndarray, targets: Targets, device: torch.device
+) -> AbstractContextManager[None]:
+    """Return the lock of a device where a linear head is solved on it, as that of many rows is."""
+    return gpu_lock(device) if is_large(rows.shape, targets.n_outputs) else nullcontext()
 
 
 def _width_of(part: TrainablePart) -> int:

@@ -12,10 +12,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..runtime._memory import BatchLimit, in_fitting_parts
+from ._resident import is_host, moved
+
 # On a CPU a batch is small, so that one image alone costs little more than its own pass.
 _PREDICTION_BATCH = {"cpu": 4}
 _PREDICTION_BATCH_ON_GPU = 64
-_BATCH_SIZE = 64
+_BATCH_SIZE = {"cpu": 64}
+_BATCH_SIZE_ON_GPU = 256
+# Batches that a GPU is given before their results are waited for.
+_BATCHES_IN_A_ROW = 32
 
 
 def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
@@ -28,9 +34,8 @@ def pooled_rows(stages: nn.Module, activations: np.ndarray, device: torch.device
         return activations
     # before inference mode: parameters that move within it can't be trained any more
     stages = stages.to(device).eval()
-    return _in_batches(
-        activations, _BATCH_SIZE, lambda batch: stages(batch.to(device)).float().cpu()
-    )
+    size = _BATCH_SIZE.get(device.type, _BATCH_SIZE_ON_GPU)
+    return _in_batches(activations, size, device, lambda batch: stages(batch).float())
 
 
 def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) -> np.ndarray:
@@ -51,8 +56,7 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
         Where to compute. A module in float64 computes on the CPU, where it was trained:
         not every GPU has float64.
     """
-    if _dtype_of(module) == torch.float64:
-        device = torch.device("cpu")
+    device = device_of(module, device)
     if device.type != "cpu":
         module = copy_on(module, device)
     size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
@@ -60,9 +64,14 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
     def outputs_of(batch: torch.Tensor) -> torch.Tensor:
         n_missing = size - len(batch)
         filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
-        return module(filled.to(device))[: len(batch)].cpu().double()
+        return module(filled)[: len(batch)]
 
-    return _in_batches(activations, size, outputs_of)
+    return _in_batches(activations, size, device, outputs_of).astype(np.float64)
+
+
+def device_of(module: nn.Module, device: torch.device) -> torch.device:
+    """Return where a fitted module computes: one in float64 on the CPU."""
+    return torch.device("cpu") if _dtype_of(module) == torch.float64 else device
 
 
 def copy_on(module: nn.Module, device: torch.device) -> nn.Module:
@@ -77,14 +86,33 @@ def copy_on(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _in_batches(
-    activations: np.ndarray, size: int, compute: Callable[[torch.Tensor], torch.Tensor]
+    activations: np.ndarray,
+    size: int,
+    device: torch.device,
+    compute: Callable[[torch.Tensor], torch.Tensor],
 ) -> np.ndarray:
+    """Return what a function computes of batches on a device.
+
+    Where memory runs out, a batch is computed in parts.
+    """
+
+    def of(start: int, n: int, limit: BatchLimit) -> torch.Tensor:
+        def part_of(part: slice) -> torch.Tensor:
+            chosen = activations[start + part.start : start + part.stop]
+            return compute(moved(torch.from_numpy(chosen), device))
+
+        return torch.cat(in_fitting_parts(n, part_of, limit, device))
+
+    limit, computed, waiting = BatchLimit(), [], []
     with torch.inference_mode():
-        batches = [
-            compute(torch.from_numpy(activations[start : start + size]))
-            for start in range(0, len(activations), size)
-        ]
-    return torch.cat(batches).numpy()
+        for start in range(0, len(activations), size):
+            waiting.append(of(start, min(size, len(activations) - start), limit))
+            if is_host(device) or len(waiting) == _BATCHES_IN_A_ROW:
+                computed.append(torch.cat(waiting).cpu())  # which waits for the device
+                waiting = []
+        if waiting:
+            computed.append(torch.cat(waiting).cpu())
+    return torch.cat(computed).numpy()
 
 
 def _dtype_of(module: nn.Module) -> torch.dtype:

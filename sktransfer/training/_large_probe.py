@@ -1,8 +1,9 @@
 """Linear models of rows that are too many to be copied: fitted block by block.
 
 They have the optimum that `_probe` has: scikit-learn's objective is minimised over all rows, of
-which one block at a time is standardised, in float32 on the device that trains. What takes memory
-beside the rows are a block, its outputs, and some twenty copies of the coefficients.
+which one block at a time is standardised, on the device that trains, in float32. Where its digits
+do not suffice to the end, the last steps are in float64. What takes memory beside the rows are a
+block, its outputs, and some twenty copies of the coefficients.
 """
 
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 
 from ._probe import PROBE_ALPHAS, PROBE_C, PROBE_ITERATIONS, Probe, known
-from ._resident import fits_on
+from ._resident import fits_on, moved
 from ._targets import LabelTargets, NumberTargets, Targets, labels_of
 
 # Values of a block of rows and of their outputs together, 128 MiB in float32.
@@ -25,7 +26,7 @@ _SHARES = (64, 16, 4)
 _FEWEST_ROWS = 2**13
 # Of the gradient of the mean loss. scikit-learn's is 1e-4, which leaves up to 9e-3 in probability.
 # The gradient of one of many classes is smaller, by its share of the images.
-_TOLERANCE, _TOLERANCE_OF_ALL_CLASSES, _LEAST_TOLERANCE = 1e-5, 4e-4, 4e-7
+_TOLERANCE, _TOLERANCE_OF_ALL_CLASSES, _LEAST_TOLERANCE = 2e-6, 4e-4, 4e-7
 _TOLERANCE_OF_A_SHARE = 1e-4
 
 
@@ -50,12 +51,13 @@ class ScaledRows:
         """Return standardised rows, float64."""
         return (self.rows[chosen] - self.mean) / self.scale
 
-    def tensor(self, chosen: slice | np.ndarray, device: torch.device) -> torch.Tensor:
-        """Return standardised rows on a device, float32."""
-        block = torch.from_numpy(np.array(self.rows[chosen], dtype=np.float32)).to(device)
+    def tensor(
+        self, chosen: slice | np.ndarray, device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Return standardised rows on a device."""
+        block = moved(torch.from_numpy(np.array(self.rows[chosen])), device).to(dtype)
         mean, scale = (
-            torch.from_numpy(values.astype(np.float32)).to(device)
-            for values in (self.mean, self.scale)
+            torch.from_numpy(values).to(dtype).to(device) for values in (self.mean, self.scale)
         )
         return block.sub_(mean).div_(scale)
 
@@ -144,37 +146,43 @@ def minimum(
     penalised = np.ones_like(start)
     if not is_from_start:
         penalised[:, -1] = 0
-    order = np.random.default_rng(0).permutation(len(rows))
-    tolerance = min(_TOLERANCE, max(_LEAST_TOLERANCE, _TOLERANCE_OF_ALL_CLASSES / len(start)))
-    found = start
-    for share in (*_SHARES, 1):
-        n = len(rows) // share
-        if share > 1 and n < _FEWEST_ROWS:
-            continue
-        chosen = None if share == 1 else np.sort(order[:n])
-        objective = _Objective(rows, targets, weights, balance, chosen, len(start), device)
 
-        def value_and_gradient(
-            values: np.ndarray, objective: _Objective = objective
-        ) -> tuple[float, np.ndarray]:
+    def solution(
+        found: np.ndarray, chosen: np.ndarray | None, dtype: torch.dtype, tolerance: float
+    ) -> OptimizeResult:
+        objective = _Objective(rows, targets, weights, balance, chosen, len(start), device, dtype)
+
+        def value_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
             coefficients = values.reshape(start.shape)
             loss, gradient = objective(coefficients)
             distance = penalised * (coefficients - centre)
             loss += strength / 2 * np.sum(np.square(distance))
             return loss, (gradient + strength * distance).ravel()
 
-        found = minimize(
+        return minimize(
             value_and_gradient,
             found.ravel(),
             jac=True,
             method="L-BFGS-B",
             options={
                 "maxiter": PROBE_ITERATIONS,
-                "gtol": tolerance if share == 1 else max(tolerance, _TOLERANCE_OF_A_SHARE),
+                "gtol": tolerance,
                 "ftol": 64 * np.finfo(float).eps,
             },
-        ).x.reshape(start.shape)
-    return found
+        )
+
+    order = np.random.default_rng(0).permutation(len(rows))
+    tolerance = min(_TOLERANCE, max(_LEAST_TOLERANCE, _TOLERANCE_OF_ALL_CLASSES / len(start)))
+    found = start
+    for share in _SHARES:
+        n = len(rows) // share
+        if n >= _FEWEST_ROWS:
+            roughly = max(tolerance, _TOLERANCE_OF_A_SHARE)
+            found = solution(found, np.sort(order[:n]), torch.float32, roughly).x
+    result = solution(found, None, torch.float32, tolerance)
+    if np.abs(result.jac).max() > tolerance:
+        result = solution(result.x, None, torch.float64, tolerance)
+    return result.x.reshape(start.shape)
 
 
 class _Objective:
@@ -189,16 +197,21 @@ class _Objective:
         chosen: np.ndarray | None,
         n_outputs: int,
         device: torch.device,
+        dtype: torch.dtype,
     ):
+        if device.type == "mps" and dtype == torch.float64:  # which it does not have
+            device = torch.device("cpu")
         self._rows, self._targets, self._chosen = rows, targets, chosen
-        self._n_outputs, self._device = n_outputs, device
+        self._n_outputs, self._device, self._dtype = n_outputs, device, dtype
         self._balance = balance
         n = len(rows) if chosen is None else len(chosen)
         self._slices = list(rows.slices(n_outputs, n))
         total = weights.sum() if chosen is None else weights[chosen].sum()
         self._weights = weights / total
         # on a GPU with room for them, rows cross to it once
-        self._keeps = device.type != "cpu" and fits_on(device, 4 * n * (rows.rows.shape[1] + 2))
+        self._keeps = device.type != "cpu" and fits_on(
+            device, n * dtype.itemsize * (rows.rows.shape[1] + 2)
+        )
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
 
     def _block(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -211,11 +224,13 @@ class _Objective:
         if self._balance is not None:
             absence, presence = self._balance
             weights = weights[:, None] * np.where(targets > 0.5, presence, absence)
-            targets = targets.astype(np.float32)
+        placed = [moved(torch.from_numpy(column), self._device) for column in (targets, weights)]
+        if self._balance is not None:
+            placed[0] = placed[0].to(self._dtype)
         block = (
-            self._rows.tensor(chosen, self._device),
-            torch.from_numpy(targets).to(self._device),
-            torch.from_numpy(weights.astype(np.float32)).to(self._device),
+            self._rows.tensor(chosen, self._device, self._dtype),
+            placed[0],
+            placed[1].to(self._dtype),
         )
         if self._keeps:
             self._kept[number] = block
@@ -223,7 +238,7 @@ class _Objective:
 
     @torch.inference_mode()
     def __call__(self, coefficients: np.ndarray) -> tuple[float, np.ndarray]:
-        values = torch.from_numpy(coefficients).float().to(self._device)
+        values = moved(torch.from_numpy(coefficients).to(self._dtype), self._device)
         weight, bias = values[:, :-1].contiguous(), values[:, -1].contiguous()
         of_weight, of_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         losses = []

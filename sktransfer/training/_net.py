@@ -38,6 +38,10 @@ from ._epochs import (
 )
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
+from ._resident import is_host
+
+# Images of a batch that is validated on, on other devices than the CPU: its size changes nothing.
+_VALIDATION_BATCH = 256
 
 # Arguments of skorch's net that follow from the configuration and the images.
 _OURS = {
@@ -190,9 +194,43 @@ class TransferNet(NeuralNet):
     # a whole fit
 
     def get_iterator(self, dataset: TrainingSet, training: bool = False) -> Batches:
+        device = torch.device(self.device)
+        # nothing that is trained changes the rows of a head in place
+        shares = self.part_size is not None and not self.module_.trained_stages()
         if training:
-            return Batches(dataset, self.batch_size, self.seed, lambda: len(self.history) - 1)
-        return Batches(dataset, self.batch_size)
+            return Batches(
+                dataset,
+                self.batch_size,
+                self.seed,
+                lambda: len(self.history) - 1,
+                n_epochs=self.n_epochs,
+                device=device,
+                shares_memory=shares,
+            )
+        size = self.batch_size if is_host(device) else max(self.batch_size, _VALIDATION_BATCH)
+        return Batches(dataset, size, device=device, shares_memory=shares)
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
+    ) -> None:
+        """Do as skorch does, but ask a GPU for the losses at the end: an answer waits for it."""
+        if is_host(torch.device(self.device)):
+            super().run_single_epoch(iterator, training, prefix, step_fn, **fit_params)
+            return
+        if iterator is None:
+            return
+        losses = []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"].detach())
+            self.history.record_batch(f"{prefix}_batch_size", len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        for record, loss in zip(
+            self.history[-1]["batches"][-len(losses) :], torch.stack(losses).tolist(), strict=True
+        ):
+            record[f"{prefix}_loss"] = loss
+        self.history.record(f"{prefix}_batch_count", len(losses))
 
     def partial_fit(
         self, X: TrainingSet, y: Any = None, classes: Any = None, **fit_params: Any
@@ -360,6 +398,7 @@ class _Epochs(Callback):
             raise _EndOfTraining
 
     def on_train_end(self, net: TransferNet, **kwargs: Any) -> None:
+        self.validated_ = ValidationOutputs()  # the last ones are on the device
         net.module_.set_trainable(None)
         if net.best_ is not None:
             net.best_.restore(net.module_)
