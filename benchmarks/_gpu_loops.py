@@ -216,7 +216,7 @@ def plain_steps_per_s(tail, width, n_classes, activations, labels, device, batch
     batch norms, dropout and smoothed labels, gradients of norm 2, AdamW. The first epoch is not
     counted.
     """
-    module = nn.Sequential(tail, nn.Dropout(0.3), nn.Linear(width, n_classes))
+    module = nn.Sequential(tail, nn.Dropout(0.3), nn.Linear(width, n_classes)).requires_grad_()
     module = module.to(device, memory_format=torch.channels_last).train()
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
