@@ -224,13 +224,11 @@ class _Objective:
         if self._balance is not None:
             absence, presence = self._balance
             weights = weights[:, None] * np.where(targets > 0.5, presence, absence)
-        placed = [moved(torch.from_numpy(column), self._device) for column in (targets, weights)]
-        if self._balance is not None:
-            placed[0] = placed[0].to(self._dtype)
+        target_type = torch.int64 if self._balance is None else self._dtype
         block = (
             self._rows.tensor(chosen, self._device, self._dtype),
-            placed[0],
-            placed[1].to(self._dtype),
+            moved(torch.from_numpy(targets).to(target_type), self._device),
+            moved(torch.from_numpy(weights).to(self._dtype), self._device),
         )
         if self._keeps:
             self._kept[number] = block
