@@ -4,7 +4,6 @@ A fitted module may be in use by several threads at once, so none of them change
 is used as it is on the CPU, and a copy of it on any other device.
 """
 
-import copy
 from collections.abc import Callable
 from itertools import chain
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..runtime._device_copies import copy_on
 from ..runtime._memory import BatchLimit, in_fitting_parts
 from ._resident import is_host, moved
 
@@ -72,17 +72,6 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
 def device_of(module: nn.Module, device: torch.device) -> torch.device:
     """Return where a fitted module computes: one in float64 on the CPU."""
     return torch.device("cpu") if _dtype_of(module) == torch.float64 else device
-
-
-def copy_on(module: nn.Module, device: torch.device) -> nn.Module:
-    """Return a copy of a module on a device; there is no second copy where it is now."""
-    moved: dict[int, torch.Tensor] = {}
-    for parameter in module.parameters():
-        on_device = parameter.detach().to(device)
-        moved[id(parameter)] = nn.Parameter(on_device, parameter.requires_grad)
-    for buffer in module.buffers():
-        moved[id(buffer)] = buffer.to(device)
-    return copy.deepcopy(module, moved)  # which takes as copied what it finds there
 
 
 def _in_batches(

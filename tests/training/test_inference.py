@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sktransfer.runtime._device_copies import copy_on
 from sktransfer.training._head import Standardise, TrainablePart
-from sktransfer.training._inference import copy_on, outputs
+from sktransfer.training._inference import outputs
 
 CPU = torch.device("cpu")
 X = np.random.default_rng(0).random((11, 3, 4, 4), dtype=np.float32)
