@@ -1,6 +1,6 @@
 """Two workers of a search over heads share the work where candidates are enough.
 
-    python benchmarks/bench_head_workers.py [--candidates 4 16 40]
+    python benchmarks/bench_head_workers.py [--candidates 4 40]
 
 A grid search of learning rates over a head alone (`FineTunedClassifier(freeze_depth=None)`) on
 drawn images whose rows are stored: what is left is training. One loky worker and two, which have
@@ -25,7 +25,7 @@ from sklearn.model_selection import GridSearchCV
 from _report import write_csv
 from sktransfer import FineTunedClassifier
 
-N_IMAGES, SIDE, FOLDS, REPEATS = 300, 64, 3, 5
+N_IMAGES, SIDE, FOLDS, REPEATS = 300, 64, 3, 3
 MOST_OF_ONE, MOST_TIMES_SPIN = 0.6, 1.2
 SPINS = 3_000_000
 
@@ -61,7 +61,7 @@ def seconds_of(n_workers, work):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--candidates", nargs="+", type=int, default=[4, 16, 40])
+    parser.add_argument("--candidates", nargs="+", type=int, default=[4, 40])
     options = parser.parse_args()
     X, y = draw()
     lines = []
@@ -75,7 +75,7 @@ def main():
             return lambda: GridSearchCV(head, grid, cv=FOLDS, refit=False).fit(X, y)
 
         def spinning():
-            joblib.Parallel()(joblib.delayed(spin)() for _ in range(40))
+            joblib.Parallel()(joblib.delayed(spin)() for _ in range(20))
 
         works = {"spin": spinning} | {f"{n} candidates": searching(n) for n in options.candidates}
         seconds = {(name, n_workers): [] for name in works for n_workers in (1, 2)}

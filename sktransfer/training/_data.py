@@ -243,20 +243,6 @@ class Batches:
         return batches
 
 
-def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield parts of a batch of at most `size` images, about equal ones.
-
-    Their weights are scaled so that the mean losses of the parts add up to that of the batch.
-    """
-    activations, (targets, weights) = batch
-    n_parts = -(-len(weights) // size)
-    for columns in zip(
-        *(column.tensor_split(n_parts) for column in (activations, targets, weights)), strict=True
-    ):
-        share = len(columns[0]) / len(weights)
-        yield columns[0], [columns[1], columns[2] * share]
-
-
 def n_batches(n: int, batch_size: int) -> int:
     """Return the number of batches; a single image that is left over joins the last batch.
 

@@ -4,7 +4,7 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,10 @@ from skorch.utils import TeeGenerator
 from torch import nn
 
 from ..runtime._display import Display
-from ..runtime._memory import release_cached, says_out_of_memory
 from ._adaptation import Adaptation
 from ._checkpoint import Checkpoint
 from ._config import TrainingConfig
-from ._data import Batch, Batches, TrainingSet, mix_batch, n_batches, parts_of
+from ._data import Batch, Batches, TrainingSet, mix_batch, n_batches
 from ._epochs import (
     EarlyStop,
     EpochWatcher,
@@ -38,6 +37,7 @@ from ._epochs import (
 )
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
+from ._parts import Parts
 from ._resident import is_host
 
 # Images of a batch that is validated on, on other devices than the CPU: its size changes nothing.
@@ -124,8 +124,8 @@ class TransferNet(NeuralNet):
         factor = self.schedule_(self.n_steps_done_)
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.optimizer_.zero_grad(set_to_none=True)
-        step = self._in_parts(self._mixed(batch), self.train_step_single)
+        self._drop_gradients()
+        step = self.parts_.run(self.train_step_single, self._mixed(batch), self._drop_gradients)
         if self.adaptation is not None:
             self.adaptation.add_gradients(self.module_, self.infer)
         self.module_.add_penalty_to_gradients()
@@ -142,37 +142,10 @@ class TransferNet(NeuralNet):
         return step
 
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
-        return self._in_parts(batch, super().validation_step)
+        return self.parts_.run(super().validation_step, batch, self._drop_gradients)
 
-    def _in_parts(self, batch: Batch, step: Callable[[Batch], dict[str, Any]]) -> dict[str, Any]:
-        """Return what a step returns for a batch, by parts of it that fit in memory.
-
-        The gradients of the parts add up to that of the batch. Where memory runs out, parts are
-        halved, for this batch and all later ones.
-        """
-        device, n = torch.device(self.device), len(batch[0])
-        while True:
-            size = n if self.part_size is None else min(n, self.part_size)
-            try:
-                if size == n:
-                    return step(batch)
-                return _sum_of(step(part) for part in parts_of(batch, size))
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
-                if not says_out_of_memory(error):
-                    raise
-                reason = str(error)
-            # outside the handler: the traceback holds references to the tensors in memory
-            self.optimizer_.zero_grad(set_to_none=True)
-            release_cached(device)
-            # batch normalisation can't train on one image
-            if size <= (3 if self.config.batch_norm == "train" else 1):
-                raise torch.OutOfMemoryError(
-                    f"the memory of the device {str(device)!r} ran out in training on {size} of "
-                    f"{n} images at a time; freeze more stages (freeze_depth), use a smaller "
-                    "image_size or backbone, training_precision='bfloat16' or device='cpu', or see "
-                    f"which other processes use the device (torch says: {reason.splitlines()[0]})"
-                )
-            self.part_size = (size + 1) // 2
+    def _drop_gradients(self) -> None:
+        self.optimizer_.zero_grad(set_to_none=True)
 
     def _mixed(self, batch: Batch) -> Batch:
         if self.config.mix is None:
@@ -243,6 +216,9 @@ class TransferNet(NeuralNet):
         if not self.initialized_:
             self.initialize()
         self.schedule_ = WarmUpAndCosine(self.n_epochs * n_batches(len(X), self.batch_size))
+        # batch normalisation can't train on one image
+        least = 3 if self.config.batch_norm == "train" else 1
+        self.parts_ = Parts(torch.device(self.device), self.part_size, least)
         self._resume_from_checkpoint()
         super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
@@ -260,7 +236,7 @@ class TransferNet(NeuralNet):
             except KeyboardInterrupt:
                 if not self._was_stopped_by_skorch():
                     raise
-        del self.bar_, self.duration_
+        del self.bar_, self.duration_, self.parts_
         self.notify("on_train_end", X=X, y=y)
         super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
@@ -320,7 +296,7 @@ class TransferNet(NeuralNet):
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
         bare.__dict__["adaptation"] = None
-        for name in ("optimizer_", "callbacks_", "best_", "bar_", "duration_"):
+        for name in ("optimizer_", "callbacks_", "best_", "bar_", "duration_", "parts_"):
             bare.__dict__.pop(name, None)
         module = copy.deepcopy(self.module_).cpu()
         bare.__dict__.update(module=TrainablePart, module_=module, device="cpu")
@@ -331,15 +307,6 @@ class TransferNet(NeuralNet):
         patience = self.config.n_iter_no_change
         self.best_ = None if patience is None else EarlyStop(patience)
         return self
-
-
-def _sum_of(steps: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Return the loss and the outputs of a batch, whose parts have the given ones."""
-    losses, outputs = [], []
-    for step in steps:
-        losses.append(step["loss"].detach())
-        outputs.append(step["y_pred"].detach())  # without what a backward pass would need
-    return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(outputs)}
 
 
 def _print_plainly(line: str) -> None:

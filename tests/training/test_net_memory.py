@@ -7,10 +7,11 @@ from torch import nn
 
 from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._data import TrainingSet, parts_of
+from sktransfer.training._data import TrainingSet
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net
 from sktransfer.training._optim import WeightedLoss
+from sktransfer.training._parts import parts_of
 
 
 class Scarce(nn.Module):
