@@ -75,11 +75,12 @@ class AugmentedActivations:
             self._under_way = epoch, pool.submit(self._extract, epoch)
             pool.shutdown(wait=False)  # its thread ends with the view
 
-    def end(self) -> None:
-        """Wait for a view that is being extracted, and drop it: training has ended."""
+    def end(self, waits: bool = True) -> None:
+        """Drop a view that is being extracted, after its end by default: training has ended."""
         if self._under_way is not None:
             (_, under_way), self._under_way = self._under_way, None
-            wait([under_way])  # whether it failed does not matter: nobody trains on it
+            if waits:
+                wait([under_way])  # whether it failed does not matter: nobody trains on it
 
     def _result(self, number: int) -> np.ndarray:
         if self._under_way is not None:

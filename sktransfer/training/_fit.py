@@ -149,8 +149,10 @@ def fit_net(
             with threads, _faster(part, training):
                 try:
                     net.fit(_set(training, dtype))
-                finally:
-                    training.views.end()
+                except BaseException:
+                    training.views.end(waits=False)  # Ctrl-C does not wait for a view
+                    raise
+                training.views.end()
             net.train_split = None  # it holds the images that were validated on
             net.adaptation = None
             net.module_ = getattr(net.module_, "_orig_mod", net.module_)  # of one that was compiled

@@ -236,6 +236,19 @@ def test_a_view_that_nobody_trains_on_is_waited_for_and_dropped():
     views.end()
 
 
+def test_a_view_is_not_waited_for_where_a_fit_is_interrupted():
+    may_end = threading.Event()
+
+    def extract(number):
+        assert may_end.wait(10)
+        return np.zeros((40, 6), np.float32)
+
+    views = AugmentedActivations(extract, None, may_overlap=True)
+    views.begin(1)
+    views.end(waits=False)  # else it would wait for what comes after it
+    may_end.set()
+
+
 class Stage(nn.Module):
     """A layer that has memory for so many images, and notes how often it is moved."""
 
