@@ -20,8 +20,10 @@ what is compared runs in turns, and a figure is the median over the repeats.
 - busy: the share of the time in which a kernel runs, by torch.profiler.
 
 On the CPU networks and sizes are smaller (`SETTINGS`), and only results are asserted: rows equal
-those of the loop, and the search ends. On CUDA the claims of `CLAIMS` are asserted, when the
-table is written. `--label` names the version of the code: rows of other labels stay in the file.
+those of the loop, and the search ends. On CUDA the claims of `CLAIMS` are asserted, once the table
+is written. `--label` names the version of the code: rows of other labels stay in the file. `--clock
+processor` counts processor time, which a busy machine does not lengthen; on a CPU, with one thread
+(OMP_NUM_THREADS=1), it is what a free core would take.
 """
 
 import argparse
@@ -39,15 +41,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from _gpu_loops import (
+    CLOCKS,
     CORES,
     decode_all,
     draw_arrays,
     fastest_loop,
+    now,
     plain_steps_per_s,
     rate,
     skorch_seconds,
     synchronize,
     timm_rate,
+    use_clock,
     write_jpegs,
 )
 from skorch.callbacks import Callback
@@ -106,7 +111,7 @@ SETTINGS = {
     ),
     "cpu": Setting(
         ("resnet18", "efficientnet_b0"),  # ViT-B/16 has one size, 224 pixels
-        64, 0.3, 1024, (16,), 3, "resnet18", 256, (32,), 6, 60, (160, 120),
+        64, 0.3, 1024, (16,), 3, "resnet18", 96, (32,), 4, 40, (160, 120),
     ),
     "smallest": Setting(
         ("resnet18",), 32, 0.01, 16, (8,), 1, "resnet18", 24, (8,), 2, 20, (48, 40)
@@ -281,11 +286,11 @@ class EpochClock(Callback):
 
     def on_epoch_begin(self, net, **kwargs):
         synchronize(self.device)
-        self.started_ = time.perf_counter()
+        self.started_ = now()
 
     def on_epoch_end(self, net, **kwargs):
         synchronize(self.device)
-        self.seconds_.append(time.perf_counter() - self.started_)
+        self.seconds_.append(now() - self.started_)
 
 
 def training(name, setting, device):
@@ -354,9 +359,9 @@ def search(name, setting, device):
                 random_state=0, verbose=-1,
             )  # fmt: skip
             grid = GridSearchCV(classifier, {"lr": rates}, cv=folds)
-            started = time.perf_counter()
+            started = now()
             grid.fit(paths, labels)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(now() - started)
             assert len(grid.cv_results_["mean_test_score"]) == len(rates)
         workers = CORES if device.startswith("cuda") else 0
         one = skorch_seconds(backbone.model, spec, paths, labels, device, epochs, folds, workers)
@@ -418,6 +423,7 @@ def run(variant, options):
     """Return the lines of one section; the variant is its name and that of a network."""
     section, name, precision = (*variant.split(":"), None)[:3]
     torch.set_num_threads(CORES)
+    use_clock(options.clock)
     setting = SETTINGS[options.size]
     if section == "extraction":
         is_compiled = name in options.compile
@@ -477,6 +483,7 @@ def options_of(arguments=None):
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--networks", nargs="+", choices=TIMM_NAMES)
     parser.add_argument("--compile", nargs="*", choices=TIMM_NAMES)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--label", default="now", help="the version of the code")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -494,12 +501,13 @@ def main():
         return
     lines = []
     settings = ["--device", options.device, "--size", options.size, "--compile", *options.compile]
+    settings += ["--clock", options.clock]
     for variant in variants(options):
         started = time.perf_counter()
         found = in_own_process(__file__, variant, *settings)
         show(found)
         print(f"{variant}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
-        lines += [{"label": options.label, **line} for line in found]
+        lines += [{"label": options.label, "clock": options.clock, **line} for line in found]
     name = f"bench_gpu_{options.device.split(':')[0]}"
     write_csv(name, kept(name, options.label) + lines)
     if options.device.startswith("cuda"):
