@@ -118,7 +118,6 @@ def fit_net(
                 f"unfreeze_every={config.unfreeze_every} leaves no epoch of {n_epochs} in which a "
                 "stage would train; set it lower, or more max_epochs"
             )
-        batch_size = config.batch_size_of(n, is_probe)
         adaptation = None
         if target is not None:
             assert config.adapt is not None
