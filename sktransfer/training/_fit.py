@@ -193,7 +193,8 @@ def _with_head(
     networks = [stages] if probe is None else [stages, probe[0]]
     of_views = []
     for view in training.views.for_the_head_start():
-        with gpu_lock(device):
+        # without stages nothing is computed
+        with nullcontext() if isinstance(stages, nn.Identity) else gpu_lock(device):
             of_views.append([pooled_rows(network, view, device) for network in networks])
     rows, *probe_rows = (
         np.concatenate(of) if len(of) > 1 else of[0] for of in zip(*of_views, strict=True)

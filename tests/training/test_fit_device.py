@@ -46,10 +46,14 @@ def uploads(monkeypatch):
     return moves
 
 
+class Held(list):
+    n_times = 0
+
+
 @pytest.fixture
 def held(monkeypatch):
     """Return a list that holds the device while its lock is held."""
-    devices = []
+    devices = Held()
 
     @contextmanager
     def noted(device):
@@ -57,6 +61,7 @@ def held(monkeypatch):
             yield
             return
         devices.append(device)
+        devices.n_times += 1
         yield
         devices.pop()
 
@@ -126,6 +131,7 @@ def test_a_small_head_alone_locks_no_device(held, monkeypatch):
     views = AugmentedActivations.fixed(rows_of_view(0))
     fit(nn.Identity(), views, batch_size="auto")
     assert trained == [([], "cpu")]
+    assert held.n_times == 0
 
 
 def test_a_head_of_many_rows_is_solved_and_trained_on_the_device(held, monkeypatch):
