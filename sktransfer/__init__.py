@@ -5,7 +5,7 @@ from importlib.metadata import version
 from .runtime import _openmp  # noqa: F401  imports torch, which nothing may do before it
 
 # isort: split
-from . import domain_adaptation, hygiene, inspection, model_selection, monitoring
+from . import domain_adaptation, hygiene, inspection, jobs, model_selection, monitoring
 from ._feature_transformer import PretrainedFeatureTransformer
 from ._fine_tuned_classifier import FineTunedClassifier
 from ._fine_tuned_regressor import FineTunedRegressor
@@ -40,6 +40,7 @@ __all__ = [
     "feature_cache_info",
     "hygiene",
     "inspection",
+    "jobs",
     "list_backbones",
     "load_image_folder",
     "model_selection",

@@ -41,10 +41,18 @@ LAYERS = [
     ["monitoring"],
     ["inspection"],
     ["domain_adaptation"],
+    ["jobs"],
     ["__init__"],
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
-LEAVES = {"hygiene", "model_selection", "monitoring", "inspection", "domain_adaptation"}
+LEAVES = {
+    "hygiene",
+    "model_selection",
+    "monitoring",
+    "inspection",
+    "domain_adaptation",
+    "jobs",
+}
 # leaves that others may use
 USED_BY = {
     "hygiene": {"model_selection", "monitoring", "inspection"},

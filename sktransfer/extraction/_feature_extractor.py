@@ -88,6 +88,10 @@ class ExtractionPlan:
 
     def common_key(self, n_stages: int, *, is_pooled: bool | None = None) -> bytes:
         """Return what the keys of all images have in common, for one depth."""
+        return common_key(self.ingredients(n_stages, is_pooled=is_pooled))
+
+    def ingredients(self, n_stages: int, *, is_pooled: bool | None = None) -> RowIngredients:
+        """Return everything that a row depends on beside the image, for one depth."""
         pooling = self.fitted.pooling if is_pooled in (None, True) else None
         spec = self.fitted.backbone
         # Depth 0 passes no network: its pixels are the same for all backbones with the same
@@ -96,22 +100,18 @@ class ExtractionPlan:
         layout = asdict(self.backbone.structure.layout)
         if not has_network:  # but for the pooling that "head" stands for
             layout = {"head": layout["head"]} if pooling == HEAD else {}
-        return common_key(
-            RowIngredients(
-                weights=spec.digest if has_network else "",
-                code=spec.code if has_network else "",
-                stages=spec.stages if has_network else (),
-                n_stages=n_stages,
-                layout=layout,
-                pooling=pooling,
-                input=asdict(self.fitted.input),
-                view=None if self.view is None else self.view.key(),
-                image_code={"decoding": DECODING_VERSION, "preprocessing": PREPROCESSING_VERSION},
-                arithmetic=arithmetic(
-                    self.fitted.precision if has_network else "float32", self.device
-                ),
-                libraries=library_versions(),
-            )
+        return RowIngredients(
+            weights=spec.digest if has_network else "",
+            code=spec.code if has_network else "",
+            stages=spec.stages if has_network else (),
+            n_stages=n_stages,
+            layout=layout,
+            pooling=pooling,
+            input=asdict(self.fitted.input),
+            view=None if self.view is None else self.view.key(),
+            image_code={"decoding": DECODING_VERSION, "preprocessing": PREPROCESSING_VERSION},
+            arithmetic=arithmetic(self.fitted.precision if has_network else "float32", self.device),
+            libraries=library_versions(),
         )
 
     def prepare(self, pixels: np.ndarray, digest: bytes) -> torch.Tensor:

@@ -1,0 +1,52 @@
+"""``python -m sktransfer.jobs``: shards of a job from a batch system or a shell."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ._extraction_job import ExtractionJob
+from ._record import NAME
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sktransfer.jobs", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run", help="compute shards that are not in place; exit status 0 if they are, then"
+    )
+    run.add_argument("--shard", type=int, metavar="N", help="this one only, from 0; else all")
+    run.add_argument(
+        "--of",
+        type=int,
+        metavar="K",
+        help="with --shard N: the shards N, N + K, N + 2 K and so on, for K tasks",
+    )
+    run.add_argument("--n-jobs", type=int, help="threads; default: the cores of this process")
+    status = commands.add_parser("status", help="print shards, images, failures and speed")
+    for command in (run, status):
+        command.add_argument("job", metavar="job.json", help="the file, or the folder of the job")
+    options = parser.parse_args(arguments)
+    if options.command == "run" and options.of is not None:
+        is_in_range = options.shard is not None and 0 <= options.shard < options.of
+        if not is_in_range:
+            parser.error("--of K needs --shard N, and N from 0 to K - 1")
+    job = ExtractionJob.open(_folder_of(options.job))
+    if options.command == "run":
+        if options.shard is None:
+            job.run(cpus_per_worker=options.n_jobs)
+        else:
+            for shard in range(options.shard, job.n_shards, options.of or job.n_shards):
+                job.run_shard(shard, n_jobs=options.n_jobs)
+            job.close()
+    print(job.status())
+    return 0
+
+
+def _folder_of(job: str) -> str:
+    return os.path.dirname(job) or "." if os.path.basename(job) == NAME else job
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The rows of a job, as NumPy, pandas, polars or Arrow have them."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from ..exceptions import ImageFailure, ImageReadError
+from ._arrow import import_pyarrow
+from ._folder import JobFolder, open_folder
+from ._manifest import DIGEST, ERROR, PATH, ROW
+from ._record import JobRecord, read_record
+from ._shard import shard_name
+from ._status import SUCCESS, read_shard_facts, shards_in_place
+
+OUTPUTS = ("numpy", "pandas", "polars", "arrow")
+
+
+def load_rows(out, *, output="numpy", columns=None, on_error="raise", partial=False):
+    """Return the rows of an `ExtractionJob`, in the order of its images.
+
+    Parameters
+    ----------
+    out : str or path-like
+        The folder of the job.
+    output : {"numpy", "pandas", "polars", "arrow"}, default="numpy"
+        ``"numpy"`` is arrays by name. ``"pandas"`` and ``"polars"`` are tables, in which
+        the column ``row`` holds an array for each image. ``"arrow"`` is a
+        ``pyarrow.dataset.Dataset``, which reads when it is asked: for rows that do not fit in
+        memory.
+    columns : list of str, default=None
+        The columns to read; None is all: "path", "digest", "row", "error", then those of the
+        manifest. Not for "arrow", which is told when it is read.
+    on_error : {"raise", "nan"}, default="raise"
+        What arrays hold for images that can't be read: an error that lists them, or rows of
+        NaN. Tables and data sets have a null there.
+    partial : bool, default=False
+        Whether a job whose shards are not all in place may be read. Only whole shards are.
+
+    Returns
+    -------
+    rows : Bunch, pandas.DataFrame, polars.DataFrame or pyarrow.dataset.Dataset
+        In a Bunch, ``row`` has the shape (n_images, width) and the job's dtype, ``digest``
+        (n_images, 16) and uint8; other columns are one-dimensional.
+
+    Raises
+    ------
+    ValueError
+        When shards are missing, damaged or of another job, or a parameter is not allowed.
+    ImageReadError
+        Lists the images that can't be read.
+    FileNotFoundError
+        When the folder holds no job.
+    ImportError
+        When what reads it is not installed.
+
+    See Also
+    --------
+    ExtractionJob : Writes them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import pandas as pd
+    >>> from PIL import Image
+    >>> from sktransfer import PretrainedFeatureTransformer
+    >>> from sktransfer.jobs import ExtractionJob, load_rows
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("a.png", "b.png"):
+    ...     Image.new("RGB", (32, 32)).save(folder / name)
+    >>> table = pd.DataFrame({"path": map(str, sorted(folder.glob("*.png"))), "label": [0, 1]})
+    >>> transformer = PretrainedFeatureTransformer("mini", image_size=32)
+    >>> job = ExtractionJob(transformer, table, folder / "job")
+    >>> status = job.run()
+    >>> rows = load_rows(job.out, columns=["row", "label"])
+    >>> rows["row"].shape, rows["label"].tolist()
+    ((2, 256), [0, 1])
+    """
+    import_pyarrow()
+    if output not in OUTPUTS:
+        raise ValueError(f"output must be one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
+    if on_error not in ("raise", "nan"):
+        raise ValueError(f"on_error must be 'raise' or 'nan', got {on_error!r}")
+    if output == "arrow" and columns is not None:
+        raise ValueError("columns is not for output='arrow'; name them in to_batches or to_table")
+    folder = open_folder(out)
+    record = read_record(folder)
+    data = dataset_of(folder, record, shards_to_read(folder, record, partial))
+    if output == "arrow":
+        return data
+    unknown = [name for name in columns or () if name not in data.schema.names]
+    if unknown:
+        raise ValueError(f"columns={columns!r}: there is no {unknown[0]!r}; there are "
+                         f"{', '.join(data.schema.names)}")  # fmt: skip
+    if output == "numpy":
+        return _arrays(data, columns or data.schema.names, on_error)
+    table = data.to_table(columns=columns)
+    if output == "pandas":
+        return table.to_pandas()
+    try:
+        import polars
+    except ImportError:
+        raise ImportError("output='polars' needs polars: pip install polars") from None
+    return polars.from_arrow(table)
+
+
+def shards_to_read(folder: JobFolder, record: JobRecord, partial: bool = False) -> list[int]:
+    """Return the shards in place; raise ValueError where some are missing or not of this job."""
+    shards = sorted(shards_in_place(folder, record))
+    if len(shards) < record.n_shards and not partial:
+        raise ValueError(
+            f"{folder.name} has {len(shards)} of {record.n_shards} shards: run the job to its "
+            "end, or read what is there with partial=True"
+        )
+    if folder.facts(SUCCESS) is None:  # else they were checked when the job was closed
+        for shard in shards:
+            read_shard_facts(folder, record, shard)
+    return shards
+
+
+def dataset_of(folder: JobFolder, record: JobRecord, shards: list[int]) -> Any:
+    """Return the data set of shards, in their order; nothing is read of rows."""
+    import pyarrow
+    from pyarrow import dataset, parquet
+
+    from ._shard import manifest_name, shard_schema
+
+    filesystem, root = folder.filesystem()
+    images = parquet.read_schema(folder.open_parquet(manifest_name(record.manifest, 0)))
+    schema = shard_schema(images, sum(record.row["widths"]), record.row["dtype"])
+    return dataset.FileSystemDataset.from_paths(
+        [f"{root}/{shard_name(shard)}" for shard in shards],
+        schema=schema.remove_metadata() if isinstance(schema, pyarrow.Schema) else schema,
+        format=dataset.ParquetFileFormat(
+            default_fragment_scan_options=dataset.ParquetFragmentScanOptions(
+                page_checksum_verification=True
+            )
+        ),
+        filesystem=filesystem,
+    )
+
+
+def _arrays(data: Any, names: list[str], on_error: str) -> Bunch:
+    """Return the columns as arrays; rows are copied once, a batch at a time."""
+    if ROW not in names and DIGEST not in names:
+        return Bunch(**{n: data.to_table(columns=[n])[n].to_numpy() for n in names})
+    if on_error == "raise":
+        _raise_failures(data)
+    others = [name for name in names if name not in (ROW, DIGEST)]
+    table = data.to_table(columns=others)
+    found = {name: table[name].to_numpy() for name in others}
+    n_images = data.count_rows()
+    for name in (ROW, DIGEST):
+        if name in names:
+            found[name] = _matrix(data, name, n_images)
+    return Bunch(**{name: found[name] for name in names})
+
+
+def _matrix(data: Any, name: str, n_images: int) -> np.ndarray:
+    matrix: np.ndarray | None = None
+    start = 0
+    for batch in data.to_batches(columns=[name], batch_readahead=2, fragment_readahead=1):
+        part = rows_of(batch.column(name)) if name == ROW else digests_of(batch.column(name))
+        if matrix is None:
+            matrix = np.empty((n_images, part.shape[1]), part.dtype)
+        matrix[start : start + len(part)] = part
+        start += len(part)
+    if matrix is None:
+        return np.empty((0, 0), np.float32)
+    return matrix
+
+
+def rows_of(column: Any) -> np.ndarray:
+    """Return the rows (n, width) of an Arrow array of lists of fixed size; NaN for null."""
+    width = column.type.list_size
+    values = column.values.slice(column.offset * width, len(column) * width)
+    # what lies beneath a null is not defined
+    rows = np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), width)
+    if column.null_count:
+        rows = rows.copy()
+        rows[column.is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return rows
+
+
+def digests_of(column: Any) -> np.ndarray:
+    """Return the digests (n, 16), uint8; zeros for null."""
+    size = column.type.byte_width
+    data = b"".join(value or bytes(size) for value in column.to_pylist())
+    return np.frombuffer(data, np.uint8).reshape(len(column), size)
+
+
+def _raise_failures(data: Any) -> None:
+    from pyarrow import dataset
+
+    is_failed = dataset.field(ERROR).is_valid()
+    if not data.count_rows(filter=is_failed):
+        return
+    errors = data.to_table(columns=[PATH, ERROR])
+    failures = [
+        ImageFailure(position, str(path), reason)
+        for position, (path, reason) in enumerate(
+            zip(errors[PATH].to_pylist(), errors[ERROR].to_pylist(), strict=True)
+        )
+        if reason is not None
+    ]
+    raise ImageReadError(failures, len(errors))
