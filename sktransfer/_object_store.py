@@ -49,6 +49,7 @@ class ObjectStatus(NamedTuple):
     key: str
     size: int
     e_tag: str | None
+    time: float = 0.0  # when it was written, in seconds since 1970
 
 
 class ObjectContent(NamedTuple):
@@ -248,7 +249,7 @@ class TooLargeError(ObjectStoreError):
 
 
 def _status(meta: Any, key: str) -> ObjectStatus:
-    return ObjectStatus(key, meta["size"], meta["e_tag"])
+    return ObjectStatus(key, meta["size"], meta["e_tag"], meta["last_modified"].timestamp())
 
 
 def _checked(key: str) -> str:

@@ -12,10 +12,11 @@ from ..runtime._threads import n_threads
 from ..store._base import ActivationStore
 from ._arrow import import_pyarrow
 from ._engines import check_engine, run_on
-from ._folder import JobFolder, open_folder
+from ._folder import JobFolder
 from ._manifest import Manifest, ManifestDigest, open_manifest, shards_of
 from ._plan import RowPlan, with_files, without_files
 from ._record import NAME, JobRecord, check_same, read_record
+from ._remote_folder import open_folder
 from ._shard import DTYPES, ROWS, manifest_name, shard_name, write_shard
 from ._status import STARTED, SUCCESS, JobStatus, StatusReader, shards_in_place
 

@@ -52,8 +52,8 @@ class JobFolder(Protocol):
     def clear(self, prefix: str) -> None:
         """Remove what killed processes left in the folder `prefix`."""
 
-    def open_parquet(self, name: str) -> Any:
-        """Return what ``pyarrow.parquet.ParquetFile`` reads a file from."""
+    def open_to_read(self, name: str) -> Any:
+        """Return what pyarrow reads a file from: a path, or a file that is open."""
 
     def filesystem(self) -> tuple[Any, str]:
         """Return what pyarrow's data sets read files by, and the path of this folder in it."""
@@ -132,7 +132,7 @@ class LocalFolder:
         for path in (self._path / prefix).glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
-    def open_parquet(self, name: str) -> Any:
+    def open_to_read(self, name: str) -> Any:
         """Return the path of a file."""
         return str(self._path / name)
 
@@ -159,10 +159,3 @@ def _put_in_place(aside: Path, path: Path) -> None:
             raise
         if not path.exists():
             os.rename(aside, path)
-
-
-def open_folder(out: Any) -> JobFolder:
-    """Return the folder that `out` names: a path."""
-    if not isinstance(out, (str, os.PathLike)) or not os.fspath(out):
-        raise TypeError(f"out must be the path of a folder (str or os.PathLike), got {out!r}")
-    return LocalFolder(out)

@@ -14,11 +14,12 @@ from ..store._limit import format_size
 from ..store._store import open_store
 from ._arrow import import_pyarrow
 from ._extraction_job import plan_of
-from ._folder import JobFolder, open_folder
+from ._folder import JobFolder
 from ._load_rows import rows_of, shards_to_read
 from ._manifest import DIGEST, PATH, ROW, absolute_paths
 from ._plan import RowPlan, common_keys
 from ._record import JobRecord, read_record
+from ._remote_folder import open_folder
 from ._shard import shard_name
 
 _ROWS_AT_ONCE = 2048  # a row group of a shard
@@ -183,7 +184,7 @@ def _put_all(
     n_rows, last = 0, None
     for shard in shards:
         file = parquet.ParquetFile(
-            folder.open_parquet(shard_name(shard)), page_checksum_verification=True
+            folder.open_to_read(shard_name(shard)), page_checksum_verification=True
         )
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[DIGEST, ROW]):
             rows = rows_of(batch.column(ROW))
@@ -212,7 +213,7 @@ def _check_rows(
     each = -(-wanted // len(chosen))
     n_checked = 0
     for shard in chosen:
-        file = parquet.ParquetFile(folder.open_parquet(shard_name(shard)))
+        file = parquet.ParquetFile(folder.open_to_read(shard_name(shard)))
         group = file.metadata.num_row_groups // 2
         some = file.read_row_group(group, columns=[PATH, DIGEST, ROW]).combine_chunks()
         places = np.unique(np.linspace(0, len(some) - 1, 4 * each, dtype=int))

@@ -7,9 +7,10 @@ from sklearn.utils import Bunch
 
 from ..exceptions import ImageFailure, ImageReadError
 from ._arrow import import_pyarrow
-from ._folder import JobFolder, open_folder
+from ._folder import JobFolder
 from ._manifest import DIGEST, ERROR, PATH, ROW
 from ._record import JobRecord, read_record
+from ._remote_folder import open_folder
 from ._shard import shard_name
 from ._status import SUCCESS, read_shard_facts, shards_in_place
 
@@ -127,7 +128,7 @@ def dataset_of(folder: JobFolder, record: JobRecord, shards: list[int]) -> Any:
     from ._shard import manifest_name, shard_schema
 
     filesystem, root = folder.filesystem()
-    images = parquet.read_schema(folder.open_parquet(manifest_name(record.manifest, 0)))
+    images = parquet.read_schema(folder.open_to_read(manifest_name(record.manifest, 0)))
     schema = shard_schema(images, sum(record.row["widths"]), record.row["dtype"])
     return dataset.FileSystemDataset.from_paths(
         [f"{root}/{shard_name(shard)}" for shard in shards],

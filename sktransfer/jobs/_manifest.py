@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._arrow import import_pyarrow
+from ._remote_folder import open_folder
 
 # the columns of a shard that are ours
 PATH, DIGEST, ROW, ERROR = "path", "digest", "row", "error"
@@ -22,8 +23,8 @@ _BATCH_ROWS = 2**16
 _ABSOLUTE = r"^(/|[A-Za-z]:[\\/]|\\\\|[A-Za-z][A-Za-z0-9+.-]*://)"
 _DIGEST_SIZE = 16
 _ALLOWED = (
-    "the path of a Parquet file, of a folder of these or of a CSV file, a table of pandas, polars "
-    "or pyarrow, or a list of paths or URLs"
+    "the path or URL of a Parquet or CSV file, the path of a folder of Parquet files, a table of "
+    "pandas, polars or pyarrow, or a list of paths or URLs"
 )
 
 
@@ -70,13 +71,19 @@ def open_manifest(images: Any, column: str | None) -> Manifest:
 
 
 def _of_file(path: str) -> tuple[Any, Iterator[Any]]:
-    if path.lower().endswith((".csv", ".csv.gz")):
+    is_parquet = path.lower().endswith((".parquet", ".pq"))
+    if path.lower().endswith(".csv"):
         from pyarrow import csv
 
-        reader = csv.open_csv(path)
+        reader = csv.open_csv(_source(path))
         return reader.schema, iter(reader)
-    if not path.lower().endswith((".parquet", ".pq")) and not os.path.isdir(path):
+    if not is_parquet and ("://" in path or not os.path.isdir(path)):
         raise ValueError(f"images must be {_ALLOWED}, got {path!r}")
+    if "://" in path:
+        from pyarrow import parquet
+
+        file = parquet.ParquetFile(_source(path))
+        return file.schema_arrow, file.iter_batches(batch_size=_BATCH_ROWS)
     from pyarrow import dataset
 
     data = dataset.dataset(path, format="parquet")
@@ -84,6 +91,14 @@ def _of_file(path: str) -> tuple[Any, Iterator[Any]]:
     return data.schema, data.to_batches(
         batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
     )
+
+
+def _source(path: str) -> Any:
+    """Return what pyarrow reads a file by: its path, or an object of a store."""
+    if "://" not in path:
+        return path
+    folder, _, name = path.rpartition("/")
+    return open_folder(folder).open_to_read(name)
 
 
 def _of_pandas(frame: Any) -> Any:

@@ -39,7 +39,7 @@ def write_shard(
     import_pyarrow()
     from pyarrow import parquet
 
-    images = parquet.ParquetFile(folder.open_parquet(manifest_name(record.manifest, shard)))
+    images = parquet.ParquetFile(folder.open_to_read(manifest_name(record.manifest, shard)))
     width = sum(record.row["widths"])
     dtype = np.dtype(record.row["dtype"])
     schema = shard_schema(images.schema_arrow, width, dtype.name)

@@ -170,7 +170,7 @@ def read_shard_facts(folder: JobFolder, record: JobRecord, shard: int) -> dict[s
 
     name = shard_name(shard)
     try:
-        metadata = parquet.read_metadata(folder.open_parquet(name))
+        metadata = parquet.read_metadata(folder.open_to_read(name))
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(
             f"{folder.name}/{name} is damaged ({error}); delete it and run the job again"
