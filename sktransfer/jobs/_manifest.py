@@ -158,7 +158,14 @@ def _plain(field: Any) -> Any:
             f"the manifest's column {field.name!r} is of type {kind}; numbers, texts, dates and "
             "the like are carried along"
         )
+    if _is_text(pa, kind):
+        kind = pa.string()  # libraries differ in which kind of text they have
     return pa.field(field.name, kind)
+
+
+def _is_text(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
 def _chosen(pa: Any, batch: Any, name: str, carried: list[str], wanted: Any) -> Any:
@@ -166,7 +173,7 @@ def _chosen(pa: Any, batch: Any, name: str, carried: list[str], wanted: Any) -> 
     kind = table.schema.field(PATH).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+    if not (_is_text(pa, kind) or pa.types.is_null(kind)):
         raise TypeError(
             f"the column {name!r} of the images holds {kind}; the images of a job are paths or URLs"
         )
@@ -197,7 +204,9 @@ class ManifestDigest:
 
     def __init__(self, schema: Any):
         self._pa = import_pyarrow()
-        self._columns = [hashlib.blake2b(digest_size=_DIGEST_SIZE) for _ in schema.names]
+        # lengths and texts of a column are two streams, whose values don't depend on batches
+        self._lengths = [hashlib.blake2b(digest_size=_DIGEST_SIZE) for _ in schema.names]
+        self._texts = [hashlib.blake2b(digest_size=_DIGEST_SIZE) for _ in schema.names]
         self._names = [f"{field.name}|{field.type}" for field in schema]
         self.n_rows = 0
         self.has_relative_paths = False
@@ -211,16 +220,17 @@ class ManifestDigest:
         if not self.has_relative_paths:
             absolute = compute.match_substring_regex(paths, _ABSOLUTE)
             self.has_relative_paths = compute.all(absolute, min_count=0).as_py() is False
-        for hasher, column in zip(self._columns, table.columns, strict=True):
+        streams = zip(self._lengths, self._texts, table.columns, strict=True)
+        for of_lengths, of_texts, column in streams:
             texts = compute.cast(column, self._text_type(column.type)).combine_chunks()
             if isinstance(texts, self._pa.ChunkedArray):  # of no chunk, or an older pyarrow
                 texts = self._pa.concat_arrays(texts.chunks)
             lengths = compute.fill_null(compute.binary_length(texts), -1)
-            hasher.update(np.asarray(lengths, dtype="<i8").tobytes())
+            of_lengths.update(np.asarray(lengths, dtype="<i8").tobytes())
             _, offsets, data = texts.buffers()
             if data is not None:
                 ends = np.frombuffer(offsets, dtype="<i8")[texts.offset :][: len(texts) + 1]
-                hasher.update(memoryview(data)[ends[0] : ends[-1]])
+                of_texts.update(memoryview(data)[ends[0] : ends[-1]])
 
     def _text_type(self, kind: Any) -> Any:
         types = self._pa.types
@@ -232,8 +242,8 @@ class ManifestDigest:
     def hexdigest(self) -> str:
         """Return the digest of what was added."""
         hasher = hashlib.blake2b(str(self.n_rows).encode(), digest_size=_DIGEST_SIZE)
-        for name, column in zip(self._names, self._columns, strict=True):
-            hasher.update(f"|{name}|".encode() + column.digest())
+        for name, lengths, texts in zip(self._names, self._lengths, self._texts, strict=True):
+            hasher.update(f"|{name}|".encode() + lengths.digest() + texts.digest())
         return hasher.hexdigest()
 
 
