@@ -225,7 +225,7 @@ def _check_rows(
             place
             for place, (path, digest) in enumerate(zip(paths, digests, strict=True))
             if digest is not None and _has_digest(path, plan, digest)
-        ][:each]
+        ][: min(each, wanted - n_checked)]
         if here:
             _compare(plan, [paths[i] for i in here], rows[here], record)
             n_checked += len(here)
