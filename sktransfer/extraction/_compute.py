@@ -244,6 +244,8 @@ class MissingRows:
             if before is not None and before == image.version():
                 with self._lock:
                     self._finished_digests[before] = content.digest
+                if not image.is_file:
+                    self._ids.set_version(position, before)
         except DecodeError as error:
             failures[position] = str(error)
             return

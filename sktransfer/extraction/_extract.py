@@ -6,7 +6,7 @@ stored. Rows are returned in the order of the images.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,11 +38,13 @@ class Extraction:
 
     `values` is in memory, or an `np.memmap` of a temporary file if it is large. `digests`, uint8
     of shape (n_images, 16), are those of the images' content; without meaning for failures.
+    `versions` are those of images by URL that were read, by position, where they were asked for.
     """
 
     values: np.ndarray
     failures: list[ImageFailure]
     digests: np.ndarray
+    versions: dict[int, bytes] = field(default_factory=dict)
 
 
 def extract(
@@ -54,11 +56,13 @@ def extract(
     n_jobs: int | None = None,
     verbose: int = 0,
     on_done: Callable[[int], None] | None = None,
+    keep_versions: bool = False,
 ) -> Extraction:
     """Return the rows of all images; stored rows are not computed again.
 
     The rows of all images that can be read are computed and stored, even when others can't
     be read. `on_done` is called with numbers of images whose rows were found or computed.
+    `keep_versions` says whether the result has the versions of images by URL.
     """
     if not plan.is_storable:
         store = None
@@ -66,7 +70,10 @@ def extract(
         plan = replace(plan, device=torch.device("cpu"))
     pool = CorePool(n_jobs)
     try:
-        return _extract(images, plan, store, batch_size, pool, verbose, on_done or (lambda n: None))
+        ids = ImageIds(len(images), keep_versions)
+        return _extract(
+            images, ids, plan, store, batch_size, pool, verbose, on_done or (lambda n: None)
+        )
     finally:
         # after Ctrl-C, running batches are finished and stored, and waiting ones are dropped
         pool.shutdown(wait=True, cancel_futures=True)
@@ -74,6 +81,7 @@ def extract(
 
 def _extract(
     images: ImageCollection,
+    ids: ImageIds,
     plan: ExtractionPlan,
     store: ActivationStore | None,
     batch_size: int | None,
@@ -81,7 +89,6 @@ def _extract(
     verbose: int,
     on_done: Callable[[int], None],
 ) -> Extraction:
-    ids = ImageIds(len(images))
     with fingerprint_display(len(images), verbose) as display:
         for positions, looked_at in identify(images, store, pool):
             ids.set_range(positions, looked_at)
@@ -135,7 +142,10 @@ def _extract(
         for position in sorted(ids.failures)
     ]
     firsts = np.where(is_copy, first_of, np.arange(len(images)))
-    return Extraction(result.finish(), failures, ids.at(firsts))
+    versions = {}
+    if ids.versions:
+        versions = {p: ids.versions[f] for p, f in enumerate(firsts.tolist()) if f in ids.versions}
+    return Extraction(result.finish(), failures, ids.at(firsts), versions)
 
 
 def _look_up(

@@ -40,12 +40,17 @@ class ImageIds:
     ----------
     failures : dict
         Position of each image that can't be read -> cause.
+    versions : dict
+        Position of each image by URL that was read -> the version of what came; none where
+        `keep_versions` is false.
     """
 
-    def __init__(self, n_images: int):
+    def __init__(self, n_images: int, keep_versions: bool = False):
         self._ids = np.zeros((n_images, DIGEST_SIZE), dtype=np.uint8)
         self._is_digest = np.zeros(n_images, dtype=bool)
         self.failures: dict[int, str] = {}
+        self.versions: dict[int, bytes] = {}
+        self._keep_versions = keep_versions
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,6 +84,11 @@ class ImageIds:
         """Set the digest of an image whose content was read."""
         self._ids[position] = np.frombuffer(digest, dtype=np.uint8)
         self._is_digest[position] = True
+
+    def set_version(self, position: int, version: bytes) -> None:
+        """Note the version that an image by URL had when it was read."""
+        if self._keep_versions:
+            self.versions[position] = version
 
     def set_range(self, positions: range | np.ndarray, found: Ids) -> None:
         """Set the ids and failures of a range of images, or of those at some positions."""

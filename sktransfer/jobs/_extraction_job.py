@@ -11,6 +11,7 @@ from .._feature_transformer import PretrainedFeatureTransformer
 from ..runtime._threads import n_threads
 from ..store._base import ActivationStore
 from ._arrow import import_pyarrow
+from ._confirmed import confirmed
 from ._engines import check_engine, run_on
 from ._folder import JobFolder
 from ._manifest import Manifest, ManifestDigest, open_manifest, shards_of
@@ -82,9 +83,13 @@ class ExtractionJob:
 
     Notes
     -----
-    A shard has the columns ``path``, ``digest`` (of the image's content, 16 bytes), ``row``
-    (a list of fixed size) and ``error``, then those of the manifest. Where an image can't
+    A shard has the columns ``path``, ``digest`` (of the image's content, 16 bytes),
+    ``version`` (of an object by URL, 16 bytes; null for files), ``row`` (a list of fixed size)
+    and ``error``, then those of the manifest. Where an image can't
     be read, its row and digest are null and ``error`` says why; no other row changes.
+    An image by URL that failed is asked for once more; where its server does not answer,
+    the shard is an error and is not written. URLs are written as they are given: they
+    must hold no password and no signature.
 
     The store of activations is neither read nor written: rows that were computed in other
     batches differ in their last digits, and a shard would not have the same bytes
@@ -242,7 +247,9 @@ class ExtractionJob:
             self._folder,
             self._record,
             shard,
-            lambda paths: plan.extract(paths, n_jobs=threads, store=store),
+            lambda paths: confirmed(
+                paths, lambda: plan.extract(paths, n_jobs=threads, store=store), plan.pixel_range
+            ),
         )
         return True
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .._text_table import html_table, table
 from ..exceptions import DecodeError
-from ..images._image_ref import FileImage
+from ..images._collection import as_images
 from ..store._base import ActivationStore
 from ..store._key import row_key
 from ..store._limit import format_size
@@ -16,7 +16,7 @@ from ._arrow import import_pyarrow
 from ._extraction_job import plan_of
 from ._folder import JobFolder
 from ._load_rows import rows_of, shards_to_read
-from ._manifest import DIGEST, PATH, ROW, absolute_paths
+from ._manifest import DIGEST, PATH, ROW, VERSION, absolute_paths
 from ._plan import RowPlan, common_keys
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
@@ -69,8 +69,9 @@ class ImportedRows:
 def import_rows(out, *, feature_cache="auto", check=8, partial=False) -> ImportedRows:
     """Put the rows of an `ExtractionJob` into a store.
 
-    Estimators that use the store then compute none of them: a search reads each image once,
-    to learn which content it has, and no image passes the network.
+    Estimators that use the store then compute none of them: no image passes the network. A
+    search reads each file once, to learn which content it has; of an object by URL it asks for
+    the version alone, and reads it where that is not the job's.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def import_rows(out, *, feature_cache="auto", check=8, partial=False) -> Importe
     `check` find mistakes. Nothing that is read runs code.
 
     Which file has which content is not imported: a file of the same path may be another one
-    here.
+    here. Which version of an object has which content is.
 
     Examples
     --------
@@ -186,7 +187,7 @@ def _put_all(
         file = parquet.ParquetFile(
             folder.open_to_read(shard_name(shard)), page_checksum_verification=True
         )
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[DIGEST, ROW]):
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[DIGEST, VERSION, ROW]):
             rows = rows_of(batch.column(ROW))
             digests = batch.column(DIGEST).to_pylist()
             items = {}
@@ -196,6 +197,10 @@ def _put_all(
                         last = row_key(common, digest)
                         items[last] = row
             store.put_many(items)
+            versions = batch.column(VERSION).to_pylist()
+            store.put_digests(
+                {v: digest for v, digest in zip(versions, digests, strict=True) if v is not None}
+            )
             n_rows += len(digests) - digests.count(None)
         file.close()
     return n_rows, last
@@ -243,7 +248,7 @@ def _has_digest(path: str | None, plan: RowPlan, digest: bytes) -> bool:
     if path is None:
         return False
     try:
-        return FileImage(path, plan.pixel_range).digest() == digest
+        return as_images([path], pixel_range=plan.pixel_range)[0].digest() == digest
     except DecodeError:
         return False
 

@@ -8,7 +8,7 @@ from sklearn.utils import Bunch
 from ..exceptions import ImageFailure, ImageReadError
 from ._arrow import import_pyarrow
 from ._folder import JobFolder
-from ._manifest import DIGEST, ERROR, PATH, ROW
+from ._manifest import DIGEST, ERROR, PATH, ROW, VERSION
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
 from ._shard import shard_name
@@ -30,8 +30,8 @@ def load_rows(out, *, output="numpy", columns=None, on_error="raise", partial=Fa
         ``pyarrow.dataset.Dataset``, which reads when it is asked: for rows that do not fit in
         memory.
     columns : list of str, default=None
-        The columns to read; None is all: "path", "digest", "row", "error", then those of the
-        manifest. Not for "arrow", which is told when it is read.
+        The columns to read; None is all: "path", "digest", "version", "row", "error", then
+        those of the manifest. Not for "arrow", which is told when it is read.
     on_error : {"raise", "nan"}, default="raise"
         What arrays hold for images that can't be read: an error that lists them, or rows of
         NaN. Tables and data sets have a null there.
@@ -41,8 +41,8 @@ def load_rows(out, *, output="numpy", columns=None, on_error="raise", partial=Fa
     Returns
     -------
     rows : Bunch, pandas.DataFrame, polars.DataFrame or pyarrow.dataset.Dataset
-        In a Bunch, ``row`` has the shape (n_images, width) and the job's dtype, ``digest``
-        (n_images, 16) and uint8; other columns are one-dimensional.
+        In a Bunch, ``row`` has the shape (n_images, width) and the job's dtype, ``digest`` and
+        ``version`` (n_images, 16) and uint8; other columns are one-dimensional.
 
     Raises
     ------
@@ -144,15 +144,15 @@ def dataset_of(folder: JobFolder, record: JobRecord, shards: list[int]) -> Any:
 
 def _arrays(data: Any, names: list[str], on_error: str) -> Bunch:
     """Return the columns as arrays; rows are copied once, a batch at a time."""
-    if ROW not in names and DIGEST not in names:
+    if not {ROW, DIGEST, VERSION} & set(names):
         return Bunch(**{n: data.to_table(columns=[n])[n].to_numpy() for n in names})
-    if on_error == "raise":
+    if on_error == "raise" and ROW in names:
         _raise_failures(data)
-    others = [name for name in names if name not in (ROW, DIGEST)]
+    others = [name for name in names if name not in (ROW, DIGEST, VERSION)]
     table = data.to_table(columns=others)
     found = {name: table[name].to_numpy() for name in others}
     n_images = data.count_rows()
-    for name in (ROW, DIGEST):
+    for name in (ROW, DIGEST, VERSION):
         if name in names:
             found[name] = _matrix(data, name, n_images)
     return Bunch(**{name: found[name] for name in names})

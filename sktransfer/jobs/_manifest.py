@@ -16,8 +16,8 @@ from ._arrow import import_pyarrow
 from ._remote_folder import open_folder
 
 # the columns of a shard that are ours
-PATH, DIGEST, ROW, ERROR = "path", "digest", "row", "error"
-_OWN = (PATH, DIGEST, ROW, ERROR)
+PATH, DIGEST, VERSION, ROW, ERROR = "path", "digest", "version", "row", "error"
+_OWN = (PATH, DIGEST, VERSION, ROW, ERROR)
 
 _BATCH_ROWS = 2**16
 _ABSOLUTE = r"^(/|[A-Za-z]:[\\/]|\\\\|[A-Za-z][A-Za-z0-9+.-]*://)"

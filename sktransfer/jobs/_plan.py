@@ -123,6 +123,7 @@ class RowPlan:
                 batch_size=None if batch_size == "auto" else batch_size,
                 n_jobs=n_jobs,
                 verbose=verbose,
+                keep_versions=True,
             )
 
 

@@ -48,7 +48,8 @@ class RemoteFile(io.RawIOBase):
             # near the end, where Parquet files are read first, the part ends with the file
             self._part_at = min(self._place, self._size - length)
             try:
-                self._part = self._bucket.get_range(self._key, self._part_at, length)
+                found = self._bucket.get_range(self._key, self._part_at, length)
+                self._part = found.data
             except ObjectStoreError as error:
                 raise OSError(f"{self._key}: {error}") from None
         start = self._place - self._part_at

@@ -11,7 +11,7 @@ from ..extraction._extract import Extraction
 from ..images._fingerprint import DIGEST_SIZE
 from ._arrow import import_pyarrow
 from ._folder import JobFolder
-from ._manifest import DIGEST, ERROR, PATH, ROW, absolute_paths
+from ._manifest import DIGEST, ERROR, PATH, ROW, VERSION, absolute_paths
 from ._record import CHUNK, JobRecord
 
 ROWS = "rows/"
@@ -68,6 +68,7 @@ def shard_schema(manifest: Any, width: int, dtype: str) -> Any:
         [
             manifest.field(PATH),
             pa.field(DIGEST, pa.binary(DIGEST_SIZE)),
+            pa.field(VERSION, pa.binary(DIGEST_SIZE)),
             # the name of the values is part of the file's columns, and differs between versions
             pa.field(ROW, pa.list_(pa.field("element", values), width)),
             pa.field(ERROR, pa.string()),
@@ -84,7 +85,7 @@ def _writer(path: Path, schema: Any) -> Any:
         schema,
         compression="zstd",
         # values of rows hardly repeat; their bytes, sorted by significance, do
-        use_dictionary=[name for name in schema.names if name not in (ROW, DIGEST)],
+        use_dictionary=[name for name in schema.names if name not in (ROW, DIGEST, VERSION)],
         use_byte_stream_split=[f"{ROW}.list.element"],
         write_page_checksum=True,
         store_schema=True,
@@ -113,6 +114,10 @@ def _part(batch: Any, extraction: Extraction, schema: Any, dtype: np.dtype) -> A
                     None if is_failed[i] else digests[DIGEST_SIZE * i : DIGEST_SIZE * (i + 1)]
                     for i in range(n)
                 ],
+                pa.binary(DIGEST_SIZE),
+            ),
+            VERSION: pa.array(
+                [None if is_failed[i] else extraction.versions.get(i) for i in range(n)],
                 pa.binary(DIGEST_SIZE),
             ),
             ROW: pa.FixedSizeListArray.from_arrays(

@@ -26,7 +26,7 @@ def test_every_output_has_the_same_rows(finished, table):
         assert rows[5] is None
         np.testing.assert_array_equal(np.stack([rows[i] for i in good]), arrays.row[good])
         assert list(frame["label"]) == table["label"].to_pylist()
-        assert list(frame.columns) == ["path", "digest", "row", "error", "label"]
+        assert list(frame.columns) == ["path", "digest", "version", "row", "error", "label"]
     assert np.isnan(arrays.row[5]).all()
 
 
@@ -170,7 +170,8 @@ def rewrite(job, change):
     rows = np.stack(table["row"].to_pylist()).astype(np.float32)
     change(rows)
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
-    table = table.set_column(2, table.schema.field("row"), values.cast(table.schema.field(2).type))
+    field = table.schema.field("row")
+    table = table.set_column(3, field, values.cast(field.type))
     parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 
