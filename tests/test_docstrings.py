@@ -49,6 +49,7 @@ PUBLIC |= {n: getattr(sktransfer.model_selection, n) for n in sktransfer.model_s
 # modules, and records that the examples of their makers show
 WITHOUT_EXAMPLE = {
     "inspection",
+    "jobs",
     "model_selection",
     "count_passes",  # deprecated
     "domain_adaptation",

@@ -10,7 +10,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[1]
 LOWEST = ROOT / "tests" / "lowest.txt"
 
-LEFT_OUT = {"h5py", "keras", "skada"}  # the file says why
+LEFT_OUT = {"h5py", "keras", "pyspark", "skada"}  # the file says why
 OF_OTHERS = {"pyparsing", "scipy"}
 OF_DEVELOPERS = {"dev", "docs"}  # extras of pinned tools, which run with the newest of all else
 
