@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from .._feature_transformer import PretrainedFeatureTransformer
-from ..runtime._threads import n_threads
 from ..store._base import ActivationStore
 from ._arrow import import_pyarrow
 from ._confirmed import confirmed
@@ -242,13 +241,13 @@ class ExtractionJob:
             raise ValueError(f"shard must be from 0 to {self.n_shards - 1}, got {shard}")
         if self._folder.facts(shard_name(shard)) is not None:
             return False
-        plan, threads = self._plan, n_threads(n_jobs)
+        plan = self._plan
         write_shard(
             self._folder,
             self._record,
             shard,
             lambda paths: confirmed(
-                paths, lambda: plan.extract(paths, n_jobs=threads, store=store), plan.pixel_range
+                paths, lambda: plan.extract(paths, n_jobs=n_jobs, store=store), plan.pixel_range
             ),
         )
         return True

@@ -5,7 +5,11 @@ import os
 import sys
 
 import joblib
+import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
 from sktransfer.jobs import ExtractionJob
 
@@ -69,6 +73,22 @@ def ray():
 
 def test_ray(finished, table, tmp_path, ray):
     run_and_compare("ray", finished, table, tmp_path, n_workers=2)
+
+
+def test_a_search_on_the_joblib_backend_of_ray(shapes, tmp_path, ray):
+    from ray.util.joblib import register_ray
+
+    def search(cache):
+        pipeline = make_pipeline(small_transformer(feature_cache=cache), LogisticRegression())
+        return GridSearchCV(pipeline, {"logisticregression__C": [1e-4, 1.0]}, cv=2)
+
+    register_ray()
+    with joblib.parallel_config("ray", n_jobs=2):
+        there = search(tmp_path / "there").fit(*shapes)
+    here = search(tmp_path / "here").fit(*shapes)
+    np.testing.assert_array_equal(
+        there.cv_results_["mean_test_score"], here.cv_results_["mean_test_score"]
+    )
 
 
 def test_an_error_in_a_worker_of_ray_is_that_of_the_job(table, tmp_path, ray):
