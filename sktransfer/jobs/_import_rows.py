@@ -20,7 +20,8 @@ from ._manifest import DIGEST, PATH, ROW, VERSION, absolute_paths
 from ._plan import RowPlan, common_keys
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
-from ._shard import shard_name
+from ._shard import own_fields, shard_name
+from ._status import read_shard_facts
 
 _ROWS_AT_ONCE = 2048  # a row group of a shard
 _MARGIN = 1.3  # of the store, for keys and tables
@@ -184,9 +185,11 @@ def _put_all(
     ends = np.cumsum(record.row["widths"])
     n_rows, last = 0, None
     for shard in shards:
+        read_shard_facts(folder, record, shard)  # raises for a shard that is not of this job
         file = parquet.ParquetFile(
             folder.open_to_read(shard_name(shard)), page_checksum_verification=True
         )
+        _check_columns(folder, record, shard, file.schema_arrow)
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[DIGEST, VERSION, ROW]):
             rows = rows_of(batch.column(ROW))
             digests = batch.column(DIGEST).to_pylist()
@@ -204,6 +207,17 @@ def _put_all(
             n_rows += len(digests) - digests.count(None)
         file.close()
     return n_rows, last
+
+
+def _check_columns(folder: JobFolder, record: JobRecord, shard: int, schema: Any) -> None:
+    wanted = own_fields(sum(record.row["widths"]), record.row["dtype"])
+    for field in wanted:
+        place = schema.get_field_index(field.name)
+        if place < 0 or schema.field(place).type != field.type:
+            raise ValueError(
+                f"{folder.name}/{shard_name(shard)} has no column {field.name!r} of type "
+                f"{field.type}: it is damaged; delete it and run the job again"
+            )
 
 
 def _check_rows(

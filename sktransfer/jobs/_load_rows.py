@@ -11,7 +11,7 @@ from ._folder import JobFolder
 from ._manifest import DIGEST, ERROR, PATH, ROW, VERSION
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
-from ._shard import shard_name
+from ._shard import manifest_name, shard_name, shard_schema
 from ._status import SUCCESS, read_shard_facts, shards_in_place
 
 OUTPUTS = ("numpy", "pandas", "polars", "arrow")
@@ -92,8 +92,8 @@ def load_rows(out, *, output="numpy", columns=None, on_error="raise", partial=Fa
         return data
     unknown = [name for name in columns or () if name not in data.schema.names]
     if unknown:
-        raise ValueError(f"columns={columns!r}: there is no {unknown[0]!r}; there are "
-                         f"{', '.join(data.schema.names)}")  # fmt: skip
+        there = ", ".join(data.schema.names)
+        raise ValueError(f"columns={columns!r}: there is no {unknown[0]!r}; there are {there}")
     if output == "numpy":
         return _arrays(data, columns or data.schema.names, on_error)
     table = data.to_table(columns=columns)
@@ -122,17 +122,14 @@ def shards_to_read(folder: JobFolder, record: JobRecord, partial: bool = False) 
 
 def dataset_of(folder: JobFolder, record: JobRecord, shards: list[int]) -> Any:
     """Return the data set of shards, in their order; nothing is read of rows."""
-    import pyarrow
     from pyarrow import dataset, parquet
-
-    from ._shard import manifest_name, shard_schema
 
     filesystem, root = folder.filesystem()
     images = parquet.read_schema(folder.open_to_read(manifest_name(record.manifest, 0)))
     schema = shard_schema(images, sum(record.row["widths"]), record.row["dtype"])
     return dataset.FileSystemDataset.from_paths(
         [f"{root}/{shard_name(shard)}" for shard in shards],
-        schema=schema.remove_metadata() if isinstance(schema, pyarrow.Schema) else schema,
+        schema=schema.remove_metadata(),
         format=dataset.ParquetFileFormat(
             default_fragment_scan_options=dataset.ParquetFragmentScanOptions(
                 page_checksum_verification=True
@@ -192,17 +189,18 @@ def digests_of(column: Any) -> np.ndarray:
 
 
 def _raise_failures(data: Any) -> None:
-    from pyarrow import dataset
-
-    is_failed = dataset.field(ERROR).is_valid()
-    if not data.count_rows(filter=is_failed):
-        return
-    errors = data.to_table(columns=[PATH, ERROR])
-    failures = [
-        ImageFailure(position, str(path), reason)
-        for position, (path, reason) in enumerate(
-            zip(errors[PATH].to_pylist(), errors[ERROR].to_pylist(), strict=True)
-        )
-        if reason is not None
-    ]
-    raise ImageReadError(failures, len(errors))
+    failures: list[ImageFailure] = []
+    n_images = 0
+    for batch in data.to_batches(columns=[PATH, ERROR]):
+        if batch.column(ERROR).null_count < len(batch):
+            pairs = zip(
+                batch.column(PATH).to_pylist(), batch.column(ERROR).to_pylist(), strict=True
+            )
+            failures += [
+                ImageFailure(n_images + place, str(path), reason)
+                for place, (path, reason) in enumerate(pairs)
+                if reason is not None
+            ]
+        n_images += len(batch)
+    if failures:
+        raise ImageReadError(failures, n_images)

@@ -63,18 +63,21 @@ def write_shard(
 def shard_schema(manifest: Any, width: int, dtype: str) -> Any:
     """Return the columns of a shard, from those of its part of the manifest."""
     pa = import_pyarrow()
+    carried = [field for field in manifest if field.name != PATH]
+    return pa.schema([manifest.field(PATH), *own_fields(width, dtype), *carried])
+
+
+def own_fields(width: int, dtype: str) -> list[Any]:
+    """Return the columns that a shard has beside those of the manifest."""
+    pa = import_pyarrow()
     values = {"float32": pa.float32(), "float16": pa.float16()}[dtype]
-    return pa.schema(
-        [
-            manifest.field(PATH),
-            pa.field(DIGEST, pa.binary(DIGEST_SIZE)),
-            pa.field(VERSION, pa.binary(DIGEST_SIZE)),
-            # the name of the values is part of the file's columns, and differs between versions
-            pa.field(ROW, pa.list_(pa.field("element", values), width)),
-            pa.field(ERROR, pa.string()),
-            *(field for field in manifest if field.name != PATH),
-        ]
-    )
+    return [
+        pa.field(DIGEST, pa.binary(DIGEST_SIZE)),
+        pa.field(VERSION, pa.binary(DIGEST_SIZE)),
+        # the name of the values is part of the file's columns, and differs between versions
+        pa.field(ROW, pa.list_(pa.field("element", values), width)),
+        pa.field(ERROR, pa.string()),
+    ]
 
 
 def _writer(path: Path, schema: Any) -> Any:

@@ -69,17 +69,15 @@ def test_what_load_rows_does_not_allow_is_named(whole, params, error, message):
 
 
 def test_a_damaged_page_is_an_error_and_no_row(whole, tmp_path):
-    import pyarrow
-
     job = ExtractionJob(small_transformer(), load_rows(whole.out).path[:4], tmp_path / "job")
     job.run()
     path = Path(job.out) / "rows" / "0000000.parquet"
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[len(content) // 3] ^= 1  # within the values of the rows
     path.write_bytes(content)
-    with pytest.raises((OSError, pyarrow.ArrowInvalid)):
+    with pytest.raises((OSError, ValueError)):
         load_rows(job.out)
-    with pytest.raises((OSError, pyarrow.ArrowInvalid)):
+    with pytest.raises((OSError, ValueError)):
         import_rows(job.out, feature_cache=tmp_path / "store", check=0)
 
 
