@@ -132,7 +132,8 @@ def dataset_of(folder: JobFolder, record: JobRecord, shards: list[int]) -> Any:
         schema=schema.remove_metadata(),
         format=dataset.ParquetFileFormat(
             default_fragment_scan_options=dataset.ParquetFragmentScanOptions(
-                page_checksum_verification=True
+                page_checksum_verification=True,
+                pre_buffer=False,  # which would hold a whole shard
             )
         ),
         filesystem=filesystem,

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,8 @@ def open_manifest(images: Any, column: str | None) -> Manifest:
 
 
 def _of_file(path: str) -> tuple[Any, Iterator[Any]]:
+    from pyarrow import parquet
+
     is_parquet = path.lower().endswith((".parquet", ".pq"))
     if path.lower().endswith(".csv"):
         from pyarrow import csv
@@ -79,18 +82,20 @@ def _of_file(path: str) -> tuple[Any, Iterator[Any]]:
         return reader.schema, iter(reader)
     if not is_parquet and ("://" in path or not os.path.isdir(path)):
         raise ValueError(f"images must be {_ALLOWED}, got {path!r}")
-    if "://" in path:
-        from pyarrow import parquet
+    is_folder = "://" not in path and os.path.isdir(path)
+    files = sorted(map(str, Path(path).rglob("*.parquet"))) if is_folder else [path]
+    if not files:
+        raise ValueError(f"images={path!r} is a folder without a Parquet file")
+    return parquet.read_schema(_source(files[0])), _batches_of(files)
 
-        file = parquet.ParquetFile(_source(path))
-        return file.schema_arrow, file.iter_batches(batch_size=_BATCH_ROWS)
-    from pyarrow import dataset
 
-    data = dataset.dataset(path, format="parquet")
-    # few at a time: their memory must not grow with the manifest
-    return data.schema, data.to_batches(
-        batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-    )
+def _batches_of(files: list[str]) -> Iterator[Any]:
+    from pyarrow import parquet
+
+    for file in files:
+        # not by a data set, which reads ahead: memory must not grow with the manifest
+        with parquet.ParquetFile(_source(file)) as opened:
+            yield from opened.iter_batches(batch_size=_BATCH_ROWS)
 
 
 def _source(path: str) -> Any:
