@@ -13,6 +13,9 @@ LATER = (
     "obstore",
     "urllib3",
     "boto3",
+    "ray",
+    "pyspark",
+    "pyarrow",
     "torch._dynamo",
     "tqdm.notebook",
 )

@@ -129,7 +129,7 @@ def _run_spark(
     # workers than it has cores are fewer and longer tasks.
     n_tasks = len(shards) if n_workers is None else min(len(shards), n_workers)
     numbers = session.range(0, len(shards), 1, n_tasks)
-    # not mapInPandas, which would need pandas in each worker
+    # not an RDD, which Spark Connect has not
     numbers.mapInArrow(_OnBatches(task, list(shards), n_cpus), "n long").collect()
 
 

@@ -93,11 +93,15 @@ def test_a_search_on_the_joblib_backend_of_ray(shapes, tmp_path, ray):
 
 def test_an_error_in_a_worker_of_ray_is_that_of_the_job(table, tmp_path, ray):
     job = ExtractionJob(small_transformer(), table, tmp_path / "job", rows_per_shard=5)
-    (tmp_path / "job" / "rows").write_text("a file in the place of the folder")
-    with pytest.raises(OSError, match="rows"):
-        job.run("ray", n_workers=2)
+    (part,) = (tmp_path / "job").glob("manifest-*/0000002.parquet")
+    part.unlink()
+    with pytest.raises(FileNotFoundError, match="0000002"):
+        job.run("ray", n_workers=1)
+    assert not job.status().is_complete
 
 
+# Spark's own, whose input is a number here
+@pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas:FutureWarning")
 def test_spark(finished, table, tmp_path, environment, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
@@ -129,15 +133,3 @@ def test_an_engine_that_is_not_installed_names_its_extra(
     job = ExtractionJob(small_transformer(), table, tmp_path / "job")
     with pytest.raises(ImportError, match=rf"sktransfer\[{engine}\]"):
         job.run(engine)
-
-
-def test_importing_the_package_imports_no_engine_and_no_pyarrow():
-    import subprocess
-
-    names = ("pyarrow", "ray", "pyspark", "dask", "obstore", "pandas", "polars")
-    code = (
-        "import sys, sklearn, torch, joblib; before = set(sys.modules); import sktransfer.jobs; "
-        f"print([n for n in {names!r} if n in set(sys.modules) - before])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
