@@ -131,19 +131,22 @@ class StatusReader:
     @contextmanager
     def shown(self, verbose: int) -> Iterator[None]:
         """Show the images of shards that come to the folder, whoever computes them."""
-        done, ended = self.read().n_images_done, threading.Event()
+        seen, ended = self.read().n_images_done, threading.Event()
         n_images = self._record.n_images
-        with Display("job", n_images, "images", initial=done, verbose=verbose) as display:
+        with Display("job", n_images, "images", initial=seen, verbose=verbose) as display:
+
+            def show() -> None:
+                nonlocal seen
+                status = self.read()
+                display.set_note(f"{status.n_failures} failures")
+                display.update(status.n_images_done - seen)
+                seen = status.n_images_done
 
             def watch() -> None:
-                seen = done
                 # what is wrong with a shard is raised when the job is closed
                 with suppress(ValueError, OSError):
                     while not ended.wait(_BETWEEN_LOOKS):
-                        status = self.read()
-                        display.set_note(f"{status.n_failures} failures")
-                        display.update(status.n_images_done - seen)
-                        seen = status.n_images_done
+                        show()
 
             watcher = threading.Thread(target=watch, name="sktransfer-job", daemon=True)
             watcher.start()
@@ -152,6 +155,7 @@ class StatusReader:
             finally:
                 ended.set()
                 watcher.join()
+            show()
 
     def _speed(self, done: Mapping[int, float]) -> float | None:
         facts = self._folder.facts(STARTED) or self._folder.facts(NAME)

@@ -364,3 +364,10 @@ def test_without_pyarrow_the_extra_is_named(table, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"sktransfer\[jobs\]"):
         make(table, tmp_path / "job")
+
+
+def test_progress_ends_with_all_images(table, tmp_path, capsys):
+    make(table, tmp_path / "job").run(verbose=1)
+    assert "job: 24 images in" in capsys.readouterr().err
+    make(table, tmp_path / "other").run(verbose=-1)
+    assert capsys.readouterr().err == ""
