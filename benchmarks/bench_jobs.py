@@ -25,6 +25,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -243,6 +244,7 @@ def engine(name):
         yield {"engine": "ray", "n_workers": 2}, lambda: processes_like("ray::")
         ray.shutdown()
     else:
+        os.environ["PYSPARK_PYTHON"] = sys.executable
         from pyspark.sql import SparkSession
 
         session = (
