@@ -23,7 +23,10 @@ from ._remote_folder import open_folder
 from ._shard import own_fields, shard_name
 from ._status import read_shard_facts
 
-_ROWS_AT_ONCE = 2048  # a row group of a shard
+# Rows of one put. Each put writes pages of the store's tables that many rows share, and waits for
+# the disk.
+_ROWS_AT_ONCE = 2**15
+_BYTES_AT_ONCE = 2**25
 _MARGIN = 1.3  # of the store, for keys and tables
 _SMALL_ROW = 200  # bytes of a key and its places, which count where rows are small
 
@@ -183,6 +186,7 @@ def _put_all(
 
     commons = common_keys(record.row)
     ends = np.cumsum(record.row["widths"])
+    at_once = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * int(ends[-1]))))
     n_rows, last = 0, None
     for shard in shards:
         read_shard_facts(folder, record, shard)  # raises for a shard that is not of this job
@@ -190,7 +194,7 @@ def _put_all(
             folder.open_to_read(shard_name(shard)), page_checksum_verification=True
         )
         _check_columns(folder, record, shard, file.schema_arrow)
-        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[DIGEST, VERSION, ROW]):
+        for batch in file.iter_batches(batch_size=at_once, columns=[DIGEST, VERSION, ROW]):
             rows = rows_of(batch.column(ROW))
             digests = batch.column(DIGEST).to_pylist()
             items = {}
