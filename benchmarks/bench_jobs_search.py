@@ -49,12 +49,10 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bench-jobs-search-") as folder:
         extract_images(options.archive, folder, options.images)
         common = ("--backbone", options.backbone, "--image-size", options.image_size)
-        rows = [
-            {"variant": variant, **in_own_process(__file__, variant, folder, *common)}
-            for variant in ("each", "job first")
-        ]
-    for row in rows:
-        print(row)
+        rows = []
+        for variant in ("each", "job first"):
+            rows.append({"variant": variant, **in_own_process(__file__, variant, folder, *common)})
+            print(rows[-1], flush=True)
     each, first = rows
     scores = [np.array(row.pop("scores")) for row in rows]
     write_csv("bench_jobs_search", rows)
