@@ -22,6 +22,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import dask
 import joblib
 import numpy as np
 from dask.distributed import Client, Nanny, Scheduler, SpecCluster
@@ -87,6 +88,7 @@ def start_cluster(folder):
         }
         for name in ("one", "two")
     }
+    dask.config.set({"distributed.scheduler.worker-ttl": None})  # a busy machine answers late
     scheduler = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
