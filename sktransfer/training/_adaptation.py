@@ -26,6 +26,7 @@ TARGET = "target"
 # Of the paper; logits of a network are too sure on images of another domain.
 _TEMPERATURE = 2.5
 _STEP_OF_STATISTICS = 0.1  # that of torch's batch norms
+_ROUNDING = 1e-6  # deviation that a column of equal numbers may have, as a share of them
 _OF_TARGET = 1  # tells the seed of the target's batches from that of the source's
 
 
@@ -39,7 +40,9 @@ def class_confusion(logits: torch.Tensor) -> torch.Tensor:
     certainty = 1 + torch.exp((probabilities * logs).sum(1).detach())
     weights = len(certainty) * certainty / certainty.sum()
     together = (weights.unsqueeze(1) * probabilities).T @ probabilities
-    shares = together / together.sum(1, keepdim=True)
+    # 0 for a class whose probabilities are all too small for a float
+    of_class = together.sum(1, keepdim=True).clamp_min(torch.finfo(together.dtype).tiny)
+    shares = together / of_class
     return (shares.sum() - shares.trace()) / len(shares)
 
 
@@ -86,7 +89,10 @@ class StandardiseDomains(Standardise):
         if self.training and self.follows:
             least = LEAST_SCALE * scale.median()
             deviation, centre = torch.std_mean(rows, 0, correction=0)
-            own = centre, torch.maximum(deviation, least)
+            # A batch says nothing of the scale of a column that is constant in it. With the
+            # least scale instead, more than half of such columns would make that less and less.
+            varies = deviation > _ROUNDING * centre.abs()
+            own = centre, torch.where(varies, torch.maximum(deviation, least), scale)
             with torch.no_grad():
                 for running, of_batch in zip((mean, scale), own, strict=True):
                     running.lerp_(of_batch, _STEP_OF_STATISTICS)

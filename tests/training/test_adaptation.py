@@ -60,6 +60,14 @@ def test_confusion_is_none_where_the_network_is_sure_of_different_classes():
     assert torch.isfinite(sure.grad).all()
 
 
+def test_confusion_is_finite_where_a_class_has_no_probability():
+    logits = torch.tensor([[500.0, 0.0, 0.0], [500.0, 0.0, 0.0]], requires_grad=True)
+    loss = class_confusion(logits)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+
+
 def test_rows_are_standardised_by_their_own_domain():
     rows = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 7.0]])
     module = standardise().eval()
@@ -91,6 +99,21 @@ def test_a_column_that_hardly_varies_in_a_batch_is_not_blown_up():
     rows = torch.randn(32, 3, generator=torch.Generator().manual_seed(0))
     rows[:, 1] *= 1e-6
     assert module(rows)[:, 1].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("domain", [SOURCE, TARGET])
+def test_columns_that_are_constant_in_batches_keep_their_scale(domain):
+    module = standardise(follows=True).train()
+    module.domain = domain
+    scale = module.scale if domain == SOURCE else module.target_scale
+    before = scale.clone()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        rows = torch.randn(16, 3, generator=generator)
+        rows[:, :2] = 0  # two of three
+        assert torch.isfinite(module(rows)).all()
+    assert torch.equal(scale[:2], before[:2])
+    assert scale[2] == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("with_probe", [False, True])
