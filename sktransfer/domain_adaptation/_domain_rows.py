@@ -31,9 +31,14 @@ class DomainRows:
 
     def fit_transform(self, X: np.ndarray, sample_domain: np.ndarray) -> np.ndarray:
         """Learn from rows (n_samples, n_features) of all domains, and return them changed."""
-        self._by_number = {
-            int(number): _moments(X[sample_domain == number]) for number in np.unique(sample_domain)
-        }
+        found, counts = np.unique(sample_domain, return_counts=True)
+        if self._standardize and counts.min() < 2:
+            raise ValueError(
+                f"the domain {found[counts.argmin()]} has one row, and so no deviation to "
+                "standardise it by; give two rows of it at least, better some dozens, or the "
+                "number of a domain that is like it, or set standardize=False"
+            )
+        self._by_number = {int(number): _moments(X[sample_domain == number]) for number in found}
         sources, targets = X[sample_domain > 0], X[sample_domain < 0]
         self._of_sources = _moments(sources if len(sources) else X)
         self._of_targets = _moments(targets if len(targets) else X)

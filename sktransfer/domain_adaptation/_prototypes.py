@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.covariance import shrunk_covariance
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
@@ -13,6 +14,22 @@ _SHRINKAGE = 0.3
 # Rows of length 1 forget how far from the middle a row lies. With few columns a class may lie
 # there; then they are told apart worse than this much, and keep their length.
 _TOLERATED_LOSS = 0.05
+_ROUNDING = 1e-12  # variance within classes of one row, as a share of that of all rows
+
+
+class _ShrunkCovariance(BaseEstimator):
+    """What `LinearDiscriminantAnalysis` computes with a number as `shrinkage`.
+
+    It would warn of a class of one row. The covariance that it uses is the mean over classes,
+    to which such a class adds nothing.
+    """
+
+    def __init__(self, shrinkage):
+        self.shrinkage = shrinkage
+
+    def fit(self, X):
+        self.covariance_ = shrunk_covariance(np.atleast_2d(np.cov(X.T, bias=True)), self.shrinkage)
+        return self
 
 
 class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
@@ -24,7 +41,8 @@ class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     shrinkage : float, default=0.3
-        Of the covariance within classes, from 0 to 1.
+        Of the covariance within classes, from 0 to 1. Where each class has one row there is
+        none, and the space is that of the rows.
 
     Attributes
     ----------
@@ -49,8 +67,12 @@ class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
         self : DiscriminantPrototypes
         """
         self.classes_, labels = np.unique(y, return_inverse=True)
-        self._analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=self.shrinkage)
-        Z = self._analysis.fit(X, labels).transform(X)
+        self._analysis = None
+        if any(np.ptp(X[labels == k], axis=0).any() for k in range(len(self.classes_))):
+            self._analysis = LinearDiscriminantAnalysis(
+                solver="eigen", covariance_estimator=_ShrunkCovariance(self.shrinkage)
+            ).fit(X, labels)
+        Z = self._transformed(X)
         self._has_length_1 = False
         self._learn(Z, labels)
         if len(self.classes_) > 2:  # with two there is one discriminant, and all lengths were 1
@@ -65,12 +87,15 @@ class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         """Return the probability of each class, of shape (n_samples, n_classes)."""
         check_is_fitted(self)
-        return softmax(-self._distances(self._analysis.transform(X)) / (2 * self._variance), axis=1)
+        return softmax(-self._distances(self._transformed(X)) / (2 * self._variance), axis=1)
 
     def predict(self, X):
         """Return the class of the nearest prototype, of shape (n_samples,)."""
         check_is_fitted(self)
-        return self.classes_[self._distances(self._analysis.transform(X)).argmin(axis=1)]
+        return self.classes_[self._distances(self._transformed(X)).argmin(axis=1)]
+
+    def _transformed(self, X):
+        return X if self._analysis is None else self._analysis.transform(X)
 
     def _learn(self, Z, labels):
         Z = self._scaled(Z)
@@ -80,7 +105,9 @@ class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
         variances = [
             np.mean((Z[labels == k] - mean) ** 2) for k, mean in enumerate(self.prototypes_)
         ]
-        self._variance = max(float(np.mean(variances)), np.finfo(np.float64).tiny)
+        within, total = float(np.mean(variances)), float(np.mean(np.var(Z, axis=0)))
+        # Where each class has one row, that of all rows: every probability would be 0 or 1.
+        self._variance = within if within > _ROUNDING * total else total or 1.0
 
     def _accuracy(self, Z, labels):
         return np.mean(self._distances(Z).argmin(axis=1) == labels)

@@ -174,7 +174,8 @@ class PseudoLabelClassifier(
         ------
         ValueError
             When a parameter is not allowed, `X` has values that are not finite, there are no
-            rows of a source, or these have fewer than two classes.
+            rows of a source, these have fewer than two classes, or a domain that is standardised
+            has one row.
         """
         if y is None:
             raise ValueError(

@@ -8,6 +8,7 @@ import pytest
 from scipy.linalg import expm
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktransfer import PretrainedFeatureTransformer
 from sktransfer.domain_adaptation import PseudoLabelClassifier
+from sktransfer.domain_adaptation._prototypes import DiscriminantPrototypes
 
 N, N_CLASSES, N_COLUMNS = 120, 3, 8
 ROTATION = 0.3
@@ -184,6 +186,43 @@ def test_the_prediction_of_a_row_does_not_depend_on_the_others(data, fitted):
     X, *_ = data
     np.testing.assert_allclose(fitted.predict_proba(X[:5]), fitted.predict_proba(X)[:5])
     np.testing.assert_allclose(fitted.predict_proba(X[:1]), fitted.predict_proba(X)[:1])
+
+
+@pytest.mark.parametrize("n_iter", [0, 10])
+def test_one_labelled_row_a_class_is_enough(data, n_iter):
+    X, y, is_target, domain = data
+    first = [np.flatnonzero((y == k) & ~is_target)[0] for k in range(N_CLASSES)]
+    kept = np.concatenate([first, np.flatnonzero(is_target)])
+    classifier = PseudoLabelClassifier(n_iter=n_iter)
+    classifier.fit(X[kept], y[kept], sample_domain=domain[kept])
+    assert classifier.score(X[is_target], y[is_target]) > 0.6
+    assert np.isfinite(classifier.predict_proba(X)).all()
+    assert len(np.unique(classifier.confidences_)) > N / 2
+
+
+def test_a_class_of_one_row_is_one_among_others(data):
+    X, y, is_target, domain = data
+    kept = is_target | (y > 0)
+    kept[np.flatnonzero((y == 0) & ~is_target)[0]] = True
+    classifier = PseudoLabelClassifier().fit(X[kept], y[kept], sample_domain=domain[kept])
+    assert set(classifier.predict(X[is_target])) == {0, 1, 2}
+
+
+def test_the_default_classifier_has_the_discriminants_of_scikit_learn(data):
+    X, y, is_target, _ = data
+    ours = DiscriminantPrototypes(0.3).fit(X[~is_target], y[~is_target])
+    theirs = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3)
+    theirs.fit(X[~is_target], y[~is_target])
+    np.testing.assert_array_equal(ours._transformed(X), theirs.transform(X))
+
+
+def test_a_domain_of_one_row_is_an_error_where_it_is_standardised(data):
+    X, y, is_target, domain = data
+    domain = domain.copy()
+    domain[np.flatnonzero(is_target)[0]] = -3
+    with pytest.raises(ValueError, match="the domain -3 has one row"):
+        PseudoLabelClassifier().fit(X, y, sample_domain=domain)
+    PseudoLabelClassifier(standardize=False, n_iter=1).fit(X, y, sample_domain=domain)
 
 
 def test_several_targets_are_standardised_one_by_one():
