@@ -451,8 +451,8 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         ------
         TypeError, ValueError
             When a parameter is not allowed, or not in combination with another one;
-            `X` and `y` differ in length, `y` has one class only, or no image is of the
-            target to `adapt` to.
+            `X` and `y` differ in length, `y` has one class only, or fewer than two images
+            are of the target to `adapt` to.
         WeightsError
             When the weights don't fit, are damaged or can't be loaded.
         ImageReadError

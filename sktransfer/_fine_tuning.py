@@ -22,6 +22,7 @@ from ._fine_tuning_checks import (
     check_column_names,
     check_combinations,
     check_present,
+    check_targets_left,
     check_views,
     column_names,
     hold_out,
@@ -358,6 +359,8 @@ class FineTunedEstimator(ImageEstimator):
             sides.append((np.arange(rows.n_labelled, len(images)), view))
         digests, ((activations, train), *others) = self._read(images, sides, rows, tasks)
         self._check_left_over(y, train)
+        if adapt is not None:
+            check_targets_left(adapt, len(others[-1][1]))
         if self.mix == "cutmix" and activations.ndim != 4:
             raise ValueError(
                 f"mix='cutmix' needs activations with height and width at the cut, and at "

@@ -119,6 +119,16 @@ def check_adaptation(estimator, adapt, goes_on):
         )
 
 
+def check_targets_left(adapt, n):
+    """Raise where so few images of the target are left that they have no deviation."""
+    if n < 2:
+        raise ValueError(
+            f"adapt={adapt!r} standardises the images of the target domain by their own mean and "
+            f"deviation, and {n} of them {'is' if n == 1 else 'are'} left; give two at least, "
+            "better some dozens"
+        )
+
+
 def check_views(estimator, augment, augment_views):
     """Raise for parameters of random views if nothing is augmented."""
     make_augmentation(augment)  # an error here, not after the images are read
@@ -225,6 +235,8 @@ def rows_to_fit(X, y, sample_weight, domains: Domains | None, adapt: str | None)
             "give sample_domain with numbers below 0 for them, or mask their labels, if these are "
             "numbers, with -1"
         )
+    if adapt is not None:
+        check_targets_left(adapt, len(domains.target))
     if sample_weight is not None and np.ndim(sample_weight) > 0:
         check_consistent_length(X, sample_weight)
         of_all = np.ones(n)  # of the target whatever passes the check

@@ -283,6 +283,23 @@ def test_a_fit_without_one_of_the_domains_is_an_error(images):
         classifier.fit(X, y[:24], sample_domain=domain)
 
 
+def test_images_of_the_target_without_a_deviation_are_an_error(images, tmp_path):
+    X, y, domain = images
+    classifier = FineTunedClassifier(**SHORT, adapt="mcc")
+    with pytest.raises(ValueError, match="and 1 of them is left; give two at least"):
+        classifier.fit(X[:25], y[:25], sample_domain=domain[:25])
+    cells = np.empty(48, dtype=object)
+    cells[:24], cells[24:] = list(X[:24]), str(tmp_path / "missing.png")
+    with (
+        pytest.warns(UnreadableImageWarning, match="24 of 48"),
+        pytest.raises(ValueError, match="and 0 of them are left"),
+    ):
+        classifier.set_params(on_error="skip").fit(cells, y, sample_domain=domain)
+    with pytest.raises(ValueError, match="set batch_size=2 at least"):
+        classifier.set_params(batch_size=1).fit(X, y, sample_domain=domain)
+    classifier.set_params(freeze_depth=None).fit(X, y, sample_domain=domain)
+
+
 def test_what_can_not_go_on_or_has_several_labels_is_an_error(images, adapted):
     X, y, domain = images
     classifier = FineTunedClassifier(**SHORT, adapt="mcc")

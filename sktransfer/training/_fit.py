@@ -121,6 +121,11 @@ def fit_net(
         adaptation = None
         if target is not None:
             assert config.adapt is not None
+            if batch_size == 1 and part.trained_stages():
+                raise ValueError(
+                    f"adapt={config.adapt!r} standardises each batch where stages train, and a "
+                    "batch of one image is all zeros then; set batch_size=2 at least, better 16"
+                )
             adaptation = Adaptation(
                 config.adapt, config.adapt_weight, target, batch_size, options.seed
             )
