@@ -110,13 +110,14 @@ def _recalibrate_stage(
                 raise _Seen
             changes.append(_set(norm, names[norm], *m.result(), weight))
             left.discard(norm)
-            if len(arguments[0]) < len(inputs):
+            if m.n_in_batch < len(inputs):
                 raise _Seen
             m.clear()  # all images are in this batch: go on to the next norm with it
 
         hooks = [norm.register_forward_pre_hook(see) for norm in left]
         try:
             for batch in _batches(inputs, batch_size, device):
+                moments.begin(len(batch))
                 try:
                     stage(batch)
                 except _Seen:
@@ -137,11 +138,17 @@ class _Moments:
     """Mean and variance of the input of one norm, over images and places, joined in float64."""
 
     def __init__(self) -> None:
+        self.n_images = self.n_in_batch = 0
         self.clear()
+
+    def begin(self, n_images: int) -> None:
+        """Begin a batch; a norm in it may be given one row for each patch of an image."""
+        self.n_images += n_images
+        self.n_in_batch = n_images
 
     def clear(self) -> None:
         self.norm: nn.Module | None = None
-        self.n_images = self._n_values = 0
+        self._n_values = 0
         self._mean: torch.Tensor | float = 0.0
         self._squares: torch.Tensor | float = 0.0  # summed differences from the mean
 
@@ -156,7 +163,6 @@ class _Moments:
         self._squares = self._squares + n * variance + difference**2 * (self._n_values * n / total)
         self._mean = self._mean + difference * (n / total)
         self._n_values = total
-        self.n_images += len(x)
 
     def result(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and variance; the latter without bias, as torch's running variance."""

@@ -139,6 +139,39 @@ def test_any_batch_size_gives_the_same(blobs, tmp_path, monkeypatch):
             np.testing.assert_allclose(other[name], value, rtol=1e-4, atol=1e-5)
 
 
+class NormOfPatches(nn.Module):
+    """A batch norm that is given one row for each patch, as LeViT's are."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        rows = x.permute(0, 2, 3, 1)
+        return self.norm(rows.reshape(-1, 4)).reshape(rows.shape).permute(0, 3, 1, 2)
+
+
+def test_a_norm_of_patches_sees_those_of_all_batches(monkeypatch, blobs, tmp_path):
+    monkeypatch.setattr(_registered, "registered", dict(_registered.registered))
+
+    def build():
+        torch.manual_seed(0)
+        first = nn.Sequential(nn.Conv2d(3, 4, 3, stride=8), NormOfPatches(), nn.ReLU())
+        return nn.Sequential(first, nn.Sequential(nn.Conv2d(4, 6, 1), nn.BatchNorm2d(6)))
+
+    numbers = {"size": SIZE, "resize": SIZE, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    numbers["interpolation"] = "bilinear"
+    register_backbone("patches", build, {"first": ["0"], "second": ["1"]}, numbers)
+    states = []
+    for n_pixels in (2**21, 7 * SIZE**2):
+        monkeypatch.setattr(_norm_statistics, "_PIXELS_AT_ONCE", n_pixels)
+        path = tmp_path / f"{n_pixels}.safetensors"
+        assert len(recalibrate_backbone("patches", blobs, path, n_source=0)) == 2
+        states.append(load_file(path))
+    for name, value in states[0].items():
+        np.testing.assert_allclose(states[1][name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_norms_of_registered_networks_are_recalibrated(registered, blobs, tmp_path):
     path = tmp_path / "own.safetensors"
     recalibration = recalibrate_backbone(registered, blobs, path, n_source=0)
