@@ -1,6 +1,7 @@
 """The default classifier of pseudo-labels: nearest class mean in the discriminant space."""
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.covariance import shrunk_covariance
@@ -116,5 +117,4 @@ class DiscriminantPrototypes(ClassifierMixin, BaseEstimator):
         return normalize(Z) if self._has_length_1 else Z
 
     def _distances(self, Z):
-        Z = self._scaled(Z)
-        return ((Z[:, None] - self.prototypes_) ** 2).sum(axis=2)
+        return cdist(self._scaled(Z), self.prototypes_, "sqeuclidean")

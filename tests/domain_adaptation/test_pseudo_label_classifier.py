@@ -1,6 +1,7 @@
 """Pseudo-labels of rows: drawn clusters, of which a second domain is stretched and moved."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -214,6 +215,19 @@ def test_the_default_classifier_has_the_discriminants_of_scikit_learn(data):
     theirs = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3)
     theirs.fit(X[~is_target], y[~is_target])
     np.testing.assert_array_equal(ours._transformed(X), theirs.transform(X))
+
+
+def test_distances_take_no_array_of_rows_by_classes_by_columns():
+    n_rows, n_classes = 4000, 40
+    rng = np.random.default_rng(0)
+    y = np.arange(n_rows) % n_classes
+    X = rng.normal(size=(n_rows, n_classes)) + 4 * np.eye(n_classes)[y]
+    fitted = DiscriminantPrototypes().fit(X, y)
+    tracemalloc.start()
+    fitted.predict_proba(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < n_rows * n_classes * (n_classes - 1) * 8 / 4
 
 
 def test_a_domain_of_one_row_is_an_error_where_it_is_standardised(data):
