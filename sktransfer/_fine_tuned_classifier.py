@@ -438,7 +438,8 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
             with `adapt`. None is a source for all, but with `adapt` a target where `y` is
             -1.
         X_val : sequence of images, default=None
-            Images that `early_stopping` validates on, instead of a held-out share.
+            Images that `early_stopping` validates on, instead of a held-out share; with `adapt`
+            of the source.
         y_val : array-like, default=None
             Their labels.
 

@@ -374,6 +374,12 @@ class FineTunedTransformer(
                 f"y is {kind}, and must hold one label an image, a matrix of 0 and 1, or numbers; "
                 "where whole numbers are meant as numbers, set estimator=FineTunedRegressor(...)"
             )
+        adapt = getattr(network, "adapt", None)
+        if adapt is not None:  # held-out images are of the source, and `transform` gets targets
+            raise ValueError(
+                f"adapt={adapt!r} of the estimator has no place in FineTunedTransformer, whose "
+                "folds hold out labelled images; set adapt=None"
+            )
         if network.random_state is None:  # one seed for all folds
             network.set_params(random_state=seed)
         return network, seed

@@ -314,6 +314,9 @@ def test_what_can_not_go_on_or_has_several_labels_is_an_error(images, adapted):
         classifier.fit(X, np.stack([y, 1 - y], axis=1), sample_domain=domain)
     with pytest.raises(ValueError, match="sample_domain can't be given to FineTunedTransformer"):
         FineTunedTransformer(FineTunedClassifier(**SHORT)).fit(X, y, sample_domain=domain)
+    masked = np.where(domain > 0, y, -1)
+    with pytest.raises(ValueError, match="adapt='mcc' of the estimator has no place in FineTun"):
+        FineTunedTransformer(classifier).fit_transform(X, masked)
 
 
 def test_a_table_of_paths_and_a_series_of_labels_are_split_too(images, adapted):
