@@ -159,8 +159,9 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         Adapt to the images of a target domain, which have no labels: `fit` takes them with
         those of the source, told apart by `sample_domain`. "mcc" is minimum class confusion:
         a loss that is least where the network is sure of the class of each of these images.
-        Rows are standardised by the statistics of their own domain. A step takes a batch of
-        each domain, so an epoch takes about twice as long.
+        Rows of sources and rows of targets are standardised by statistics of their own, all
+        sources together and all targets together. A step takes a batch of each of the two, so
+        an epoch takes about twice as long.
     adapt_weight : float, default=1.0
         What this loss is multiplied by. At 0 the standardisation alone adapts.
     replay : int, default=0

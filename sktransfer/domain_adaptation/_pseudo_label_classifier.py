@@ -213,6 +213,11 @@ class PseudoLabelClassifier(
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             Columns are those of `classes_`.
+
+        Raises
+        ------
+        ValueError
+            When rows of sources are among them that are not allowed.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
@@ -235,6 +240,11 @@ class PseudoLabelClassifier(
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        ValueError
+            When rows of sources are among them that are not allowed.
         """
         probabilities = self.predict_proba(X, sample_domain, allow_source)
         return self.classes_[probabilities.argmax(axis=1)]
@@ -258,6 +268,11 @@ class PseudoLabelClassifier(
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        ValueError
+            When rows of sources are among them that are not allowed.
         """
         predicted = self.predict(X, sample_domain, allow_source)
         return accuracy_score(y, predicted, sample_weight=sample_weight)
