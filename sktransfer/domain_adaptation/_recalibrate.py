@@ -15,7 +15,9 @@ from .._text_table import Table
 from ..backbones._registry import load_backbone
 from ..backbones._weights import checked_file_to_write, write_backbone_file
 from ..runtime import _progress
-from ..runtime._device import resolve_device
+from ..runtime._device import one_device, resolve_device
+from ..runtime._gpu_lock import gpu_lock
+from ..runtime._threads import torch_threads_of_a_worker
 from ._norm_statistics import NormChange, norms_of, recalibrate
 
 
@@ -255,12 +257,13 @@ def recalibrate_backbone(
             "alone), or choose a network with batch norms, such as 'resnet50'"
         )
     copied.width(len(copied.stages), copied.pooling("auto"), input_spec)  # is the size allowed?
-    chosen = resolve_device(device)
+    chosen = one_device(resolve_device(device))
     # after no stage an activation is the image, resized, in 8 bits
     plan = FittedPlan(copied.spec, input_spec, depths=(0,), pooling=None, precision="float32")
     extraction = reader._extract(images, copied, plan, keep=False)
     raise_failures(extraction.failures, len(images))
-    changes = recalibrate(copied, extraction.values, float(n_source), chosen)
+    with gpu_lock(chosen), torch_threads_of_a_worker():
+        changes = recalibrate(copied, extraction.values, float(n_source), chosen)
     _progress.record(computed=len(images))
     spec = copied.spec
     write_backbone_file(

@@ -1,6 +1,7 @@
 """Batch norms with the statistics of a set of images, against loops in plain torch."""
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sktransfer import PretrainedFeatureTransformer, count_forward_passes, regis
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.backbones._weights import read_metadata
 from sktransfer.backbones.sources import _registered
-from sktransfer.domain_adaptation import _norm_statistics, recalibrate_backbone
+from sktransfer.domain_adaptation import _norm_statistics, _recalibrate, recalibrate_backbone
 from sktransfer.exceptions import ImageReadError
 from sktransfer.images._preprocess import preprocess
 
@@ -170,6 +171,25 @@ def test_a_norm_of_patches_sees_those_of_all_batches(monkeypatch, blobs, tmp_pat
         states.append(load_file(path))
     for name, value in states[0].items():
         np.testing.assert_allclose(states[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_computes_while_the_device_is_locked(blobs, tmp_path, monkeypatch):
+    held = []
+
+    @contextmanager
+    def lock(device):
+        held.append(device)
+        yield
+        held.remove(device)
+
+    def recalibrate(backbone, squares, n_source, device):
+        assert held == [device]
+        return _norm_statistics.recalibrate(backbone, squares, n_source, device)
+
+    monkeypatch.setattr(_recalibrate, "gpu_lock", lock)
+    monkeypatch.setattr(_recalibrate, "recalibrate", recalibrate)
+    assert len(recalibrate_backbone("mini", blobs, tmp_path / "m.safetensors", image_size=SIZE))
+    assert not held
 
 
 def test_frozen_norms_of_registered_networks_are_recalibrated(registered, blobs, tmp_path):
