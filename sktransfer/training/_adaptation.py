@@ -26,7 +26,9 @@ TARGET = "target"
 # Of the paper; logits of a network are too sure on images of another domain.
 _TEMPERATURE = 2.5
 _STEP_OF_STATISTICS = 0.1  # that of torch's batch norms
-_ROUNDING = 1e-6  # deviation that a column of equal numbers may have, as a share of them
+# Least scale of a batch, as a share of the median at the start. Where more than half of the columns
+# are constant, the running median is that of their least scales, and would fall with every step.
+_LOWEST = 0.1
 _OF_TARGET = 1  # tells the seed of the target's batches from that of the source's
 
 
@@ -80,6 +82,10 @@ class StandardiseDomains(Standardise):
         super().__init__(*source)
         for name, values in zip(("target_mean", "target_scale"), target, strict=True):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
+        self._lowest = {
+            SOURCE: _LOWEST * float(np.median(source[1])),
+            TARGET: _LOWEST * float(np.median(target[1])),
+        }
         self.domain = TARGET
         self.follows = follows
 
@@ -87,12 +93,9 @@ class StandardiseDomains(Standardise):
         mean, scale = self._statistics()
         rows = rows.to(mean.dtype)
         if self.training and self.follows:
-            least = LEAST_SCALE * scale.median()
+            least = (LEAST_SCALE * scale.median()).clamp_min(self._lowest[self.domain])
             deviation, centre = torch.std_mean(rows, 0, correction=0)
-            # A batch says nothing of the scale of a column that is constant in it. With the
-            # least scale instead, more than half of such columns would make that less and less.
-            varies = deviation > _ROUNDING * centre.abs()
-            own = centre, torch.where(varies, torch.maximum(deviation, least), scale)
+            own = centre, torch.maximum(deviation, least)
             with torch.no_grad():
                 for running, of_batch in zip((mean, scale), own, strict=True):
                     running.lerp_(of_batch, _STEP_OF_STATISTICS)

@@ -102,7 +102,7 @@ def test_a_column_that_hardly_varies_in_a_batch_is_not_blown_up():
 
 
 @pytest.mark.parametrize("domain", [SOURCE, TARGET])
-def test_columns_that_are_constant_in_batches_keep_their_scale(domain):
+def test_scales_of_columns_that_are_constant_in_all_batches_do_not_vanish(domain):
     module = standardise(follows=True).train()
     module.domain = domain
     scale = module.scale if domain == SOURCE else module.target_scale
@@ -112,7 +112,7 @@ def test_columns_that_are_constant_in_batches_keep_their_scale(domain):
         rows = torch.randn(16, 3, generator=generator)
         rows[:, :2] = 0  # two of three
         assert torch.isfinite(module(rows)).all()
-    assert torch.equal(scale[:2], before[:2])
+    assert (scale[:2] >= 0.09 * before.median()).all()
     assert scale[2] == pytest.approx(1, abs=0.2)
 
 
