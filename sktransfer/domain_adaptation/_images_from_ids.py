@@ -29,8 +29,8 @@ class ImagesFromIds(TransformerMixin, DocumentationLinkMixin, BaseEstimator):
 
     See Also
     --------
-    PretrainedFeatureTransformer : Rows of features of these images.
-    FineTunedClassifier : Adapts to the images of a target domain, with `adapt`.
+    sktransfer.PretrainedFeatureTransformer : Rows of features of these images.
+    sktransfer.FineTunedClassifier : Adapts to the images of a target domain, with `adapt`.
 
     Notes
     -----
