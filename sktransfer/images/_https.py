@@ -1,25 +1,23 @@
 """Images at web addresses: no other scheme, no address of the own network, a bounded size.
 
 Whoever writes a URL makes this machine send a request. So a redirect is followed only within
-its scheme, and a connection to an address that is not public is closed before anything is sent,
-whatever name led there. A proxy of the environment is used, and then decides that itself.
+its scheme, and no name may lead to an address that is not public. A proxy of the environment is
+used, and then decides that itself.
 """
 
-import ipaddress
-import os
-import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .._object_store import NoSuchObjectError, ObjectStoreError, TooLargeError, check_scheme
 from .._remote_options import RemoteOptions, remote_options
 from ._blob import Part, strong_tag
+from ._connections import PrivateAddressError, connection_pools
 from ._url import https_identity, scheme_of
 
 _MOST_REDIRECTS = 5
@@ -41,8 +39,8 @@ class WebBlob:
         try:
             self.identity = https_identity(url)
             urlsplit(url).port  # noqa: B018  # raises where it is no number
-        except ValueError as error:
-            raise ObjectStoreError(f"no valid URL ({error})") from None
+        except ValueError:  # whose message may hold a part of a password
+            raise ObjectStoreError("no valid URL") from None
 
     def tag(self) -> str | None:
         """Return what changes with the content; None where the server does not say."""
@@ -63,15 +61,13 @@ class WebBlob:
 
     def size(self) -> int:
         """Return the number of bytes."""
-        with self._response("HEAD") as response:
-            _check_status(response.status, (200,))
-            return int(response.headers.get("Content-Length", -1))
-
-    def stream(self) -> Iterator[bytes]:
-        """Yield the content in order."""
-        with self._response("GET") as response:
-            _check_status(response.status, (200,))
-            yield from response.stream(_CHUNK)
+        # with a part of it: a URL may be signed for GET alone
+        with self._response("GET", {"Range": "bytes=0-0"}) as response:
+            _check_status(response.status, (206,))
+            size = _size(response.headers, is_part=True)
+        if size is None:
+            raise ObjectStoreError("the server does not say how large the archive is")
+        return size
 
     def _read(
         self,
@@ -82,22 +78,21 @@ class WebBlob:
         def attempt() -> Part:
             with self._response("GET", headers, n_retries=0) as response:
                 _check_status(response.status, (206,) if headers else (200,))
-                promised = int(response.headers.get("Content-Length") or 0)
-                if promised > max_bytes:
-                    raise TooLargeError(promised)
+                if response.headers.get("Content-Encoding", "identity").strip() != "identity":
+                    raise ObjectStoreError("the server sends it compressed, unasked")
+                n_admitted = _size(response.headers) or 0
+                if n_admitted > max_bytes:
+                    raise TooLargeError(n_admitted)
                 if admit is not None:
-                    admit(promised)
+                    admit(n_admitted)
                 chunks, n_bytes = [], 0
-                until = time.monotonic() + remote_options().timeout
-                for chunk in response.stream(_CHUNK):
+                for chunk in response.stream(_CHUNK, decode_content=False):
                     chunks.append(chunk)
                     n_bytes += len(chunk)
                     if n_bytes > max_bytes:
                         raise TooLargeError(n_bytes)
-                    if time.monotonic() > until:
-                        raise ObjectStoreError(
-                            "the server did not answer in time", is_unreachable=True
-                        )
+                    if n_bytes > n_admitted and admit is not None:  # no size was told
+                        admit(n_bytes)
                 return Part(b"".join(chunks), _tag(response.headers, is_part=bool(headers)))
 
         return _again(attempt, remote_options().retries)
@@ -122,33 +117,41 @@ class WebBlob:
 
     def _follow(self, method: str, headers: dict[str, str], options: RemoteOptions) -> Any:
         url, first = self._url, scheme_of(self._url)
+        until = time.monotonic() + options.timeout
         for _ in range(_MOST_REDIRECTS + 1):
             check_scheme(scheme_of(url), options)
-            response = _send(method, url, self._with_user(url, headers), options)
+            left = until - time.monotonic()
+            if left <= 0:
+                raise ObjectStoreError("the server did not answer in time", is_unreachable=True)
+            response = _send(method, url, self._with_user(url, headers), options, left)
             if response.status in _AGAIN:
                 response.close()
                 raise _Failed(response.status)
             if response.status not in _REDIRECTS:
                 return response
             response.close()
-            url = urljoin(url, response.headers.get("Location", ""))
+            try:
+                url = urljoin(url, response.headers.get("Location", ""))
+                urlsplit(url).port  # noqa: B018  # raises where it is no number
+            except ValueError:
+                raise ObjectStoreError("leads on to no valid URL") from None
             if scheme_of(url) != first:
                 raise ObjectStoreError(
-                    f"leads on to {scheme_of(url)}://; a redirect is followed only within "
-                    f"{first}://",
+                    f"leads on to another scheme; a redirect is followed only within {first}://",
                     is_refused=True,
                 )
         raise ObjectStoreError(f"leads on more than {_MOST_REDIRECTS} times")
 
     def _with_user(self, url: str, headers: dict[str, str]) -> dict[str, str]:
         """Return headers with the user and the password of the URL, for its own host alone."""
-        import urllib3
-
         own, there = urlsplit(self._url), urlsplit(url)
         basic = {}
         if own.username is not None and (own.hostname, own.port) == (there.hostname, there.port):
-            user = f"{own.username}:{own.password or ''}"
-            basic = urllib3.make_headers(basic_auth=user)
+            user, _, password = own.netloc.rpartition("@")[0].partition(":")
+            secret = b":".join(
+                unquote_to_bytes(part.encode(errors="surrogateescape")) for part in (user, password)
+            )
+            basic = {"Authorization": f"Basic {b64encode(secret).decode()}"}
         return {"Accept-Encoding": "identity", "User-Agent": "sktransfer", **basic, **headers}
 
 
@@ -188,25 +191,32 @@ def _check_status(status: int, good: tuple[int, ...]) -> None:
     raise ObjectStoreError(f"the server answered {status}")
 
 
-def _tag(headers: Any, is_part: bool = False) -> str | None:
-    size = headers.get("Content-Length")
+def _size(headers: Any, is_part: bool = False) -> int | None:
+    """Return the number of bytes that the server tells; of a part, that of the whole."""
+    text = headers.get("Content-Length", "")
     if is_part:
-        size = headers.get("Content-Range", "").rpartition("/")[2]
-    if not size or not size.isdigit():
-        return None
-    return strong_tag(headers.get("ETag"), int(size))
+        text = headers.get("Content-Range", "").rpartition("/")[2]
+    # not all that is a digit is one of a number, and a number may have thousands of them
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
-def _send(method: str, url: str, headers: dict[str, str], options: RemoteOptions) -> Any:
-    import urllib3
+def _tag(headers: Any, is_part: bool = False) -> str | None:
+    size = _size(headers, is_part)
+    return None if size is None else strong_tag(headers.get("ETag"), size)
 
+
+def _send(
+    method: str, url: str, headers: dict[str, str], options: RemoteOptions, seconds: float
+) -> Any:
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = getproxies().get(parts.scheme.lower())
     if proxy and proxy_bypass(host):
         proxy = None
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-    manager = _manager(options.connections, options.is_private_allowed, proxy)
+    manager = connection_pools(options.connections, options.is_private_allowed, proxy)
+    import urllib3  # which is there: else the line above says what to install
+
     with _translated():
         return manager.request(
             method,
@@ -215,7 +225,7 @@ def _send(method: str, url: str, headers: dict[str, str], options: RemoteOptions
             preload_content=False,
             redirect=False,
             retries=False,
-            timeout=urllib3.Timeout(connect=min(10.0, options.timeout), read=options.timeout),
+            timeout=urllib3.Timeout(connect=min(10.0, seconds), read=seconds),
         )
 
 
@@ -226,7 +236,7 @@ def _translated(is_body: bool = False) -> Iterator[None]:
 
     try:
         yield
-    except _PrivateError:
+    except PrivateAddressError:
         raise ObjectStoreError(
             "the address is not public; addresses of the own network are read only where "
             "SKTRANSFER_REMOTE_PRIVATE=1 is set",
@@ -247,60 +257,7 @@ def _translated(is_body: bool = False) -> Iterator[None]:
         if is_body:
             cause = "the download broke off before its end, each time it was tried"
         raise ObjectStoreError(cause, is_unreachable=True) from None
-
-
-class _PrivateError(Exception):
-    """A connection leads to an address that is not public."""
-
-
-@cache
-def _manager(n_connections: int, is_private_allowed: bool, proxy: str | None) -> Any:
-    try:
-        import urllib3
-    except ImportError:
-        raise ImportError(
-            "images at https:// need urllib3: pip install 'sktransfer[remote]'"
-        ) from None
-    if proxy is not None:
-        return urllib3.ProxyManager(proxy, maxsize=n_connections)
-    manager = urllib3.PoolManager(maxsize=n_connections)
-    if not is_private_allowed:
-        manager.pool_classes_by_scheme = _public_pools()
-    return manager
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_manager.cache_clear)  # connections are of one process
-
-
-@cache
-def _public_pools() -> dict[str, type]:
-    """Return urllib3's pools with connections that are closed where they lead to no public one."""
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-
-    # The method that makes the socket, before TLS; `connect` would send the name of the server.
-    class PublicHTTPConnection(HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return _checked_public(super()._new_conn())
-
-    class PublicHTTPSConnection(HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return _checked_public(super()._new_conn())
-
-    class PublicHTTPPool(HTTPConnectionPool):
-        ConnectionCls = PublicHTTPConnection
-
-    class PublicHTTPSPool(HTTPSConnectionPool):
-        ConnectionCls = PublicHTTPSConnection
-
-    return {"http": PublicHTTPPool, "https": PublicHTTPSPool}
-
-
-def _checked_public(connected: socket.socket) -> socket.socket:
-    address = ipaddress.ip_address(connected.getpeername()[0].partition("%")[0])
-    address = getattr(address, "ipv4_mapped", None) or address
-    if not address.is_global:
-        connected.close()
-        raise _PrivateError
-    return connected
+    except ValueError:  # of urllib3 and of the codecs that it calls
+        if is_body:
+            raise
+        raise ObjectStoreError("no valid URL") from None

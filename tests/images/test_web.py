@@ -1,14 +1,17 @@
 """Images at web addresses: what is sent where, what is refused, and what no message shows."""
 
 import base64
+import gzip
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from sktransfer._remote_options import RemoteOptions
 from sktransfer.exceptions import DecodeError
+from sktransfer.images import _connections
 from sktransfer.images._formats import MAX_BYTES
 from sktransfer.images._image_ref import RemoteImage
 
@@ -18,7 +21,7 @@ class Server:
 
     def __init__(self):
         outer = self
-        self.answers, self.requests = {}, []
+        self.answers, self.requests, self.ports = {}, [], set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -26,6 +29,7 @@ class Server:
             def answer(self):
                 path = self.path.partition("?")[0]
                 outer.requests.append((self.command, self.path, self.headers))
+                outer.ports.add(self.client_address[1])
                 outer.answers.get(path, not_found)(self)
 
             do_GET = do_HEAD = answer
@@ -84,6 +88,7 @@ def web(running, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_REMOTE_RETRIES", "1")
     running.answers.clear()
     running.requests.clear()
+    running.ports.clear()
     return running
 
 
@@ -194,6 +199,92 @@ def test_a_smaller_limit_can_be_set(web, monkeypatch):
         RemoteImage(f"{web.url}/a").read()
 
 
+@pytest.mark.parametrize("part", ["status", "headers", "body", "chunks"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(web, monkeypatch, part):
+    monkeypatch.setenv("SKTRANSFER_REMOTE_TIMEOUT", "0.3")
+    monkeypatch.setenv("SKTRANSFER_REMOTE_RETRIES", "0")
+    pause = threading.Event()
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
+    start, slow = {
+        "status": (b"HTTP/1.1 200 ", b"x" * 40 + b"\r\nContent-Length: 0\r\n\r\n"),
+        "headers": (head, b"X: %b\r\nContent-Length: 0\r\n\r\n" % (b"x" * 40)),
+        "body": (head + b"Content-Length: 40\r\n\r\n", b"x" * 40),
+        "chunks": (head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 9 + b"0\r\n\r\n"),
+    }[part]
+
+    def drip(handler):
+        handler.close_connection = True
+        try:
+            handler.wfile.write(start)
+            for byte in slow:
+                pause.wait(0.05)
+                handler.wfile.write(bytes([byte]))
+        except OSError:
+            return
+
+    web.answers["/a"] = drip
+    with pytest.raises(DecodeError, match="did not answer in time"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+def test_a_connection_is_used_again(web):
+    web.answers["/a"] = answer(200, b"bytes")
+    for _ in range(3):
+        assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
+    assert len(web.ports) == 1
+
+
+def test_a_compressed_answer_is_refused_and_not_unpacked(web):
+    bomb = gzip.compress(bytes(2**20))
+    web.answers["/a"] = answer(200, bomb, **{"Content-Encoding": "gzip"})
+    with pytest.raises(DecodeError, match="compressed"):
+        RemoteImage(f"{web.url}/a").read()
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "5, 5", "\xb2", "9" * 5000])
+def test_a_length_that_is_no_number_is_no_other_error(web, length):
+    def odd(handler):
+        handler.close_connection = True
+        handler.wfile.write(
+            b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: %b\r\n\r\n' % length.encode("latin-1")
+        )
+        if handler.command == "GET":
+            handler.wfile.write(b"bytes")
+
+    web.answers["/a"] = odd
+    image = RemoteImage(f"{web.url}/a")
+    for ask in (image.version, image.encoded):
+        with suppress(DecodeError):
+            ask()
+
+
+def test_bytes_whose_number_was_not_told_are_admitted_as_they_come(web):
+    def chunked(handler):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for _ in range(3):
+            handler.wfile.write(b"%x\r\n%b\r\n" % (2**18, bytes(2**18)))
+        handler.wfile.write(b"0\r\n\r\n")
+
+    web.answers["/a"] = chunked
+    admitted = []
+    assert len(RemoteImage(f"{web.url}/a").encoded(admitted.append).data) == 3 * 2**18
+    assert admitted[0] == 0
+    assert admitted[-1] == 3 * 2**18
+
+
+def test_odd_headers_are_not_logged_with_the_url(web, caplog):
+    def odd(handler):
+        handler.close_connection = True
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nno header\r\n\r\nbytes")
+
+    web.answers["/a"] = odd
+    with caplog.at_level("WARNING"):
+        RemoteImage(f"{web.url}/a?token=hush").encoded()
+    assert "hush" not in caplog.text
+
+
 # redirects and addresses
 
 
@@ -204,11 +295,25 @@ def test_a_redirect_within_the_scheme_is_followed(web):
     assert [path for _, path, _ in web.requests] == ["/a", "/b?c=1"]
 
 
+@pytest.mark.parametrize("there", ["http://[::1/b", "http://host:port/b", "//[x"])
+def test_a_redirect_to_no_valid_url_is_an_image_error(web, there):
+    web.answers["/a"] = answer(301, Location=there)
+    with pytest.raises(DecodeError, match="leads on to no valid URL"):
+        RemoteImage(f"{web.url}/a").read()
+
+
 @pytest.mark.parametrize("there", ["https://127.0.0.1/b", "file:///etc/passwd", "s3://bucket/b"])
 def test_a_redirect_to_another_scheme_is_refused(web, there):
     web.answers["/a"] = answer(301, Location=there)
     with pytest.raises(DecodeError, match="redirect is followed only within http://"):
         RemoteImage(f"{web.url}/a").read()
+
+
+def test_a_password_may_hold_any_letter(web):
+    web.answers["/a"] = answer(200, b"bytes")
+    RemoteImage(f"http://m%40e:p%3A\u20ac@127.0.0.1:{web.port}/a").encoded()
+    sent = base64.b64encode("m@e:p:\u20ac".encode()).decode()
+    assert web.requests[0][2]["Authorization"] == f"Basic {sent}"
 
 
 def test_redirects_in_a_circle_end(web):
@@ -233,9 +338,9 @@ def test_a_password_is_sent_to_its_own_host_alone(web):
         other.close()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_address_that_is_not_public_gets_no_request(web, monkeypatch, scheme, host):
+def test_an_address_that_is_not_public_is_not_connected_to(web, monkeypatch, scheme, host):
     monkeypatch.delenv("SKTRANSFER_REMOTE_PRIVATE")
     if host == "[::1]":
         if not socket.has_ipv6:
@@ -250,12 +355,51 @@ def test_an_address_that_is_not_public_gets_no_request(web, monkeypatch, scheme,
         listening.bind(("127.0.0.1", 0))
     with listening:
         listening.listen()
+        listening.setblocking(False)
         url = f"{scheme}://{host}:{listening.getsockname()[1]}/a"
         with pytest.raises(DecodeError, match="address is not public"):
             RemoteImage(url).read()
+        with pytest.raises(BlockingIOError):  # whether a port is open is told to nobody
+            listening.accept()
+
+
+def test_a_name_whose_address_changes_gets_no_request(web, monkeypatch):
+    monkeypatch.delenv("SKTRANSFER_REMOTE_PRIVATE")
+    monkeypatch.setattr(_connections, "_check_name", lambda host, port: None)  # public at first
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with pytest.raises(DecodeError, match="address is not public"):
+            RemoteImage(f"https://localhost:{listening.getsockname()[1]}/a").read()
         connection, _ = listening.accept()
         with connection:
             assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("93.184.215.14", True),
+        ("2606:4700::1111", True),
+        ("64:ff9b::808:808", True),  # NAT64 of 8.8.8.8
+        ("10.0.0.1", False),
+        ("169.254.169.254", False),
+        ("100.100.100.200", False),
+        ("168.63.129.16", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("::ffff:10.0.0.1", False),
+        ("64:ff9b::a9fe:a9fe", False),  # NAT64 of 169.254.169.254
+        ("2002:7f00:1::1", False),
+        ("::7f00:1", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fec0::1", False),
+        ("fd00:ec2::254", False),
+    ],
+)
+def test_addresses_of_the_internet_are_told_from_others(address, expected):
+    assert _connections.is_public(address) is expected
 
 
 def test_a_scheme_is_allowed_by_name(web, monkeypatch):
