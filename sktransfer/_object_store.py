@@ -70,7 +70,7 @@ def split_object_url(url: str) -> tuple[str, str, str]:
         raise ObjectStoreError(
             f"no name of a bucket between {scheme}:// and the next slash; credentials are taken "
             "from the environment, never from a URL"
-            if "@" in bucket
+            if "@" in rest or ":" in bucket
             else f"no name of a bucket between {scheme}:// and the next slash"
         )
     return scheme, bucket, key
@@ -348,7 +348,7 @@ def _is_timeout(error: Exception) -> bool:
 
 def redacted_text(text: str) -> str:
     """Return a text whose URLs have no user, no password and no query."""
-    text = re.sub(r"(\w://)[^/\s@]*@", r"\1", text)
+    text = re.sub(r"(\w://)[^/\s]*@", r"\1", text)
     return re.sub(r"(\w://[^\s?]*)\?\S*", r"\1", text)
 
 
@@ -360,7 +360,7 @@ _is_forked = False
 def _after_fork() -> None:
     global _lock, _is_forked
     _lock = threading.Lock()
-    _is_forked = bool(_buckets)
+    _is_forked = _is_forked or bool(_buckets)  # a fork of a fork is none the better
     _buckets.clear()
 
 

@@ -188,7 +188,8 @@ def _look_by_url(
             version = image.version_of(tag)
             if version is not None:
                 versions[place] = version
-            ids[place] = version or _path_id(image.identity())
+            # not the identity: who asks may be given another content than others are
+            ids[place] = version or _path_id(image.url)
         except DecodeError as error:
             failures[place] = str(error)
     _set_known_digests(ids, is_digest, versions, store)

@@ -50,9 +50,10 @@ class Blob(Protocol):
 
 def strong_tag(e_tag: str | None, size: int) -> str | None:
     """Return the name of a content; None for a weak ETag, which other bytes may share."""
-    if e_tag is None or e_tag.startswith("W/"):
+    if e_tag is None or e_tag[:2] in ("W/", "w/"):
         return None
-    return f"{e_tag.strip(chr(34))}|{size}"  # listings of Azure have it without quotes
+    name = e_tag.strip().strip('"')  # listings of Azure have it without quotes
+    return f"{name}|{size}" if name else None
 
 
 class ObjectBlob:

@@ -5,7 +5,7 @@ or with the environment is raised as it is: it is no matter of single images.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .._object_store import (
     OBJECT_SCHEMES,
@@ -99,19 +99,17 @@ def fetch(url: str, admit: Callable[[int], None] | None = None) -> RemoteContent
         if admit is not None:
             admit(n_bytes)
 
-    try:
+    def ask() -> RemoteContent:
         if scheme_of(url) in ARCHIVES:
             kind, name, blob = archive_blob(url)
             data, tag = read_member(kind, blob, name, check_and_admit)
         else:
             data, tag = blob_at(url).read(most, admit)
-    except TooLargeError as error:
-        check(error.n_bytes)
-        raise
-    except ObjectStoreError as error:
-        raise _as_decode_error(error) from None
-    check(len(data))
-    return RemoteContent(data, tag)
+        return RemoteContent(data, tag)
+
+    content = _translated(ask)
+    check(len(content.data))
+    return content
 
 
 def current_tag(url: str) -> str | None:
@@ -119,24 +117,42 @@ def current_tag(url: str) -> str | None:
 
     Nothing of the image is read. The tag of a file in an archive is that of the archive.
     """
-    try:
-        if scheme_of(url) in ARCHIVES:
-            return archive_blob(url)[2].tag()
-        return blob_at(url).tag()
-    except ObjectStoreError as error:
-        raise _as_decode_error(error) from None
+
+    def ask() -> str | None:
+        return (archive_blob(url)[2] if scheme_of(url) in ARCHIVES else blob_at(url)).tag()
+
+    return _translated(ask)
 
 
 def identity_of(url: str) -> str:
     """Return what distinguishes this image from others, without credentials."""
-    try:
+
+    def ask() -> str:
         if scheme_of(url) in ARCHIVES:
             kind, name, blob = archive_blob(url)
             return f"{kind} {name} in {blob.identity}"
         return blob_at(url).identity
+
+    return _translated(ask)
+
+
+_Answer = TypeVar("_Answer")
+
+
+def _translated(ask: Callable[[], _Answer]) -> _Answer:
+    """Call a function, and turn what is wrong with this image into a DecodeError."""
+    try:
+        return ask()
     except ObjectStoreError as error:
-        raise _as_decode_error(error) from None
+        failure = _as_decode_error(error)
+    # not within the block: it would hold the library's own error, which holds the URL
+    raise failure
 
 
 def _as_decode_error(error: ObjectStoreError) -> DecodeError:
+    if isinstance(error, TooLargeError):
+        most = remote_options().max_bytes
+        if error.n_bytes > most:
+            return DecodeError(f"{error.n_bytes:,} bytes, more than the {most:,} allowed")
+        return DecodeError("the server sent more than was asked for")
     return (UnreachableError if error.is_unreachable else DecodeError)(str(error))

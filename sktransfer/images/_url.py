@@ -5,19 +5,28 @@ What is a secret in a URL (a user, a password, a signature) is in neither name.
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
-from .._object_store import OBJECT_SCHEMES, ObjectStoreError, redacted_text
+from .._object_store import OBJECT_SCHEMES, ObjectStoreError
 
 ARCHIVES = ("zip", "tar")
 
 # Two letters or more: "c:" is a drive of Windows.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-# What S3, Google Cloud Storage and CloudFront add to sign a URL; and Azure, beside its "sig".
-_SIGNED = re.compile(
-    r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|signature|expires|policy|key-pair-id", re.I
+# What stores add to sign a URL, by a name that no other URL has beside it: S3 and Google, their
+# older way, CloudFront, and Azure.
+_SIGNATURES = (
+    ({"x-amz-signature"}, re.compile(r"x-amz-.*")),
+    ({"x-goog-signature"}, re.compile(r"x-goog-.*")),
+    ({"awsaccesskeyid", "signature"}, re.compile(r"awsaccesskeyid|signature|expires")),
+    ({"googleaccessid", "signature"}, re.compile(r"googleaccessid|signature|expires")),
+    ({"key-pair-id", "signature"}, re.compile(r"key-pair-id|signature|expires|policy")),
+    (
+        {"sig", "sv", "sp"},
+        re.compile(r"sig|sv|ss|srt|sr|se|st|sp|sip|spr|si|sdd|sk(oid|tid|t|e|s|v)|s[au]oid|scid"),
+    ),
+    ({"sig", "sv", "si"}, re.compile(r"sig|sv|sr|si|se|st|spr|sip|sdd")),
 )
-_SIGNED_BY_AZURE = re.compile(r"s[a-z]{1,4}|sig", re.I)
 
 
 class Member(NamedTuple):
@@ -61,24 +70,31 @@ def described(url: str) -> str:
     if scheme in ARCHIVES and "::" in url:
         inner, _, archive = url.rpartition("::")
         return f"{inner}::{described(archive) if is_url(archive) else archive}"
-    if scheme in OBJECT_SCHEMES and not re.search(r"\?.*=", url):
-        return redacted_text(url) if "@" in url.split("/")[2] else url
-    shown = redacted_text(url.partition("#")[0])
-    return f"{shown}?..." if "?" in url else shown
+    start, _, rest = url.partition("://")
+    name = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]  # which matches anything
+    place = rest[len(name) :]
+    host = name.rpartition("@")[2]
+    if ":" in re.sub(r":\d*$|\[.*\]", "", host) and "@" in place:
+        # a password may hold a slash, as keys of S3 do, though it must not in a URL
+        return f"{start}://..."
+    if scheme in OBJECT_SCHEMES and not re.search(r"\?.*=", place):
+        return f"{start}://{host}{place}"
+    path, mark, _ = place.partition("#")[0].partition("?")
+    return f"{start}://{host}{path}" + ("?..." if mark else "")
 
 
 def https_identity(url: str) -> str:
     """Return what distinguishes a web address: all but user, password, signature and fragment."""
     parts = urlsplit(url)
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    names = {name.lower() for name, _ in pairs}
-    query = urlencode(
-        [
-            (name, value)
-            for name, value in pairs
-            if not _SIGNED.fullmatch(name)
-            and not ("sig" in names and _SIGNED_BY_AZURE.fullmatch(name))
-        ]
-    )
     host = parts.netloc.rpartition("@")[2].lower()
+    query = _without_signature(parts.query)
     return f"{parts.scheme.lower()}://{host}{parts.path}" + (f"?{query}" if query else "")
+
+
+def _without_signature(query: str) -> str:
+    pairs = [(unquote_plus(pair.partition("=")[0]).lower(), pair) for pair in query.split("&")]
+    names = {name for name, _ in pairs}
+    for needed, added in _SIGNATURES:
+        if needed <= names:
+            pairs = [(name, pair) for name, pair in pairs if not added.fullmatch(name)]
+    return "&".join(pair for _, pair in pairs)

@@ -7,8 +7,10 @@ import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
+from sktransfer import PretrainedFeatureTransformer
 from sktransfer._remote_options import RemoteOptions
 from sktransfer.exceptions import DecodeError
 from sktransfer.images import _connections
@@ -439,6 +441,13 @@ SECRETS = [
     "s3://bucket/a.png?X-Amz-Signature=hush",
     "zip://a.png::https://me:hush@host/a.zip?sig=hush",
     "foo://me:hush@host/a?hush",
+    # what must be encoded in a URL, and is not
+    "https://me:hush@hush@host/a.png",
+    "https://me:hu/hush@host/a.png",
+    "https://me:hu?hush@host/a.png",
+    "https://me:hu hush@host/a.png",
+    "https://me:hu\u2100hush@host/a.png",
+    "s3://AKIAhush:hu/hush+hush@bucket/a.png",
 ]
 
 
@@ -446,13 +455,20 @@ SECRETS = [
 def test_a_secret_is_in_no_name_and_no_message(url, monkeypatch):
     monkeypatch.setenv("SKTRANSFER_REMOTE_SCHEMES", "gs,zip")  # so that nothing is sent
     image = RemoteImage(url)
-    assert "a" in image.describe()
+    assert image.describe().endswith(("a.png", "?...", "://...", "a.zip?..."))
     for shown in (image.describe(), repr(image), str(image)):
         assert "hush" not in shown
     for ask in (image.read, image.version, image.identity):
         with pytest.raises(DecodeError) as caught:
             ask()
         assert "hush" not in str(caught.value)
+
+
+def test_an_error_holds_no_other_error_with_the_url(web):
+    image = RemoteImage(f"{web.url.replace('127.0.0.1', 'localhost')[:-1]}/a?token=hush")
+    with pytest.raises(DecodeError) as caught:
+        image.read()
+    assert caught.value.__cause__ is caught.value.__context__ is None
 
 
 def test_a_signature_does_not_distinguish_images_and_any_other_query_does(web):
@@ -463,11 +479,59 @@ def test_a_signature_does_not_distinguish_images_and_any_other_query_does(web):
         "X-Amz-Signature=1&X-Amz-Date=2",
         "X-Goog-Signature=1",
         "Signature=1&Expires=3&Key-Pair-Id=4",
-        "sv=2024&se=5&sig=hush",
+        "AWSAccessKeyId=1&Signature=1&Expires=3",
+        "sv=2024&sp=r&se=5&sig=hush",
     ):
         assert identity(signed) == "https://host/a.png"
-    assert identity("id=5") == "https://host/a.png?id=5"
-    assert identity("st=5") == "https://host/a.png?st=5"  # without "sig" no signature of Azure
+        assert identity(f"id=5&{signed}") == "https://host/a.png?id=5"
+    for query in (
+        "id=5",
+        "st=5",  # without "sig" no signature of Azure
+        "src=1.png&sig=5",  # of a service that draws thumbnails
+        "expires=1",
+        "policy=1",
+        "x-amz-meta=1",
+        "a=1;b=2&c&d=%2f",
+    ):
+        assert identity(query) == f"https://host/a.png?{query}"
+
+
+def test_addresses_that_differ_are_never_taken_for_one_image(web, encode, tmp_path):
+    pictures = {}
+    for shade in (10, 200):
+        pictures[str(shade)] = encode(np.full((40, 40, 3), shade, np.uint8), "PNG")
+
+    def drawn(handler):
+        query = handler.path.partition("?")[2]
+        answer(200, pictures[query.partition("&")[0].partition("=")[2]])(handler)
+
+    web.answers["/thumb"] = drawn
+    X = [f"{web.url}/thumb?src={shade}&sv=1&sp=1&sig={shade}" for shade in pictures]
+    X += [f"http://{user}@127.0.0.1:{web.port}/thumb?src=10" for user in "ab"]
+    for cache in (None, tmp_path):
+        rows = PretrainedFeatureTransformer(
+            "mini", image_size=32, precision="float32", feature_cache=cache
+        ).fit_transform(X)
+        assert not np.array_equal(rows[0], rows[1])
+        np.testing.assert_array_equal(rows[0], rows[2])
+    users = {headers["Authorization"] for _, path, headers in web.requests if "&" not in path}
+    assert len(users) == 2
+
+
+@pytest.mark.parametrize("tag", ['""', "", 'w/"1"'])
+def test_an_etag_that_says_nothing_is_no_version(web, tag):
+    web.answers["/a"] = answer(200, b"bytes", ETag=tag)
+    assert RemoteImage(f"{web.url}/a").version() is None
+
+
+def test_more_bytes_than_were_asked_for_are_an_image_error(web):
+    def whole(handler):
+        handler.requestline = ""
+        answer(206, bytes(500), **{"Content-Range": "bytes 0-0/500"})(handler)
+
+    web.answers["/a.zip"] = whole
+    with pytest.raises(DecodeError, match="more than was asked for"):
+        RemoteImage(f"zip://1.png::{web.url}/a.zip").read()
 
 
 def test_the_same_object_under_another_signature_has_the_same_version(web):
