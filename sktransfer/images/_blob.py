@@ -1,7 +1,7 @@
 """Bytes that images are in: an object of a store, a file, or what fsspec holds in memory."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from .._object_store import (
@@ -12,9 +12,9 @@ from .._object_store import (
     split_object_url,
 )
 from ..exceptions import DecodeError
-from ._fingerprint import check_archive, file_status, file_version
+from ._fingerprint import READ_FLAGS, check_archive, file_status, file_version
 
-_CHUNK = 2**22
+FAR, _NEAR = 2**23, 2**16
 
 
 class Part(NamedTuple):
@@ -28,6 +28,7 @@ class Blob(Protocol):
     """Bytes that can be read as a whole or in parts."""
 
     identity: str  # where they are, without credentials
+    chunk: int  # how many to read at once where many are read, as each request takes its time
 
     def tag(self) -> str | None:
         """Return what changes with the content; None where nothing is promised."""
@@ -43,9 +44,6 @@ class Blob(Protocol):
 
     def read_range(self, start: int, length: int) -> Part:
         """Return some of the bytes, fewer where they end before."""
-
-    def stream(self) -> Iterator[bytes]:
-        """Yield all bytes in order."""
 
 
 def strong_tag(e_tag: str | None, size: int) -> str | None:
@@ -63,6 +61,8 @@ class ObjectBlob:
     ----------
     url : str
     """
+
+    chunk = FAR
 
     def __init__(self, url: str):
         self._bucket = open_bucket(url)
@@ -84,9 +84,6 @@ class ObjectBlob:
         data, status = self._bucket.get_range(self._key, start, length)
         return Part(data, strong_tag(status.e_tag, status.size))
 
-    def stream(self) -> Iterator[bytes]:
-        return self._bucket.stream(self._key, _CHUNK)
-
 
 class LocalBlob:
     """A file that holds images, which may be larger than one image.
@@ -95,6 +92,8 @@ class LocalBlob:
     ----------
     path : str
     """
+
+    chunk = _NEAR
 
     def __init__(self, path: str):
         self._path = path
@@ -117,23 +116,19 @@ class LocalBlob:
         size = self.size()
         if size > max_bytes:
             raise TooLargeError(size)
+        if admit is not None:
+            admit(size)
         return self.read_range(0, size)
 
     def read_range(self, start: int, length: int) -> Part:
         before = self.tag()
         try:
-            with open(self._path, "rb") as file:
+            with open(os.open(self._path, READ_FLAGS), "rb") as file:
                 file.seek(start)
                 data = file.read(length)
         except OSError as error:
             raise ObjectStoreError(f"the archive can't be read ({error.strerror})") from None
         return Part(data, before if before == self.tag() else None)
-
-    def stream(self) -> Iterator[bytes]:
-        self.size()  # a pipe could be waited for without end
-        with open(self._path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
 
 
 class MemoryBlob:
@@ -145,6 +140,8 @@ class MemoryBlob:
     ----------
     url : str
     """
+
+    chunk = _NEAR
 
     def __init__(self, url: str):
         import fsspec  # which torch needs as well
@@ -163,16 +160,15 @@ class MemoryBlob:
         size = self.size()
         if size > max_bytes:
             raise TooLargeError(size)
+        if admit is not None:
+            admit(size)
         return Part(self._found(self._files.cat_file), None)
 
     def read_range(self, start: int, length: int) -> Part:
-        return Part(self._found(self._files.cat_file)[start : start + length], None)
+        return Part(self._found(self._files.cat_file, start, start + length), None)
 
-    def stream(self) -> Iterator[bytes]:
-        yield self._found(self._files.cat_file)
-
-    def _found(self, ask: Callable) -> Any:
+    def _found(self, ask: Callable, *part: int) -> Any:
         try:
-            return ask(self._path)
+            return ask(self._path, *part)
         except (FileNotFoundError, IsADirectoryError):
             raise NoSuchObjectError("no such file in the memory of this process") from None

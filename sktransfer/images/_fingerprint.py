@@ -18,7 +18,7 @@ from ._formats import check_bytes
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer. For regular files these flags
 # change nothing; Windows has only the last one.
-_FLAGS = (
+READ_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
     | getattr(os, "O_CLOEXEC", 0)
@@ -58,7 +58,7 @@ def read_file(path: str) -> bytes:
     """Return the content of a regular file, or raise DecodeError."""
     file_status(path)  # first, because opening a device may have effects
     try:
-        with open(os.open(path, _FLAGS), "rb") as file:
+        with open(os.open(path, READ_FLAGS), "rb") as file:
             # checked again: another file may have this name by now
             status = os.fstat(file.fileno())
             check_file(status)

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from .._object_store import NoSuchObjectError, ObjectStoreError, TooLargeError, check_scheme
 from .._remote_options import RemoteOptions, remote_options
-from ._blob import Part, strong_tag
+from ._blob import FAR, Part, strong_tag
 from ._connections import PrivateAddressError, connection_pools
 from ._url import https_identity, scheme_of
 
@@ -33,6 +33,8 @@ class WebBlob:
     ----------
     url : str
     """
+
+    chunk = FAR
 
     def __init__(self, url: str):
         self._url = url

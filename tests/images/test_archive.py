@@ -12,6 +12,7 @@ import pytest
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes, load_image_folder
 from sktransfer.exceptions import DecodeError
 from sktransfer.images import _archive, _fingerprint
+from sktransfer.images._blob import LocalBlob, Part
 from sktransfer.images._image_ref import RemoteImage
 
 LONG = f"{'folder/' * 30}ü.png"  # longer than the header of a tar file has room for
@@ -69,18 +70,39 @@ def test_members_are_read_as_they_were_put_in(archive):
         assert of(archive, name).encoded().data == data
 
 
-def test_the_table_is_read_once(archive, monkeypatch):
-    calls = []
-    table = _archive.archive_table
+@pytest.fixture
+def tables(monkeypatch):
+    """Return a list of the archives whose tables were read."""
+    read, kinds = _archive._read_table, []
 
-    def counting(kind, blob):
-        calls.append(kind)
-        return table(kind, blob)
+    def noting(kind, blob):
+        kinds.append(kind)
+        return read(kind, blob)
 
-    monkeypatch.setattr(_archive, "archive_table", counting)
+    monkeypatch.setattr(_archive, "_read_table", noting)
+    return kinds
+
+
+def test_the_table_is_read_once(archive, tables, settled):
     for name in FILES:
         of(archive, name).encoded()
-    assert len(calls) == 1
+    for _ in range(3):  # what is not there is not looked for in the archive again and again
+        with pytest.raises(DecodeError, match="no such file in the archive"):
+            of(archive, "missing.png").encoded()
+    assert len(tables) == 1
+
+
+def test_a_table_that_can_not_be_read_is_not_read_for_each_member(archive, tables, settled):
+    archive.write_bytes(archive.read_bytes()[:700])
+    for name in FILES:
+        with pytest.raises(DecodeError, match="archive"):
+            of(archive, name).encoded()
+    assert len(tables) == 1
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    monkeypatch.setattr(_fingerprint, "_SETTLED_AFTER", -(10**12))
 
 
 def test_members_of_a_bucket_are_ranges_and_their_version_is_that_of_the_archive(s3):
@@ -144,6 +166,42 @@ def test_another_member_at_the_same_place_is_not_taken_for_it(tmp_path, kind):
     assert of(path, "1.png").encoded().data == b"one"
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_member_that_was_appended_replaces_the_one_of_its_name(tmp_path, settled, kind):
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes({"zip": zipped, "tar": tarred}[kind]({"1.png": b"one", "2.png": b"two"}))
+    assert of(path, "1.png").encoded().data == b"one"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("1.png", b"new")
+    else:
+        with tarfile.open(path, "a") as archive:
+            info = tarfile.TarInfo("1.png")
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"new"))
+    image = of(path, "1.png")  # the first one still stands where it stood
+    read = image.encoded()
+    assert read.data == b"new"
+    assert read.version() == image.version()
+
+
+def test_servers_with_tags_of_their_own_do_not_make_the_table_be_read_for_ever(
+    archive, tables, monkeypatch
+):
+    numbers = iter(range(10**6))
+    read_range = LocalBlob.read_range
+
+    def tagged(self, start, length):
+        return Part(read_range(self, start, length).data, str(next(numbers)))
+
+    monkeypatch.setattr(LocalBlob, "read_range", tagged)
+    for _ in range(40):
+        read = of(archive, "b/2.png").encoded()
+        assert read.data == b"third"
+    assert read.version() is None
+    assert len(tables) <= _archive._MOST_CHANGES + 1
+
+
 @pytest.mark.parametrize("end", [1000, 10, 0])
 def test_an_archive_that_ends_early_is_an_error(archive, end):
     archive.write_bytes(archive.read_bytes()[:end])
@@ -173,6 +231,98 @@ def test_a_member_that_says_to_be_large_is_not_read(tmp_path):
     data = zipped({"1.png": bytes(1000)})
     path.write_bytes(data.replace(struct.pack("<I", 1000), struct.pack("<I", 2**31)))
     with pytest.raises(DecodeError, match="2,147,483,648 bytes, more than"):
+        of(path, "1.png").encoded()
+
+
+def test_a_member_that_takes_more_than_it_has_is_not_read(tmp_path, settled):
+    path = tmp_path / "a.zip"
+    data = zipped({"1.png": b"x", "2.png": bytes(2**22)}, zipfile.ZIP_STORED)
+    table = data.index(b"PK\x01\x02")
+    first = data.index(b"1.png", table) - 46
+    second = data.index(b"2.png", table) - 46
+    # the second file is taken out of the table, and the first one said to reach to its end
+    rest = bytearray(data[table:second])
+    rest[first - table + 20 : first - table + 24] = struct.pack("<I", 2**22)
+    tail = bytearray(data[data.index(b"PK\x05\x06") :])
+    tail[8:16] = struct.pack("<HHI", 2, 2, len(rest))
+    path.write_bytes(data[:table] + rest + tail)
+    with pytest.raises(DecodeError, match="takes more bytes"):
+        of(path, "1.png").encoded()
+
+
+def _header(name, kind, size):
+    info = tarfile.TarInfo(name.decode())
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+HOSTILE_TARS = {
+    "a note of 8 GB": _header(b"x", b"x", 2**33 - 1),
+    "a name of 2**62 bytes": _header(b"x", b"L", 2**62),
+    "a size below zero": _header(b"1.png", b"0", -1024) + bytes(4096),
+    "a note of a size below zero": _header(b"x", b"x", -512) + bytes(4096),
+    "many notes before one file": (_header(b"x", b"x", 0)) * 5000 + _header(b"1.png", b"0", 0),
+    "a sparse file without an end": (
+        _header(b"1.png", b"S", 0)[:482]
+        + b"\x01"
+        + bytes(29)
+        + (bytes(504) + b"\x01" + bytes(7)) * 3000
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_TARS)
+def test_a_hostile_tar_is_an_image_error(tmp_path, what):
+    path = tmp_path / "a.tar"
+    data = tarred({"0.png": b"first"})
+    path.write_bytes(data[: data.index(b"first") + 512] + HOSTILE_TARS[what] + bytes(2**20 * 2))
+    with pytest.raises(DecodeError, match=r"no such file in the archive|no tar archive"):
+        of(path, "1.png").encoded()
+
+
+def zip_with(place, value, data=None):
+    """Return a zip file with bytes changed in its table, from the entry's start."""
+    data = bytearray(data or zipped({"1.png": b"first"}))
+    table = data.index(b"PK\x01\x02") + place
+    data[table : table + len(value)] = value
+    return bytes(data)
+
+
+HOSTILE_ZIPS = {
+    "a version of the future": zip_with(6, b"\xff\x00"),
+    "a name that is no text": zip_with(8, b"\x00\x08", zip_with(46, b"\xff")),
+    "a place outside": zip_with(42, struct.pack("<I", 2**31)),
+    "a table of 4 GB": zipped({"1.png": b"first"})[:-10] + struct.pack("<IIH", 2**32 - 2, 0, 0),
+    "an extra field that ends early": zip_with(30, b"\x04\x00"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_ZIPS)
+def test_a_hostile_zip_is_an_image_error(tmp_path, what):
+    path = tmp_path / "a.zip"
+    path.write_bytes(HOSTILE_ZIPS[what])
+    with pytest.raises(DecodeError, match="archive"):
+        of(path, "1.png").encoded()
+
+
+def test_an_archive_of_too_many_files_or_with_too_large_a_table_is_not_read(archive, monkeypatch):
+    monkeypatch.setattr(_archive, "_MOST_FILES", 3)
+    with pytest.raises(DecodeError, match="more than 3 files"):
+        of(archive, "b/2.png").encoded()
+    monkeypatch.undo()
+    _archive._tables.clear()
+    for limit in ("_MOST_TABLE", "_MOST_HEADER"):
+        monkeypatch.setattr(_archive, limit, 100)
+    with pytest.raises(DecodeError, match="too large"):
+        of(archive, "b/2.png").encoded()
+
+
+def test_a_sparse_file_in_a_tar_is_no_image(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(
+        _header(b"1.png", b"S", 512) + bytes(512) + _header(b"2.png", b"0", 0) + bytes(1024)
+    )
+    with pytest.raises(DecodeError, match="no such file in the archive"):
         of(path, "1.png").encoded()
 
 
