@@ -18,6 +18,7 @@ OBJECT_SCHEMES = ("s3", "gs", "az")
 # Names of buckets and containers: nothing that a host name or a path would read otherwise.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
+_MOST_BUCKETS = 64  # that are kept: each has connections and certificates of its own
 _LISTED_AT_ONCE = 1000  # what the stores return in one answer
 
 
@@ -79,7 +80,7 @@ def split_object_url(url: str) -> tuple[str, str, str]:
 def open_bucket(url: str) -> "Bucket":
     """Return the bucket or container of a URL; its key is left to the caller.
 
-    The store is asked nothing yet. Buckets are kept for the process, with their connections.
+    The store is asked nothing yet. The last buckets are kept, with their connections.
 
     Raises
     ------
@@ -96,9 +97,11 @@ def open_bucket(url: str) -> "Bucket":
     variables = tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefix)))
     key = (scheme, name, variables, options)
     with _lock:
-        if key not in _buckets:
-            _buckets[key] = Bucket(scheme, name, options)
-        return _buckets[key]
+        bucket = _buckets.pop(key, None) or Bucket(scheme, name, options)
+        _buckets[key] = bucket  # the last one
+        while len(_buckets) > _MOST_BUCKETS:
+            _buckets.pop(next(iter(_buckets)))
+        return bucket
 
 
 def check_scheme(scheme: str, options: RemoteOptions) -> None:
@@ -130,7 +133,8 @@ class Bucket:
         self._obstore = _imported(scheme)
         endpoint = _endpoint(scheme)
         account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "") if scheme == "az" else ""
-        at = " ".join(filter(None, (account, redacted_text(endpoint))))
+        emulator = "emulator" if scheme == "az" and _uses_emulator() else ""
+        at = " ".join(filter(None, (account, redacted_text(endpoint), emulator)))
         self.identity = f"{scheme}://{name}" + (f" at {at}" if at else "")
         arguments: dict[str, Any] = {
             "client_options": {
@@ -185,11 +189,6 @@ class Bucket:
             options = {"range": (start, start + length)}
             result = self._obstore.get(self._store, _checked(key), options=options)
             return ObjectContent(bytes(result.bytes()), _status(result.meta, key))
-
-    def stream(self, key: str, chunk: int = 2**22) -> Iterator[bytes]:
-        """Yield the bytes of an object in order."""
-        with _translated():
-            yield from self._obstore.get(self._store, _checked(key)).stream(chunk)
 
     def head(self, key: str) -> ObjectStatus:
         """Return the status of an object."""
@@ -277,6 +276,11 @@ def _endpoint(scheme: str) -> str:
         "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
     }[scheme]
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
+
+
+def _uses_emulator() -> bool:
+    value = os.environ.get("AZURE_STORAGE_USE_EMULATOR", "")
+    return value.lower() in ("1", "true", "on", "yes", "y")
 
 
 def _aws_profile() -> Any:

@@ -175,8 +175,8 @@ def test_only_one_module_imports_obstore():
     assert _importers_of("obstore") == ["_object_store.py"]
 
 
-def test_only_one_module_imports_urllib3():
-    assert _importers_of("urllib3") == ["images/_https.py"]
+def test_only_what_reads_web_addresses_imports_urllib3():
+    assert _importers_of("urllib3") == ["images/_connections.py", "images/_https.py"]
 
 
 def test_no_module_is_a_junk_drawer():

@@ -93,7 +93,9 @@ def read_member(kind: str, blob: Blob, name: str, check: Callable[[int], None]) 
                 return part
             if kept.n_changes >= _MOST_CHANGES:
                 return Part(part.data, None)
-        except (NoSuchObjectError, _DamagedError):
+        except ObjectStoreError as error:
+            if error.is_unreachable or error.is_refused:
+                raise
             if kept.tag is not None and kept.tag == blob.tag():
                 raise
         # the archive may have been replaced: its table is read again
@@ -232,7 +234,7 @@ class _ZipReader:
 
 def _zip_table(reader: _Reader, size: int) -> Table:
     reader.n_allowed = _MOST_TABLE
-    with zipfile.ZipFile(_ZipReader(reader)) as archive:  # type: ignore[arg-type]  # it has what is used
+    with zipfile.ZipFile(_ZipReader(reader)) as archive:
         every = archive.infolist()
     starts = sorted({info.header_offset for info in every})
     if starts and not 0 <= starts[0] <= starts[-1] < size:
@@ -299,7 +301,7 @@ def _tar_table(reader: _Reader, size: int) -> Table:
                 table[info.name] = Entry(info.offset, length, info.size)
                 if len(table) > _MOST_FILES:
                     raise tarfile.ReadError(f"more than {_MOST_FILES:,} files")
-            archive.members = []  # else all are kept
+            archive.members = []  # type: ignore[attr-defined]  # else all are kept
             reader.n_allowed = _MOST_HEADER
     return table
 

@@ -129,7 +129,7 @@ class _TimedResponse(http.client.HTTPResponse):
         super().begin()
         # urllib3 logs what is wrong in headers as a warning, with the URL and its query
         self.headers.defects.clear()
-        self.headers.set_payload(None)
+        self.headers.set_payload([])
 
 
 class _TimedSocket:

@@ -5,6 +5,7 @@ Only regular files are read: reading a pipe or a device could wait forever.
 
 import hashlib
 import os
+import re
 import stat
 import struct
 import time
@@ -24,6 +25,8 @@ READ_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+
+_CUT_URL = re.compile(r"(https?|s3|gs|az|memory|zip|tar):/[^/]", re.I)
 
 
 def check_file(status: os.stat_result) -> None:
@@ -45,7 +48,10 @@ def file_status(path: str, check: Callable[[os.stat_result], None] = check_file)
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise DecodeError("no such file") from None
+        cause = "no such file"
+        if _CUT_URL.match(path):
+            cause += "; pathlib.Path has taken a slash from this URL, so pass it as str"
+        raise DecodeError(cause) from None
     except OSError as error:  # a loop of links, no permission, a name too long
         raise DecodeError(f"can't be opened ({error.strerror})") from None
     except ValueError as error:  # a zero byte in the name

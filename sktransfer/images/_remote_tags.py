@@ -43,7 +43,8 @@ def remote_tags(urls: Collection[str]) -> Mapping[str, Tag]:
         left = [source for source in set(sources.values()) if source not in tags]
         tags.update(zip(left, pool.map(_OneByOne(), left), strict=True))
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # without waiting: after Ctrl-C, for a server that does not answer
+        pool.shutdown(wait=False, cancel_futures=True)
     return {url: tags[source] for url, source in sources.items()}
 
 

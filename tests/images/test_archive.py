@@ -158,6 +158,19 @@ def test_an_archive_that_was_replaced_gives_its_new_members(archive):
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_in_a_bucket_that_was_replaced_by_a_smaller_one_is_read(s3, kind):
+    make = {"zip": zipped, "tar": tarred}[kind]
+    noise = np.random.default_rng(0).bytes(50_000)
+    url = s3.put(f"a.{kind}", make({"0.png": noise, "1.png": b"one"}))
+    assert of(url, "1.png").encoded().data == b"one"
+    s3.put(f"a.{kind}", make({"1.png": b"new"}))
+    image = of(url, "1.png")
+    read = image.encoded()
+    assert read.data == b"new"
+    assert read.version() == image.version()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_another_member_at_the_same_place_is_not_taken_for_it(tmp_path, kind):
     path, make = tmp_path / f"a.{kind}", {"zip": zipped, "tar": tarred}[kind]
     path.write_bytes(make({"1.png": b"one", "2.png": b"two"}))

@@ -1,11 +1,13 @@
 import os
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sktransfer.exceptions import DecodeError
 from sktransfer.images import _fingerprint
 from sktransfer.images._collection import PixelRange, as_images
 
@@ -164,3 +166,11 @@ def test_a_known_digest_is_not_computed_again_and_memory_is_still_reserved(path,
         np.testing.assert_array_equal(content.decode(reserved.append), picture)
         assert content.digest == b"a known digest.."
         assert (reserved != []) == reserves
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the path of Windows has other slashes")
+def test_a_url_that_was_made_a_path_is_told():
+    with pytest.raises(DecodeError, match=r"pathlib\.Path has taken a slash"):
+        _versions([Path("s3://bucket/a.png")])
+    with pytest.raises(DecodeError, match=r"no such file\Z"):
+        _versions(["C:/folder/a.png"])
