@@ -37,14 +37,22 @@ def listed(url: str) -> Iterator[tuple[str, str]]:
         else:
             raise ObjectStoreError("a web address has no listing; pass the URLs of the images")
     except ObjectStoreError as error:
-        kind: type[OSError] = OSError
-        if isinstance(error, NoSuchObjectError):
-            kind = FileNotFoundError
-        elif error.is_refused:
-            kind = PermissionError
-        elif error.is_unreachable:
-            kind = ConnectionError
-        raise kind(f"path={described(url)!r} can't be listed: {error}") from None
+        failure = _as_os_error(error, url)
+    else:
+        return
+    # not within the block: it would hold the library's own error, which holds the URL
+    raise failure
+
+
+def _as_os_error(error: ObjectStoreError, url: str) -> OSError:
+    kind: type[OSError] = OSError
+    if isinstance(error, NoSuchObjectError):
+        kind = FileNotFoundError
+    elif error.is_refused:
+        kind = PermissionError
+    elif error.is_unreachable:
+        kind = ConnectionError
+    return kind(f"path={described(url)!r} can't be listed: {error}")
 
 
 def _objects(url: str) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 import base64
 import gzip
+import io
 import socket
+import tarfile
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from sktransfer import PretrainedFeatureTransformer
+from sktransfer import PretrainedFeatureTransformer, load_image_folder
 from sktransfer._remote_options import RemoteOptions
 from sktransfer.exceptions import DecodeError
 from sktransfer.images import _connections
@@ -469,6 +471,40 @@ def test_an_error_holds_no_other_error_with_the_url(web):
     with pytest.raises(DecodeError) as caught:
         image.read()
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_an_archive_that_can_not_be_listed_is_named_without_its_secret(web):
+    web.answers["/a.zip"] = answer(403)
+    with pytest.raises(PermissionError, match="access denied") as caught:
+        load_image_folder(f"zip://::{web.url}/a.zip?token=hush")
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_an_archive_at_a_web_address_is_read_in_parts(web):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        info = tarfile.TarInfo("1.png")
+        info.size = 5
+        archive.addfile(info, io.BytesIO(b"bytes"))
+    data = content.getvalue()
+
+    def parts(handler):
+        if handler.command == "HEAD":  # as of an address that is signed for GET
+            return answer(403)(handler)
+        first, _, last = handler.headers["Range"].removeprefix("bytes=").partition("-")
+        part = data[int(first) : int(last) + 1]
+        span = f"bytes {first}-{int(first) + len(part) - 1}/{len(data)}"
+        return answer(206, part, ETag='"1"', **{"Content-Range": span})(handler)
+
+    web.answers["/a.tar"] = parts
+    for _ in range(2):
+        image = RemoteImage(f"tar://1.png::{web.url}/a.tar?X-Amz-Signature=1")
+        assert image.encoded().data == b"bytes"
+    assert len(web.requests) == 4  # size, table, and twice the member
+    web.answers["/b.tar"] = answer(200, data)
+    with pytest.raises(DecodeError, match="does not send parts"):
+        RemoteImage(f"tar://1.png::{web.url}/b.tar").read()
 
 
 def test_a_signature_does_not_distinguish_images_and_any_other_query_does(web):
