@@ -332,7 +332,7 @@ def test_all_images_that_can_not_be_read_are_named_and_the_others_are_stored(
     reasons = [failures[len(urls) + i].reason for i in range(len(wrong))]
     for reason, expected in zip(
         reasons,
-        ["no such object", "no such", "text, not", "empty", "can't be reached", "ftp", "no such"],
+        ["no such object", "no such", "text, not", "empty", "not public", "ftp", "no such"],
         strict=True,
     ):
         assert expected in reason
