@@ -2,7 +2,13 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 
 import numpy as np
 
@@ -53,6 +59,7 @@ class ReadAhead(Sequence):
         self._n_connections = 0
         self._unanswered = Unanswered(0)  # until the options are read
         self._is_closed = False
+        self._end: Future = Future()  # which those wait for as well that wait for an image
 
     def __len__(self) -> int:
         return len(self._images)
@@ -64,9 +71,15 @@ class ReadAhead(Sequence):
         if not isinstance(image, RemoteImage):
             return image
         with self._lock:
+            if self._is_closed:
+                raise _ended()
             self._submit_until(index)
             future = self._futures.pop(index, None)
         if future is not None:
+            if not future.done():
+                wait((future, self._end), return_when=FIRST_COMPLETED)
+                if not future.done():
+                    raise _ended()
             try:
                 encoded, n_held = future.result()
             except (_NoRoomError, CancelledError):
@@ -84,17 +97,17 @@ class ReadAhead(Sequence):
         self.close()
 
     def close(self) -> None:
-        """Drop what was read and not asked for, and start no further request."""
+        """Drop what was read and not asked for; no further image by URL is read."""
         with self._lock:
             pool, self._is_closed = self._pool, True
             self._futures.clear()
+            if not self._end.done():
+                self._end.set_result(None)
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _submit_until(self, position: int) -> None:
         """Request all images up to some way behind a position."""
-        if self._is_closed:
-            return  # what runs on after Ctrl-C reads itself
         if self._pool is None:
             self._n_connections = remote_options().connections
             self._unanswered = Unanswered(max(self._n_connections, 8))
@@ -135,3 +148,9 @@ class ReadAhead(Sequence):
             raise
         self._unanswered.note(image.url, None)
         return encoded, n_held
+
+
+def _ended() -> DecodeError:
+    # After Ctrl-C, a batch that is under way ends with what it has. It does not wait for each of
+    # its other images as long as a server may take.
+    return DecodeError("not read, as the call has ended")

@@ -110,6 +110,39 @@ def test_files_and_arrays_come_as_they_are_and_start_nothing(store):
     assert store.fetched == []
 
 
+def test_after_it_is_closed_nothing_is_read(store):
+    images = ReadAhead(as_images([*X, "a.png"]), range(N))
+    assert images[0].data == X[0].encode()
+    images.close()
+    wait_until(lambda: store.n_now == 0)
+    n_before = len(store.fetched)
+    for position in (1, N - 1):  # one of them may have been read ahead
+        with pytest.raises(DecodeError, match="the call has ended"):
+            images[position]
+    assert len(store.fetched) == n_before
+    assert images[N].describe() == "a.png"
+
+
+def test_who_waits_for_an_image_when_it_is_closed_does_not_wait_on(store):
+    store.hold.clear()
+    images = ReadAhead(as_images(X), range(N))
+    reasons = []
+
+    def ask():
+        try:
+            images[0]
+        except DecodeError as error:
+            reasons.append(str(error))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: store.n_now == 8)
+    images.close()
+    asking.join(20)  # the store answers after 30 seconds
+    assert reasons == ["not read, as the call has ended"]
+    store.hold.set()
+
+
 def test_an_image_that_fails_is_an_error_where_it_is_asked_for(store):
     with ReadAhead(as_images(X), range(N)) as images:
         images[0]
