@@ -178,10 +178,13 @@ def with_files(params: Mapping[str, Any], folder: JobFolder | None) -> dict[str,
 
 def without_files(params: Mapping[str, Any], folder: JobFolder) -> dict[str, Any]:
     """Return the parameters with paths of this machine in the place of a job's files."""
+    missing = [name for name in _PARAMETERS if name not in params]
+    if missing:
+        raise ValueError(f"job.json of {folder.name} has no parameter {missing[0]!r}")
     values = {name: params[name] for name in _PARAMETERS}
     for name in ("backbone", "weights"):
         if isinstance(values[name], Mapping):
-            values[name] = _local_copy(values[name]["file"], folder)
+            values[name] = _local_copy(str(values[name].get("file")), folder)
     return values
 
 

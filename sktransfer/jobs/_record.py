@@ -5,6 +5,7 @@ It is plain JSON. Reading it runs no code, and loads no network.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ NAME = "job.json"
 FORMAT = 1
 # rows that pass the network before they are written; a row group of a shard
 CHUNK = 2048
+DTYPES = ("float32", "float16")
+_MANIFEST = re.compile(r"manifest-[0-9a-f]{8}/")
 
 
 @dataclass(frozen=True)
@@ -103,13 +106,53 @@ def read_record(folder: JobFolder) -> JobRecord:
         names = ("transformer", "row", "images", "rows_per_shard", "manifest")
         record = JobRecord(**{name: values[name] for name in names})
         is_whole = record.fingerprint == values["fingerprint"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        wrong = _first_wrong(record)
+    except (
+        json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError
+    ) as error:  # fmt: skip
         raise ValueError(f"{folder.name}/{NAME} can't be read: {error!r}") from None
     if not is_whole:
         raise ValueError(
             f"{folder.name}/{NAME} was changed: its fingerprint is not that of its content"
         )
+    if wrong is not None:
+        raise ValueError(
+            f"{folder.name}/{NAME} can't be read: {wrong[0]} is {_shown(wrong[1])}, which no job "
+            "writes"
+        )
     return record
+
+
+def _first_wrong(record: JobRecord) -> tuple[str, Any] | None:
+    """Return name and value of the first part that no job has: others may have written it."""
+    row, images = record.row, record.images
+    allowed = {
+        "transformer": (record.transformer, isinstance(record.transformer, dict)),
+        "rows_per_shard": (record.rows_per_shard, _is_count(record.rows_per_shard)),
+        "images.n_rows": (images["n_rows"], _is_count(images["n_rows"])),
+        "images.relative_to": (
+            images["relative_to"], isinstance(images["relative_to"], str | None)
+        ),
+        "row.dtype": (row["dtype"], row["dtype"] in DTYPES),
+        "row.widths": (
+            row["widths"],
+            isinstance(row["widths"], list)
+            and len(row["widths"]) == len(row["ingredients"]) > 0
+            and all(map(_is_count, row["widths"])),
+        ),
+        # a name within the folder
+        "manifest": (
+            record.manifest,
+            isinstance(record.manifest, str) and _MANIFEST.fullmatch(record.manifest) is not None,
+        ),
+    }  # fmt: skip
+    return next(
+        ((name, value) for name, (value, is_allowed) in allowed.items() if not is_allowed), None
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**40
 
 
 def check_same(folder: JobFolder, there: Any, here: Any, what: str) -> None:
