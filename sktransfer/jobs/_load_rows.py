@@ -6,13 +6,14 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from ..exceptions import ImageFailure, ImageReadError
+from ..images._url import described, is_url
 from ._arrow import import_pyarrow
 from ._folder import JobFolder
 from ._manifest import DIGEST, ERROR, PATH, ROW, VERSION
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
 from ._shard import manifest_name, shard_name, shard_schema
-from ._status import SUCCESS, read_shard_facts, shards_in_place
+from ._status import check_shards, shards_in_place
 
 OUTPUTS = ("numpy", "pandas", "polars", "arrow")
 
@@ -95,7 +96,7 @@ def load_rows(out, *, output="numpy", columns=None, on_error="raise", partial=Fa
         there = ", ".join(data.schema.names)
         raise ValueError(f"columns={columns!r}: there is no {unknown[0]!r}; there are {there}")
     if output == "numpy":
-        return _arrays(data, columns or data.schema.names, on_error)
+        return _arrays(data, data.schema.names if columns is None else columns, on_error)
     table = data.to_table(columns=columns)
     if output == "pandas":
         return table.to_pandas()
@@ -114,9 +115,7 @@ def shards_to_read(folder: JobFolder, record: JobRecord, partial: bool = False) 
             f"{folder.name} has {len(shards)} of {record.n_shards} shards: run the job to its "
             "end, or read what is there with partial=True"
         )
-    if folder.facts(SUCCESS) is None:  # else they were checked when the job was closed
-        for shard in shards:
-            read_shard_facts(folder, record, shard)
+    check_shards(folder, record, shards)  # also of a closed job: a file may be replaced since
     return shards
 
 
@@ -189,6 +188,11 @@ def digests_of(column: Any) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(len(column), size)
 
 
+def _described(path: str | None) -> str:
+    """Return the name of an image in errors; that of a URL is without its password."""
+    return described(path) if path is not None and is_url(path) else str(path)
+
+
 def _raise_failures(data: Any) -> None:
     failures: list[ImageFailure] = []
     n_images = 0
@@ -198,7 +202,7 @@ def _raise_failures(data: Any) -> None:
                 batch.column(PATH).to_pylist(), batch.column(ERROR).to_pylist(), strict=True
             )
             failures += [
-                ImageFailure(n_images + place, str(path), reason)
+                ImageFailure(n_images + place, _described(path), reason)
                 for place, (path, reason) in enumerate(pairs)
                 if reason is not None
             ]

@@ -1,5 +1,6 @@
 """An object of a store as a file that is read by parts."""
 
+import errno
 import io
 import os
 from typing import Any
@@ -51,7 +52,7 @@ class RemoteFile(io.RawIOBase):
                 found = self._bucket.get_range(self._key, self._part_at, length)
                 self._part = found.data
             except ObjectStoreError as error:
-                raise OSError(f"{self._key}: {error}") from None
+                raise OSError(errno.EIO, f"{self._key}: {error}") from None
         start = self._place - self._part_at
         buffer[:wanted] = self._part[start : start + wanted]
         self._place += wanted

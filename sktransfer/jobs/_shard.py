@@ -16,7 +16,6 @@ from ._record import CHUNK, JobRecord
 
 ROWS = "rows/"
 _METADATA = b"sktransfer"
-DTYPES = ("float32", "float16")
 
 
 def shard_name(shard: int) -> str:
@@ -150,5 +149,12 @@ def _rounded(rows: np.ndarray, errors: list[str | None]) -> np.ndarray:
 
 
 def read_facts(metadata: Any) -> dict[str, Any]:
-    """Return fingerprint, number and failures of a shard from the metadata of its file."""
-    return json.loads((metadata.metadata or {}).get(_METADATA, b"{}"))
+    """Return fingerprint, number and failures of a shard from the metadata of its file.
+
+    What others wrote may be anything: where it is no such record, nothing is returned.
+    """
+    try:
+        facts = json.loads((metadata.metadata or {}).get(_METADATA, b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,7 +1,8 @@
 """How far a job is: read from its folder, by any process."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ from .._text_table import html_table, table
 from ..runtime._display import Display, spelled
 from ._folder import JobFolder
 from ._record import NAME, JobRecord
-from ._shard import ROWS, read_facts, shard_name
+from ._shard import ROWS, own_fields, read_facts, shard_name
 
 SUCCESS = "_SUCCESS"
 _BETWEEN_LOOKS = 2.0  # s, of a display at the folder
+_AT_ONCE = 8  # files whose ends are read at the same time
 STARTED = "started"  # written by each `run`, so that a pause is no part of the speed
 
 
@@ -37,7 +39,7 @@ class JobStatus:
     seconds_left : float or None
         For the images that are left, at this speed.
     is_complete : bool
-        Whether all shards are in place and the job was closed: the file _SUCCESS is there.
+        Whether all shards are in place and the job was closed: the file _SUCCESS is there too.
     """
 
     out: str
@@ -80,11 +82,13 @@ def _number(value: float | None) -> str | None:
 def shards_in_place(folder: JobFolder, record: JobRecord) -> dict[int, float]:
     """Return the shards that are in place, and when they were put there."""
     listed = folder.list(ROWS)
-    return {
-        shard: listed[name].time
-        for shard in range(record.n_shards)
-        if (name := shard_name(shard)) in listed
-    }
+    shards = {}
+    for name, facts in listed.items():
+        number = name.removeprefix(ROWS).removesuffix(".parquet")
+        # names alone are read: a job may have more shards than its folder has files
+        if number.isascii() and number.isdigit() and name == shard_name(shard := int(number)):
+            shards[shard] = facts.time
+    return {shard: time for shard, time in shards.items() if shard < record.n_shards}
 
 
 class StatusReader:
@@ -111,8 +115,9 @@ class StatusReader:
         """
         record = self._record
         done = shards_in_place(self._folder, record)
-        for shard in done.keys() - self._failures.keys():
-            self._failures[shard] = read_shard_facts(self._folder, record, shard)["failures"]
+        new = sorted(done.keys() - self._failures.keys())
+        for shard, facts in zip(new, check_shards(self._folder, record, new), strict=True):
+            self._failures[shard] = facts["failures"]
         n_done = sum(record.n_rows_of(shard) for shard in done)
         speed = self._speed(done)
         left = record.n_images - n_done
@@ -125,7 +130,7 @@ class StatusReader:
             n_failures=sum(self._failures[shard] for shard in done),
             images_per_second=speed,
             seconds_left=0.0 if not left else left / speed if speed else None,
-            is_complete=self._folder.facts(SUCCESS) is not None,
+            is_complete=len(done) == record.n_shards and self._folder.facts(SUCCESS) is not None,
         )
 
     @contextmanager
@@ -167,23 +172,48 @@ class StatusReader:
         return sum(map(self._record.n_rows_of, since)) / seconds
 
 
+def check_shards(
+    folder: JobFolder, record: JobRecord, shards: Iterable[int]
+) -> list[dict[str, Any]]:
+    """Return what each of these shards says of itself; raise ValueError for one that is none."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # in a bucket, each waits for an answer
+        return list(pool.map(lambda shard: read_shard_facts(folder, record, shard), shards))
+
+
 def read_shard_facts(folder: JobFolder, record: JobRecord, shard: int) -> dict[str, Any]:
     """Return what a shard in place says of itself; raise ValueError where it is no such shard."""
     import pyarrow
     from pyarrow import parquet
 
     name = shard_name(shard)
+    source = folder.open_to_read(name)
     try:
-        metadata = parquet.read_metadata(folder.open_to_read(name))
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        metadata = parquet.read_metadata(source)
+        schema = metadata.schema.to_arrow_schema()
+    except (pyarrow.ArrowException, OSError) as error:
+        # pyarrow's own errors of content have no number; those of a disk or a server do
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(
             f"{folder.name}/{name} is damaged ({error}); delete it and run the job again"
         ) from None
     facts = read_facts(metadata)
     expected = (record.fingerprint, shard, record.n_rows_of(shard))
-    if (facts.get("fingerprint"), facts.get("shard"), metadata.num_rows) != expected:
+    failures = facts.get("failures")
+    if (
+        (facts.get("fingerprint"), facts.get("shard"), metadata.num_rows) != expected
+        or not isinstance(failures, int)
+        or not 0 <= failures <= metadata.num_rows
+    ):
         raise ValueError(
             f"{folder.name}/{name} is not shard {shard} of this job; delete it and run the job "
             "again"
         )
+    for field in own_fields(sum(record.row["widths"]), record.row["dtype"]):
+        place = schema.get_field_index(field.name)
+        if place < 0 or schema.field(place).type != field.type:
+            raise ValueError(
+                f"{folder.name}/{name} has no column {field.name!r} of type {field.type}: it is "
+                "damaged; delete it and run the job again"
+            )
     return facts
