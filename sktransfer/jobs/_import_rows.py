@@ -20,8 +20,7 @@ from ._manifest import DIGEST, PATH, ROW, VERSION, absolute_paths
 from ._plan import RowPlan, common_keys
 from ._record import JobRecord, read_record
 from ._remote_folder import open_folder
-from ._shard import own_fields, shard_name
-from ._status import read_shard_facts
+from ._shard import shard_name
 
 # Rows of one put. Each put writes pages of the store's tables that many rows share, and waits for
 # the disk.
@@ -44,7 +43,8 @@ class ImportedRows:
     n_rows : int
         Rows that were put into the store, or were there.
     n_failures : int
-        Images without a row.
+        Images without a row, or with one that is not finite. Such a row is not put into the
+        store: an estimator computes it.
     n_checked : int
         Images that were read and computed here, whose rows are those of the job.
     transformer : PretrainedFeatureTransformer
@@ -189,39 +189,36 @@ def _put_all(
     at_once = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * int(ends[-1]))))
     n_rows, last = 0, None
     for shard in shards:
-        read_shard_facts(folder, record, shard)  # raises for a shard that is not of this job
         file = parquet.ParquetFile(
             folder.open_to_read(shard_name(shard)), page_checksum_verification=True
         )
-        _check_columns(folder, record, shard, file.schema_arrow)
         for batch in file.iter_batches(batch_size=at_once, columns=[DIGEST, VERSION, ROW]):
             rows = rows_of(batch.column(ROW))
             digests = batch.column(DIGEST).to_pylist()
+            # a null is no row, nor is NaN, whoever wrote it beside a digest
+            is_row = [
+                digest is not None and is_finite
+                for digest, is_finite in zip(digests, np.isfinite(rows).all(axis=1), strict=True)
+            ]
             items = {}
             for common, end, width in zip(commons, ends, record.row["widths"], strict=True):
-                for digest, row in zip(digests, rows[:, end - width : end], strict=True):
-                    if digest is not None:
+                own = rows[:, end - width : end]
+                for digest, row, is_stored in zip(digests, own, is_row, strict=True):
+                    if is_stored:
                         last = row_key(common, digest)
                         items[last] = row
             store.put_many(items)
             versions = batch.column(VERSION).to_pylist()
             store.put_digests(
-                {v: digest for v, digest in zip(versions, digests, strict=True) if v is not None}
+                {
+                    version: digest
+                    for version, digest in zip(versions, digests, strict=True)
+                    if version is not None and digest is not None
+                }
             )
-            n_rows += len(digests) - digests.count(None)
+            n_rows += sum(is_row)
         file.close()
     return n_rows, last
-
-
-def _check_columns(folder: JobFolder, record: JobRecord, shard: int, schema: Any) -> None:
-    wanted = own_fields(sum(record.row["widths"]), record.row["dtype"])
-    for field in wanted:
-        place = schema.get_field_index(field.name)
-        if place < 0 or schema.field(place).type != field.type:
-            raise ValueError(
-                f"{folder.name}/{shard_name(shard)} has no column {field.name!r} of type "
-                f"{field.type}: it is damaged; delete it and run the job again"
-            )
 
 
 def _check_rows(
