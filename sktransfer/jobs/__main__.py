@@ -37,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.shard is None:
             job.run(cpus_per_worker=options.n_jobs)
         else:
-            for shard in range(options.shard, job.n_shards, options.of or job.n_shards):
+            # more tasks than shards is no error; a single shard that there is not is one
+            shards = [options.shard]
+            if options.of is not None:
+                shards = list(range(options.shard, job.n_shards, options.of))
+            for shard in shards:
                 job.run_shard(shard, n_jobs=options.n_jobs)
             job.close()
     print(job.status())

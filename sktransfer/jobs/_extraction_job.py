@@ -1,6 +1,7 @@
 """A job of many images, divided into shards that any engine can run."""
 
 import json
+import numbers
 import os
 import random
 import secrets
@@ -15,9 +16,9 @@ from ._engines import check_engine, run_on
 from ._folder import JobFolder
 from ._manifest import Manifest, ManifestDigest, open_manifest, shards_of
 from ._plan import RowPlan, with_files, without_files
-from ._record import NAME, JobRecord, check_same, read_record
+from ._record import DTYPES, NAME, JobRecord, check_same, read_record
 from ._remote_folder import open_folder
-from ._shard import DTYPES, ROWS, manifest_name, shard_name, write_shard
+from ._shard import ROWS, manifest_name, shard_name, write_shard
 from ._status import STARTED, SUCCESS, JobStatus, StatusReader, shards_in_place
 
 
@@ -128,8 +129,7 @@ class ExtractionJob:
         dtype="float32",
     ):
         import_pyarrow()
-        if isinstance(rows_per_shard, bool) or not isinstance(rows_per_shard, int):
-            raise TypeError(f"rows_per_shard must be an int, got {rows_per_shard!r}")
+        rows_per_shard = _as_int("rows_per_shard", rows_per_shard)
         if rows_per_shard < 1:
             raise ValueError(f"rows_per_shard must be at least 1, got {rows_per_shard}")
         if dtype not in DTYPES:
@@ -235,8 +235,7 @@ class ExtractionJob:
     def _run_shard(
         self, shard: int, n_jobs: int | None, store: ActivationStore | None = None
     ) -> bool:
-        if isinstance(shard, bool) or not isinstance(shard, int):
-            raise TypeError(f"shard must be an int, got {shard!r}")
+        shard = _as_int("shard", shard)
         if not 0 <= shard < self.n_shards:
             raise ValueError(f"shard must be from 0 to {self.n_shards - 1}, got {shard}")
         if self._folder.facts(shard_name(shard)) is not None:
@@ -288,10 +287,10 @@ class ExtractionJob:
         read are no error.
         """
         check_engine(engine, n_workers, cpus_per_worker)
-        self._folder.write(STARTED, b"")
         shards = self._missing()
         if shards:
-            task = _TaskOfJob(self.out, self.fingerprint, self._record.transformer["device"])
+            self._folder.write(STARTED, b"")
+            task = _TaskOfJob(self.out, self._record)
             with self._status.shown(verbose):
                 run_on(engine, task, shards, n_workers, cpus_per_worker)
         return self.close()
@@ -313,7 +312,9 @@ class ExtractionJob:
         status : JobStatus
         """
         status = self.status()
-        if status.n_shards_done == status.n_shards and not status.is_complete:
+        if status.n_shards_done < status.n_shards:
+            return status
+        if not status.is_complete:
             facts = {
                 "fingerprint": self.fingerprint,
                 "n_images": self.n_images,
@@ -321,8 +322,8 @@ class ExtractionJob:
             }
             with self._folder.new_file(SUCCESS) as aside:
                 aside.write_bytes(json.dumps(facts).encode() + b"\n")
-            self._folder.clear(ROWS)
             status = self.status()
+        self._folder.clear(ROWS)  # a driver may have been killed after another closed the job
         return status
 
     def status(self) -> JobStatus:
@@ -346,19 +347,21 @@ class ExtractionJob:
 class _TaskOfJob:
     """Computes shards in a worker, which opens the job, and loads its network, once."""
 
-    def __init__(self, out: str, fingerprint: str, device: str):
+    def __init__(self, out: str, record: JobRecord):
         self._out = out
-        self._fingerprint = fingerprint
-        self.uses_gpu = device == "cuda"
+        self._fingerprint = record.fingerprint
+        self._manifest = record.manifest
+        self.uses_gpu = record.transformer["device"] == "cuda"
 
     def __call__(self, shard: int, cpus: int | None) -> bool:
-        return _opened(self._out, self._fingerprint).run_shard(shard, n_jobs=cpus)
+        return _opened(self._out, self._fingerprint, self._manifest).run_shard(shard, n_jobs=cpus)
 
 
 @lru_cache(maxsize=4)
-def _opened(out: str, fingerprint: str) -> ExtractionJob:
+def _opened(out: str, fingerprint: str, manifest: str) -> ExtractionJob:
+    # The manifest too: the folder of a deleted job may hold the same job, made anew.
     job = ExtractionJob.open(out)
-    if job.fingerprint != fingerprint:
+    if (job.fingerprint, job._record.manifest) != (fingerprint, manifest):
         raise ValueError(f"{out} holds another job by now; run the job again")
     return job
 
@@ -382,10 +385,15 @@ def _make(
     where = f"manifest-{secrets.token_hex(4)}/"
     digest = ManifestDigest(manifest.schema)
     n_parts = 0
-    for n_parts, part in enumerate(shards_of(manifest, rows_per_shard), start=1):
-        digest.update(part)
-        with folder.new_file(manifest_name(where, n_parts - 1)) as aside:
-            parquet.write_table(part, aside, compression="zstd", row_group_size=2**16)
+    try:
+        for part in shards_of(manifest, rows_per_shard):
+            digest.update(part)
+            with folder.new_file(manifest_name(where, n_parts)) as aside:
+                parquet.write_table(part, aside, compression="zstd", row_group_size=2**16)
+            n_parts += 1
+    except BaseException:  # also an interrupt: nothing else would remove these parts
+        _remove_parts(folder, where, n_parts)
+        raise
     if not n_parts:
         raise ValueError("images holds no image: a job needs at least one")
     record = JobRecord(
@@ -399,10 +407,20 @@ def _make(
         aside.write_bytes(record.to_json())
     there = read_record(folder)
     if there.manifest != where:  # another driver was first
-        for shard in range(n_parts):
-            folder.remove(manifest_name(where, shard))
+        _remove_parts(folder, where, n_parts)
         check_same(folder, there.identity, record.identity, "holds another job")
     return there
+
+
+def _remove_parts(folder: JobFolder, where: str, n_parts: int) -> None:
+    for shard in range(n_parts):
+        folder.remove(manifest_name(where, shard))
+
+
+def _as_int(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    return int(value)
 
 
 def _images(manifest: Manifest, digest: ManifestDigest) -> dict[str, Any]:

@@ -235,9 +235,12 @@ def test_a_file_that_is_not_of_the_folder_is_not_read(table, tmp_path):
     from sktransfer.jobs._plan import without_files
 
     job = make(table, tmp_path / "job")
-    params = dict(job._record.transformer, backbone={"file": "files/../../secret.safetensors"})
-    with pytest.raises(ValueError, match="none of a job's folder"):
-        without_files(params, job._folder)
+    for file in ("files/../../secret.safetensors", "/secret.safetensors", "files/", None):
+        params = dict(job._record.transformer, backbone={"file": file})
+        with pytest.raises(ValueError, match="none of a job's folder"):
+            without_files(params, job._folder)
+    with pytest.raises(ValueError, match="no parameter 'backbone'"):
+        without_files({}, job._folder)
 
 
 def test_float16_rounds_rows_and_a_value_beyond_its_range_is_an_error(table, tmp_path, monkeypatch):
@@ -371,3 +374,147 @@ def test_progress_ends_with_all_images(table, tmp_path, capsys):
     assert "job: 24 images in" in capsys.readouterr().err
     make(table, tmp_path / "other").run(verbose=-1)
     assert capsys.readouterr().err == ""
+
+
+def forged(job, **changes):
+    """Write another job.json whose fingerprint is that of its content."""
+    from dataclasses import replace
+
+    record = replace(job._record, **changes)
+    (Path(job.out) / "job.json").write_bytes(record.to_json())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"manifest": "../other/"}, "manifest is '../other/'"),
+        ({"manifest": "manifest-00000000/../"}, "manifest is "),
+        ({"rows_per_shard": 0}, "rows_per_shard is 0"),
+        ({"rows_per_shard": "5"}, "rows_per_shard is '5'"),
+        ({"images": {"n_rows": 2**62, "digest": "", "relative_to": None}}, r"images\.n_rows is"),
+        ({"images": {"n_rows": 5}}, "can't be read"),
+    ],
+)
+def test_a_record_that_no_job_writes_is_named_and_not_followed(table, tmp_path, changes, named):
+    job = make(table, tmp_path / "job")
+    forged(job, **changes)
+    with pytest.raises(ValueError, match=named):
+        ExtractionJob.open(job.out)
+
+
+def test_a_record_of_many_brackets_is_an_error_that_names_the_file(tmp_path):
+    (tmp_path / "job.json").write_text("[" * 1_000_000)
+    with pytest.raises(ValueError, match=r"job\.json can't be read"):
+        ExtractionJob.open(tmp_path)
+
+
+def test_a_closed_job_without_one_of_its_shards_is_not_complete(table, tmp_path):
+    job = make(table, tmp_path / "job")
+    assert job.run().is_complete
+    (tmp_path / "job" / "rows" / "0000001.parquet").unlink()
+    assert not job.status().is_complete
+    assert "not complete" in repr(job.status())
+    assert job.run().is_complete
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_shard_of_another_job_is_not_read_even_when_the_job_was_closed(
+    finished, table, tmp_path, closed
+):
+    job = make(table.slice(5, 5), tmp_path / "job")
+    job.run()
+    if not closed:
+        (tmp_path / "job" / "_SUCCESS").unlink()
+    shutil.copy(Path(finished.out) / "rows" / "0000000.parquet", tmp_path / "job" / "rows")
+    with pytest.raises(ValueError, match="not shard 0 of this job"):
+        load_rows(job.out)
+
+
+@pytest.mark.parametrize("facts", ["[]", "{", "[" * 100_000, '{"failures": -1}'])
+def test_a_shard_that_says_nonsense_of_itself_is_named(table, tmp_path, facts):
+    from pyarrow import parquet
+
+    job = make(table.slice(0, 2), tmp_path / "job")
+    job.run()
+    path = tmp_path / "job" / "rows" / "0000000.parquet"
+    rows = parquet.read_table(path)
+    parquet.write_table(rows.replace_schema_metadata({"sktransfer": facts}), path)
+    with pytest.raises(ValueError, match=r"0000000\.parquet is not shard 0"):
+        ExtractionJob.open(job.out).status()
+
+
+def test_a_shard_without_a_column_is_damaged_and_has_no_rows_of_null(table, tmp_path):
+    from pyarrow import parquet
+
+    job = make(table.slice(0, 2), tmp_path / "job")
+    job.run()
+    path = tmp_path / "job" / "rows" / "0000000.parquet"
+    rows, metadata = parquet.read_table(path), parquet.read_metadata(path).metadata
+    parquet.write_table(rows.drop_columns("row").replace_schema_metadata(metadata), path)
+    with pytest.raises(ValueError, match="has no column 'row'"):
+        load_rows(job.out)
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_damaged_shard(table, tmp_path, monkeypatch):
+    from pyarrow import parquet
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    job = make(table.slice(0, 2), tmp_path / "job")
+    job.run()
+    monkeypatch.setattr(parquet, "read_metadata", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        ExtractionJob.open(job.out).status()
+
+
+def test_a_job_made_anew_in_its_folder_is_opened_anew_by_a_worker(table, tmp_path):
+    first = make(table.slice(0, 2), tmp_path / "job")
+    first.run()
+    shutil.rmtree(first.out)
+    again = make(table.slice(0, 2), tmp_path / "job")
+    assert again.fingerprint == first.fingerprint
+    assert again.run().is_complete
+
+
+def test_what_is_left_aside_after_a_job_was_closed_is_removed_by_the_next_run(table, tmp_path):
+    job = make(table.slice(0, 2), tmp_path / "job")
+    job.run()
+    left = tmp_path / "job" / "rows" / ".0000000.parquet.00.tmp"
+    left.write_bytes(b"half")
+    speed = job.status().images_per_second
+    assert job.run().images_per_second == speed  # nothing was started
+    assert not left.exists()
+
+
+def test_a_manifest_that_breaks_off_leaves_no_parts(tmp_path):
+    import pyarrow
+
+    late = pyarrow.chunked_array([["a.png"] * 3, [None, "b.png"]])
+    table = pyarrow.table({"path": late, "n": pyarrow.array(range(5))})
+
+    class Broken(list):
+        def __getitem__(self, item):
+            if item.start:
+                raise KeyboardInterrupt
+            return list.__getitem__(self, item)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(Broken(["a.png"] * (2**16 + 1)), tmp_path / "job", rows_per_shard=2**15)
+    assert os.listdir(tmp_path / "job") == []
+    assert make(table, tmp_path / "job").n_images == 5
+
+
+def test_a_shard_that_there_is_not_is_no_success_of_the_command_line(table, tmp_path):
+    from sktransfer.jobs.__main__ import main
+
+    job = make(table.slice(0, 2), tmp_path / "job")
+    with pytest.raises(ValueError, match="from 0 to 0, got 7"):
+        main(["run", job.out, "--shard", "7"])
+    assert main(["run", job.out, "--shard", "7", "--of", "8"]) == 0  # more tasks than shards
+    assert job.status().n_shards_done == 0
+
+
+def test_integers_of_numpy_are_integers(table, tmp_path):
+    job = make(table.slice(0, 2), tmp_path / "job", rows_per_shard=np.int64(1))
+    assert job.run_shard(np.int32(1))

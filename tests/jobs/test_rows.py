@@ -244,3 +244,33 @@ def test_without_polars_its_name_is_in_the_error(whole, monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(ImportError, match="needs polars"):
         load_rows(whole.out, output="polars")
+
+
+def test_a_row_that_is_nan_or_null_beside_a_digest_is_not_put_into_a_store(shapes, tmp_path):
+    job = ExtractionJob(small_transformer(), shapes[0][:4], tmp_path / "job")
+    job.run()
+
+    def spoil(rows):
+        rows[2, 3] = np.nan
+
+    rewrite(job, spoil)
+    imported = import_rows(job.out, feature_cache=tmp_path / "store", check=0)
+    assert (imported.n_rows, imported.n_failures) == (3, 1)
+    with count_forward_passes() as counter:
+        rows = small_transformer(feature_cache=tmp_path / "store").fit_transform(shapes[0][:4])
+    assert counter.computed == 1
+    assert np.isfinite(rows).all()
+
+
+def test_the_password_of_a_url_that_failed_is_not_in_the_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKTRANSFER_REMOTE_SCHEMES", "s3")
+    url = "https://user:hidden@example.org/a.png?X-Amz-Signature=hidden"
+    job = ExtractionJob(small_transformer(), [url], tmp_path / "job")
+    job.run()
+    with pytest.raises(ImageReadError, match=r"https://example\.org/a\.png") as raised:
+        load_rows(job.out)
+    assert "hidden" not in str(raised.value)
+
+
+def test_no_column_is_no_column(whole):
+    assert not load_rows(whole.out, columns=[])
