@@ -19,6 +19,8 @@ OBJECT_SCHEMES = ("s3", "gs", "az")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PREFIXES = {"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"}
 _MOST_BUCKETS = 64  # that are kept: each has connections and certificates of its own
+# what S3 answers with status 400 and not 403
+_CREDENTIALS_ENDED = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 _LISTED_AT_ONCE = 1000  # what the stores return in one answer
 
 
@@ -341,7 +343,11 @@ def _as_ours(error: Exception) -> ObjectStoreError:
     if "NoSuchBucket" in said:
         return NoSuchObjectError("no such bucket")
     if said:
-        return ObjectStoreError(f"the store failed{said}", is_unreachable=said.startswith(" (5"))
+        return ObjectStoreError(
+            f"the store failed{said}",
+            is_refused=any(code in said for code in _CREDENTIALS_ENDED),
+            is_unreachable=said.startswith((" (5", " (429")),
+        )
     first = text.splitlines()[0] if text else name
     return ObjectStoreError(redacted_text(first)[:200])
 

@@ -33,6 +33,10 @@ class UnreachableError(DecodeError):
     """No answer came. Other images of the same server will most likely fail as well."""
 
 
+class RefusedError(DecodeError):
+    """The server said that this may not be read, or that it does not know who asks."""
+
+
 class Unanswered:
     """Counts the images in a row that no answer came for, for each server.
 
@@ -155,4 +159,6 @@ def _as_decode_error(error: ObjectStoreError) -> DecodeError:
         if error.n_bytes > most:
             return DecodeError(f"{error.n_bytes:,} bytes, more than the {most:,} allowed")
         return DecodeError("the server sent more than was asked for")
-    return (UnreachableError if error.is_unreachable else DecodeError)(str(error))
+    if error.is_unreachable:
+        return UnreachableError(str(error))
+    return (RefusedError if error.is_refused else DecodeError)(str(error))

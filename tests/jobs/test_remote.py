@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from sktransfer import count_forward_passes
+from sktransfer._object_store import ObjectStoreError
+from sktransfer.exceptions import DecodeError
+from sktransfer.images._remote import RefusedError
 from sktransfer.jobs import ExtractionJob, import_rows, load_rows
 from sktransfer.jobs import _confirmed as confirmed_module
 from sktransfer.jobs._remote_folder import open_folder
@@ -84,8 +87,8 @@ def test_an_object_that_is_missing_is_a_null_and_a_server_that_is_down_no_shard(
 
 
 def test_what_fails_for_a_moment_is_computed_again(monkeypatch):
-    answers = iter([False, True])
-    monkeypatch.setattr(confirmed_module, "_fails", lambda image: next(answers))
+    answers = iter([None, DecodeError("no such page")])
+    monkeypatch.setattr(confirmed_module, "_error", lambda image: next(answers))
     calls = []
 
     class Failed:
@@ -103,3 +106,59 @@ def test_what_fails_for_a_moment_is_computed_again(monkeypatch):
 def test_a_folder_that_can_not_be_written_is_named(out, shapes):
     with pytest.raises(ValueError, match="out="):
         ExtractionJob(small_transformer(), list(shapes[0][:2]), out)
+
+
+class Extracted:
+    """What an extraction says of images of which some failed."""
+
+    def __init__(self, *positions):
+        self.failures = [type("Failure", (), {"position": position}) for position in positions]
+
+
+@pytest.mark.parametrize("still_read", [True, False])
+def test_credentials_that_end_in_the_middle_write_no_shard(monkeypatch, still_read):
+    """One object that is refused is a failure; an object that was read before tells which."""
+
+    def tag(url):
+        assert url == "s3://bucket/a.png"
+        if not still_read:
+            raise RefusedError("access denied")
+
+    monkeypatch.setattr(confirmed_module, "_error", lambda image: RefusedError("access denied"))
+    monkeypatch.setattr(confirmed_module, "current_tag", tag)
+    urls = ["s3://other/0.png", "s3://bucket/a.png", "s3://bucket/b.png"]
+    extracted = Extracted(2)
+    if still_read:
+        assert confirmed_module.confirmed(urls, lambda: extracted) is extracted
+    else:
+        with pytest.raises(OSError, match=r"denied to s3://bucket/b\.png .* not written"):
+            confirmed_module.confirmed(urls, lambda: extracted)
+
+
+def test_a_worker_without_credentials_writes_no_shard_of_nulls(monkeypatch):
+    monkeypatch.setattr(confirmed_module, "_error", lambda image: RefusedError("access denied"))
+    urls = ["s3://bucket/a.png", "s3://bucket/b.png", "/a/file.png"]
+    with pytest.raises(OSError, match="not written"):
+        confirmed_module.confirmed(urls, lambda: Extracted(0, 1))
+    # a page of the web that is refused is one page
+    extracted = Extracted(0)
+    assert confirmed_module.confirmed(["https://a.org/b.png"], lambda: extracted) is extracted
+
+
+def test_an_object_store_that_does_not_answer_is_not_taken_for_a_damaged_shard(
+    s3, shapes, monkeypatch
+):
+    from pyarrow import parquet
+
+    job = ExtractionJob(small_transformer(), list(shapes[0][:2]), f"s3://{s3.name}/fails")
+    job.run_shard(0)
+    source = open_folder(job.out).open_to_read("rows/0000000.parquet")
+
+    def fail(*_):
+        raise ObjectStoreError("the store did not answer in time")
+
+    monkeypatch.setattr(type(source._bucket), "get_range", fail)
+    with pytest.raises(OSError, match="did not answer in time"):
+        parquet.read_metadata(source)
+    with pytest.raises(OSError, match="did not answer in time"):
+        ExtractionJob.open(job.out).status()
