@@ -152,6 +152,21 @@ def test_access_that_is_denied_is_named(answers):
     assert len(requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "refused", "unreachable"),
+    [("400 Bad Request", True, False), ("429 Too Many Requests", False, True)],
+)
+def test_credentials_that_ended_are_a_refusal_and_too_many_requests_no_answer(
+    answers, answer, refused, unreachable
+):
+    body = b"<Error><Code>ExpiredToken</Code></Error>" if refused else b""
+    head = f"HTTP/1.1 {answer}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    answers(lambda connection: connection.sendall(head.encode() + body))
+    with pytest.raises(ObjectStoreError) as caught:
+        open_bucket("s3://bucket").get("key")
+    assert (caught.value.is_refused, caught.value.is_unreachable) == (refused, unreachable)
+
+
 def test_a_download_that_breaks_off_is_tried_again_and_then_an_error(answers):
     def some_bytes(connection):
         connection.sendall(

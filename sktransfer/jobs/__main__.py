@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="K",
         help="with --shard N: the shards N, N + K, N + 2 K and so on, for K tasks",
     )
-    run.add_argument("--n-jobs", type=int, help="threads; default: the cores of this process")
+    run.add_argument(
+        "--n-jobs", type=_count, metavar="T", help="threads; default: the cores of this process"
+    )
     status = commands.add_parser("status", help="print shards, images, failures and speed")
     for command in (run, status):
         command.add_argument("job", metavar="job.json", help="the file, or the folder of the job")
@@ -46,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             job.close()
     print(job.status())
     return 0
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
 
 
 def _folder_of(job: str) -> str:

@@ -8,7 +8,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -130,7 +130,9 @@ class LocalFolder:
     def clear(self, prefix: str) -> None:
         """Remove the files that killed processes had not finished."""
         for path in (self._path / prefix).glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            # Windows keeps a file that another driver writes; that one removes it
+            with suppress(PermissionError):
+                path.unlink(missing_ok=True)
 
     def open_to_read(self, name: str) -> Any:
         """Return the path of a file."""

@@ -513,6 +513,8 @@ def test_a_shard_that_there_is_not_is_no_success_of_the_command_line(table, tmp_
         main(["run", job.out, "--shard", "7"])
     assert main(["run", job.out, "--shard", "7", "--of", "8"]) == 0  # more tasks than shards
     assert job.status().n_shards_done == 0
+    with pytest.raises(SystemExit):
+        main(["run", job.out, "--n-jobs", "0"])
 
 
 def test_integers_of_numpy_are_integers(table, tmp_path):
