@@ -151,14 +151,20 @@ def _arrays(data: Any, names: list[str], on_error: str) -> Bunch:
     n_images = data.count_rows()
     for name in (ROW, DIGEST, VERSION):
         if name in names:
-            found[name] = _matrix(data, name, n_images)
+            nulls_are_errors = on_error == "raise" and name == ROW
+            found[name] = _matrix(data, name, n_images, nulls_are_errors)
     return Bunch(**{name: found[name] for name in names})
 
 
-def _matrix(data: Any, name: str, n_images: int) -> np.ndarray:
+def _matrix(data: Any, name: str, n_images: int, nulls_are_errors: bool) -> np.ndarray:
     matrix: np.ndarray | None = None
     start = 0
     for batch in data.to_batches(columns=[name], batch_readahead=2, fragment_readahead=1):
+        if nulls_are_errors and batch.column(name).null_count:
+            raise ValueError(  # failures, which have an error, were raised before
+                "an image has neither a row nor an error: its shard was changed; delete it and "
+                "run the job again"
+            )
         part = rows_of(batch.column(name)) if name == ROW else digests_of(batch.column(name))
         if matrix is None:
             matrix = np.empty((n_images, part.shape[1]), part.dtype)

@@ -174,6 +174,9 @@ def _is_text(pa: Any, kind: Any) -> bool:
 
 
 def _chosen(pa: Any, batch: Any, name: str, carried: list[str], wanted: Any) -> Any:
+    missing = [other for other in (name, *carried) if other not in batch.schema.names]
+    if missing:  # the files of a folder
+        raise ValueError(f"a later part of the manifest has no column {missing[0]!r}")
     table = pa.table({PATH: batch[name], **{other: batch[other] for other in carried}})
     kind = table.schema.field(PATH).type
     if pa.types.is_dictionary(kind):

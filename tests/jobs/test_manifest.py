@@ -118,3 +118,10 @@ def test_an_array_and_a_list_are_one_manifest(shapes):
     found = {digest_of(open_manifest(X, None)).hexdigest() for X in (paths, list(paths))}
     assert len(found) == 1
     assert isinstance(paths, np.ndarray)
+
+
+def test_a_file_of_a_folder_without_a_column_is_an_error_that_names_it(tmp_path):
+    parquet.write_table(TABLE, tmp_path / "0.parquet")
+    parquet.write_table(TABLE.drop_columns("site"), tmp_path / "1.parquet")
+    with pytest.raises(ValueError, match="no column 'site'"):
+        list(open_manifest(tmp_path, "url").batches)

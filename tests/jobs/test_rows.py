@@ -157,7 +157,7 @@ def test_a_file_that_changed_since_is_not_taken_for_what_it_was(whole, shapes, c
     assert counter.computed == 1
 
 
-def rewrite(job, change):
+def rewrite(job, change, nulls=()):
     """Change the rows of a job's first shard, in place and with the same facts."""
     import pyarrow
     from pyarrow import parquet
@@ -169,7 +169,9 @@ def rewrite(job, change):
     change(rows)
     values = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(rows.ravel()), rows.shape[1])
     field = table.schema.field("row")
-    table = table.set_column(3, field, values.cast(field.type))
+    values = values.cast(field.type).to_pylist()
+    values = [None if i in nulls else value for i, value in enumerate(values)]
+    table = table.set_column(3, field, pyarrow.array(values, field.type))
     parquet.write_table(table.replace_schema_metadata(metadata), path)
 
 
@@ -253,12 +255,14 @@ def test_a_row_that_is_nan_or_null_beside_a_digest_is_not_put_into_a_store(shape
     def spoil(rows):
         rows[2, 3] = np.nan
 
-    rewrite(job, spoil)
+    rewrite(job, spoil, nulls=[1])
+    with pytest.raises(ValueError, match="neither a row nor an error"):
+        load_rows(job.out)
     imported = import_rows(job.out, feature_cache=tmp_path / "store", check=0)
-    assert (imported.n_rows, imported.n_failures) == (3, 1)
+    assert (imported.n_rows, imported.n_failures) == (2, 2)
     with count_forward_passes() as counter:
         rows = small_transformer(feature_cache=tmp_path / "store").fit_transform(shapes[0][:4])
-    assert counter.computed == 1
+    assert counter.computed == 2
     assert np.isfinite(rows).all()
 
 
