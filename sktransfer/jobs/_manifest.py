@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._object_store import redacted_text
 from ._arrow import import_pyarrow
 from ._remote_folder import open_folder
 
@@ -81,7 +82,7 @@ def _of_file(path: str) -> tuple[Any, Iterator[Any]]:
         reader = csv.open_csv(_source(path))
         return reader.schema, iter(reader)
     if not is_parquet and ("://" in path or not os.path.isdir(path)):
-        raise ValueError(f"images must be {_ALLOWED}, got {path!r}")
+        raise ValueError(f"images must be {_ALLOWED}, got {redacted_text(path)!r}")
     is_folder = "://" not in path and os.path.isdir(path)
     files = sorted(map(str, Path(path).rglob("*.parquet"))) if is_folder else [path]
     if not files:
@@ -103,7 +104,7 @@ def _source(path: str) -> Any:
     if "://" not in path:
         return path
     folder, _, name = path.rpartition("/")
-    return open_folder(folder).open_to_read(name)
+    return open_folder(folder, "images").open_to_read(name)
 
 
 def _of_pandas(frame: Any) -> Any:

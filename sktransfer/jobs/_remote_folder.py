@@ -7,20 +7,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .._object_store import NoSuchObjectError, ObjectStoreError, open_bucket, split_object_url
+from .._object_store import (
+    NoSuchObjectError,
+    ObjectStoreError,
+    open_bucket,
+    redacted_text,
+    split_object_url,
+)
 from ._folder import FileFacts, JobFolder, LocalFolder
 from ._remote_file import RemoteFile
 
 
-def open_folder(out: Any) -> JobFolder:
-    """Return the folder that `out` names: a path, or the URL of one in an object store."""
+def open_folder(out: Any, parameter: str = "out") -> JobFolder:
+    """Return the folder that `out` names: a path, or the URL of one in an object store.
+
+    Errors call it `parameter`, and have no password of a URL.
+    """
     if not isinstance(out, (str, os.PathLike)) or not os.fspath(out):
         raise TypeError(f"out must be the path or URL of a folder, got {out!r}")
     if "://" in os.fspath(out):
         try:
             return RemoteFolder(os.fspath(out))
         except ObjectStoreError as error:
-            raise ValueError(f"out={os.fspath(out)!r} can't be used: {error}") from None
+            shown = redacted_text(os.fspath(out))
+            raise ValueError(f"{parameter}={shown!r} can't be used: {error}") from None
     return LocalFolder(out)
 
 

@@ -102,6 +102,22 @@ def test_what_fails_for_a_moment_is_computed_again(monkeypatch):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        ("https://user:hidden@example.org/in.parquet", "images='https://example.org' can't"),
+        ("https://example.org/in.txt?signature=hidden", "images must be"),
+    ],
+)
+def test_a_manifest_that_can_not_be_read_is_named_without_a_password(images, said, tmp_path):
+    with pytest.raises(ValueError, match=said) as raised:
+        ExtractionJob(small_transformer(), images, tmp_path / "job")
+    assert "hidden" not in str(raised.value)
+    with pytest.raises(ValueError, match="out='s3://bucket/job'") as raised:
+        ExtractionJob(small_transformer(), ["a.png"], "s3://user:hidden@bucket/job")
+    assert "hidden" not in str(raised.value)
+
+
 @pytest.mark.parametrize("out", ["ftp://a/b", "s3://", "https://example.org/job"])
 def test_a_folder_that_can_not_be_written_is_named(out, shapes):
     with pytest.raises(ValueError, match="out="):
