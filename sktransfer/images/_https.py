@@ -190,7 +190,8 @@ def _check_status(status: int, good: tuple[int, ...]) -> None:
         raise ObjectStoreError(f"access denied ({status})", is_refused=True)
     if good == (206,) and status == 200:
         raise ObjectStoreError("the server does not send parts of a file, as an archive needs")
-    raise ObjectStoreError(f"the server answered {status}")
+    # too many requests: later it will answer, as one that fails may
+    raise ObjectStoreError(f"the server answered {status}", is_unreachable=status == 429)
 
 
 def _size(headers: Any, is_part: bool = False) -> int | None:

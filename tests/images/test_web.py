@@ -135,8 +135,9 @@ def test_an_answer_that_is_no_image_is_named(web, status, message):
     assert len(web.requests) == 1
 
 
-def test_a_server_that_fails_is_asked_again(web):
-    statuses = iter([503, 200])
+@pytest.mark.parametrize("busy", [503, 429])
+def test_a_server_that_fails_or_has_too_many_requests_is_asked_again(web, busy):
+    statuses = iter([busy, 200])
     web.answers["/a"] = lambda handler: answer(next(statuses), b"bytes")(handler)
     assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
     web.answers["/a"] = answer(500)
