@@ -43,7 +43,7 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
 
     Every batch has the same size, the last one filled up: another size is another
     order of summation, and a prediction would depend on its neighbours in the last
-    digits.
+    digits. Where memory runs out, it is smaller.
 
     Parameters
     ----------
@@ -60,13 +60,7 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
     if device.type != "cpu":
         module = copy_on(module, device)
     size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
-
-    def outputs_of(batch: torch.Tensor) -> torch.Tensor:
-        n_missing = size - len(batch)
-        filled = torch.cat([batch, batch[-1:].expand(n_missing, *batch.shape[1:])])
-        return module(filled)[: len(batch)]
-
-    return _in_batches(activations, size, device, outputs_of).astype(np.float64)
+    return _in_batches(activations, size, device, module, fills=True).astype(np.float64)
 
 
 def device_of(module: nn.Module, device: torch.device) -> torch.device:
@@ -79,23 +73,30 @@ def _in_batches(
     size: int,
     device: torch.device,
     compute: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    fills: bool = False,
 ) -> np.ndarray:
     """Return what a function computes of batches on a device.
 
-    Where memory runs out, a batch is computed in parts.
+    Where memory runs out, a batch is computed in parts. `fills` says whether the last batch is
+    filled up, with copies of an image.
     """
 
-    def of(start: int, n: int, limit: BatchLimit) -> torch.Tensor:
-        def part_of(part: slice) -> torch.Tensor:
-            chosen = activations[start + part.start : start + part.stop]
-            return compute(moved(torch.from_numpy(chosen), device))
+    def of(start: int, limit: BatchLimit) -> torch.Tensor:
+        batch = activations[start : start + size]
+        n = len(batch)
+        if fills and n < size:  # here, so that parts are smaller than the filled batch
+            batch = np.concatenate([batch, np.repeat(batch[-1:], size - n, axis=0)])
 
-        return torch.cat(in_fitting_parts(n, part_of, limit, device))
+        def part_of(part: slice) -> torch.Tensor:
+            return compute(moved(torch.from_numpy(batch[part]), device))
+
+        return torch.cat(in_fitting_parts(len(batch), part_of, limit, device))[:n]
 
     limit, computed, waiting = BatchLimit(), [], []
     with torch.inference_mode():
         for start in range(0, len(activations), size):
-            waiting.append(of(start, min(size, len(activations) - start), limit))
+            waiting.append(of(start, limit))
             if is_host(device) or len(waiting) == _BATCHES_IN_A_ROW:
                 computed.append(torch.cat(waiting).cpu())  # which waits for the device
                 waiting = []

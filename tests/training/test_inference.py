@@ -113,6 +113,21 @@ def test_a_module_in_float64_computes_on_the_cpu():
     assert outputs(module, X.astype(np.float64), torch.device("cuda")).shape == (11, 2)
 
 
+@pytest.mark.parametrize("n", [1, 11])
+def test_a_batch_that_memory_has_no_room_for_passes_in_smaller_ones_of_one_size(n):
+    class Scarce(nn.Flatten):
+        def forward(self, batch):
+            sizes.append(len(batch))
+            if len(batch) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return super().forward(batch)
+
+    sizes = []
+    found = outputs(Scarce(), X[:n], CPU)
+    np.testing.assert_array_equal(found, X[:n].reshape(n, -1))
+    assert sizes[:2] == [4, 2] and set(sizes[2:]) == {1}
+
+
 @pytest.mark.parametrize("head", [nn.Flatten(), nn.Identity()])
 def test_a_module_without_parameters_has_outputs(head):
     assert outputs(nn.Sequential(nn.Flatten(), head), X, CPU).shape == (11, 48)
