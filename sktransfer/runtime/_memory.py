@@ -127,11 +127,12 @@ def in_fitting_parts(
             raise torch.OutOfMemoryError(
                 f"the memory of the device {str(device)!r} ran out on one {what} alone; see which "
                 "other processes use the device, or use a smaller image_size or backbone, or "
-                f"device='cpu' (torch says: {_first_line(reason)})"
+                f"device='cpu' (torch says: {first_line(reason)})"
             )
         limit.failed(size)
     return results
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """Return the first line of a message, which may be empty."""
     return text.strip().splitlines()[0] if text.strip() else "nothing"

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..runtime._memory import release_cached, says_out_of_memory
+from ..runtime._memory import first_line, release_cached, says_out_of_memory
 from ._data import Batch
 
 Step = Callable[[Batch], dict[str, Any]]  # a loss, and outputs
@@ -57,9 +57,9 @@ class Parts:
                     f"the memory of the device {str(self.device)!r} ran out in training on {size} "
                     f"of {n} images at a time; freeze more stages (freeze_depth), use a smaller "
                     "image_size or backbone, training_precision='bfloat16' or device='cpu', or see "
-                    f"which other processes use the device (torch says: {reason.splitlines()[0]})"
+                    f"which other processes use the device (torch says: {first_line(reason)})"
                 )
-            self.size = (size + 1) // 2
+            self.size = max(self.least, (size + 1) // 2)
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ from sktransfer.training._data import TrainingSet
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net
 from sktransfer.training._optim import WeightedLoss
-from sktransfer.training._parts import parts_of
+from sktransfer.training._parts import Parts, parts_of
 
 
 class Scarce(nn.Module):
@@ -96,3 +96,27 @@ def test_parts_are_about_equal_and_their_weights_are_shares():
     assert [len(activations) for activations, _ in parts] == [3, 2, 2]
     assert torch.cat([targets for _, (targets, _) in parts]).tolist() == list(range(7))
     assert sum(weights.mean() for _, (_, weights) in parts) == pytest.approx(1)
+
+
+def test_batch_statistics_have_no_part_of_one_image():
+    sizes = []
+
+    def step(batch):
+        sizes.append(len(batch[0]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError
+        return {"loss": torch.zeros(()), "y_pred": batch[0]}
+
+    batch = torch.arange(7.0), [torch.arange(7), torch.ones(7)]
+    parts = Parts(torch.device("cpu"), least=3)
+    assert parts.run(step, batch, list)["y_pred"].tolist() == batch[0].tolist()
+    assert sizes == [7, 4, 3, 2, 2]
+
+
+def test_an_error_without_words_is_named_too():
+    def step(batch):
+        raise torch.OutOfMemoryError
+
+    batch = torch.ones(1), [torch.ones(1), torch.ones(1)]
+    with pytest.raises(torch.OutOfMemoryError, match="freeze more stages .*nothing"):
+        Parts(torch.device("cpu")).run(step, batch, list)
