@@ -10,12 +10,21 @@ from itertools import count
 
 import torch
 
+from .._locking import ForkSafeLock
 from ._gpu_lock import close_lock_file, gpu_name, is_locked_now, open_lock_file, own_folder
 
 
-@cache  # for the life of the process
+_choosing = ForkSafeLock()
+
+
 def own_gpu() -> torch.device:
     """Return the GPU of this process, chosen when it is first asked for."""
+    with _choosing:  # threads that ask at the same time would take a seat each
+        return _chosen()
+
+
+@cache  # for the life of the process
+def _chosen() -> torch.device:
     devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     folder, names = own_folder(), [gpu_name(device) for device in devices]
     for row in count():

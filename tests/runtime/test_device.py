@@ -1,4 +1,5 @@
 import multiprocessing
+import threading
 
 import pytest
 import torch
@@ -58,9 +59,9 @@ def in_a_worker(monkeypatch):
     """Pretend that this is a worker, and end it after the test: it has no seat any more."""
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the main process")
     before = set(_gpu_lock._open_files)
-    _gpu_seats.own_gpu.cache_clear()
+    _gpu_seats._chosen.cache_clear()
     yield
-    _gpu_seats.own_gpu.cache_clear()
+    _gpu_seats._chosen.cache_clear()
     for file in set(_gpu_lock._open_files) - before:
         _gpu_lock.close_lock_file(file)
 
@@ -70,7 +71,7 @@ def test_workers_divide_the_gpus_and_a_number_is_obeyed_in_each(fake_cuda):
     fake_cuda(2)
     chosen = []
     for _ in range(5):
-        _gpu_seats.own_gpu.cache_clear()  # as in another process: its seats are its own
+        _gpu_seats._chosen.cache_clear()  # as in another process: its seats are its own
         chosen += [str(resolve_device("cuda")), str(resolve_device("auto"))]
         assert str(resolve_device("cuda:1")) == "cuda:1"
         assert extraction_devices(resolve_device("cuda")) == [torch.device(chosen[-1])]
@@ -86,8 +87,29 @@ def test_the_seat_of_a_worker_that_ended_is_free(fake_cuda):
     assert str(resolve_device("cuda")) == "cuda:0"
     (seat,) = set(_gpu_lock._open_files) - before
     _gpu_lock.close_lock_file(seat)  # as the system does
-    _gpu_seats.own_gpu.cache_clear()
+    _gpu_seats._chosen.cache_clear()
     assert str(resolve_device("cuda")) == "cuda:0"
+
+
+@pytest.mark.usefixtures("in_a_worker")
+def test_threads_of_a_worker_that_ask_at_the_same_time_have_one_gpu(fake_cuda, monkeypatch):
+    fake_cuda(2)
+    chosen, others = [], []
+
+    def folder_while_another_thread_asks():
+        if not others:
+            others.append(threading.Thread(target=choose))
+            others[0].start()
+            others[0].join(0.2)  # s; it can't end before this one has chosen
+        return _gpu_lock.own_folder()
+
+    def choose():
+        chosen.append(str(resolve_device("cuda")))
+
+    monkeypatch.setattr(_gpu_seats, "own_folder", folder_while_another_thread_asks)
+    choose()
+    others[0].join()
+    assert chosen == ["cuda:0", "cuda:0"]
 
 
 @pytest.mark.usefixtures("in_a_worker")
