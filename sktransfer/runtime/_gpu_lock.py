@@ -161,6 +161,9 @@ def open_lock_file(path: Path) -> int:
 
 def close_lock_file(file: int) -> None:
     """Close the file, and release its lock."""
+    if sys.platform != "win32":
+        # A child that was forked before the file was listed has it open, and would keep the lock.
+        fcntl.flock(file, fcntl.LOCK_UN)
     _open_files.discard(file)
     os.close(file)
 

@@ -126,6 +126,18 @@ def test_a_fork_does_not_keep_it(name):
         os.waitpid(child, 0)
 
 
+def test_a_file_that_a_fork_has_copied_unseen_is_not_locked_for_longer(name):
+    path = _gpu_lock.own_folder() / name
+    file = _gpu_lock.open_lock_file(path)
+    copied = os.dup(file)  # as in a child that was forked before the file was listed
+    assert _gpu_lock.is_locked_now(file)
+    _gpu_lock.close_lock_file(file)
+    again = _gpu_lock.open_lock_file(path)
+    assert _gpu_lock.is_locked_now(again)
+    _gpu_lock.close_lock_file(again)
+    os.close(copied)
+
+
 # Everybody may write to the folder of temporary files.
 
 
