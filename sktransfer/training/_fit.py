@@ -153,8 +153,9 @@ def fit_net(
             with threads, _faster(part, training):
                 try:
                     net.fit(_set(training, dtype))
-                except BaseException:
-                    training.views.end(waits=False)  # Ctrl-C does not wait for a view
+                except BaseException as error:
+                    # Ctrl-C does not wait for a view; after an error nothing goes on
+                    training.views.end(waits=isinstance(error, Exception))
                     raise
                 training.views.end()
             net.train_split = None  # it holds the images that were validated on

@@ -118,6 +118,22 @@ def test_the_lock_is_held_in_passes_and_not_while_views_are_read(held, n_views):
     assert held == []
 
 
+@pytest.mark.parametrize(("error", "waits"), [(ValueError, True), (KeyboardInterrupt, False)])
+def test_a_fit_that_fails_leaves_no_view_that_is_read_but_ctrl_c_does_not_wait(
+    monkeypatch, error, waits
+):
+    def fail(net, *args, **kwargs):
+        raise error
+
+    ends = []
+    monkeypatch.setattr(_fit.TransferNet, "fit_loop", fail)
+    views = AugmentedActivations(rows_of_view, None)
+    monkeypatch.setattr(views, "end", lambda waits=True: ends.append(waits))
+    with pytest.raises(error):
+        fit(nn.Sequential(Stage()), views)
+    assert ends == [waits]
+
+
 def test_a_small_head_alone_locks_no_device(held, monkeypatch):
     trained = []
     fit_loop = _fit.TransferNet.fit_loop
