@@ -13,7 +13,6 @@ import torch
 from .._locking import ForkSafeLock
 from ._gpu_lock import close_lock_file, gpu_name, is_locked_now, open_lock_file, own_folder
 
-
 _choosing = ForkSafeLock()
 
 

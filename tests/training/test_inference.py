@@ -125,7 +125,8 @@ def test_a_batch_that_memory_has_no_room_for_passes_in_smaller_ones_of_one_size(
     sizes = []
     found = outputs(Scarce(), X[:n], CPU)
     np.testing.assert_array_equal(found, X[:n].reshape(n, -1))
-    assert sizes[:2] == [4, 2] and set(sizes[2:]) == {1}
+    assert sizes[:2] == [4, 2]
+    assert set(sizes[2:]) == {1}
 
 
 @pytest.mark.parametrize("head", [nn.Flatten(), nn.Identity()])

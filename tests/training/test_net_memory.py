@@ -118,5 +118,5 @@ def test_an_error_without_words_is_named_too():
         raise torch.OutOfMemoryError
 
     batch = torch.ones(1), [torch.ones(1), torch.ones(1)]
-    with pytest.raises(torch.OutOfMemoryError, match="freeze more stages .*nothing"):
+    with pytest.raises(torch.OutOfMemoryError, match=r"freeze more stages .*nothing"):
         Parts(torch.device("cpu")).run(step, batch, list)
