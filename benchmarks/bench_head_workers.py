@@ -3,17 +3,19 @@
     python benchmarks/bench_head_workers.py [--candidates 4 40]
 
 A grid search of learning rates over a head alone (`FineTunedClassifier(freeze_depth=None)`) on
-drawn images whose rows are stored: what is left is training. One loky worker and two, which have
-imported everything and fitted once before the clock; in turns, and seconds without the final refit.
-Each worker has one thread.
+drawn images whose rows are stored: what is left is training. With ``n_jobs=1``, which joblib runs
+in this process, and with two loky workers, which have imported everything and fitted once before
+the clock; in turns, and seconds without the final refit. Each worker has one thread.
 
 Claim, where two cores are free: with the most candidates, two workers take at most 0.6 of the time
-of one. `spin` is how far the machine allows that: a loop in plain Python, once in one and twice in
-two workers, as a ratio of what two cores would take. On a busy machine it is above 0.5, and is the
-bound that the claim is compared with: at most 1.2 times it.
+of one. `spin` is how far the machine allows that: a loop in plain Python, as often in one as in
+two. On a busy machine its ratio is above 0.5, and the claim is that two workers take at most 1.2
+times it, or that the processor time of this process and its workers, divided by two, is at most
+0.65 of one's: what other processes do to the caches is in it, waiting for a core is not.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -26,7 +28,7 @@ from _report import write_csv
 from sktransfer import FineTunedClassifier
 
 N_IMAGES, SIDE, FOLDS, REPEATS = 300, 64, 3, 3
-MOST_OF_ONE, MOST_TIMES_SPIN = 0.6, 1.2
+MOST_OF_ONE, MOST_TIMES_SPIN, MOST_PROCESSOR_TIME = 0.6, 1.2, 0.65
 SPINS = 3_000_000
 
 
@@ -52,11 +54,29 @@ def get_ready(estimator, X, y):
     time.sleep(1.0)
 
 
+def own_processor_time():
+    time.sleep(0.5)  # so that no worker gets two of these calls
+    return os.getpid(), time.process_time()
+
+
+def processor_times(n_workers):
+    """Return processor seconds so far, by process: of this one and of all workers."""
+    workers = {}
+    while len(workers) < n_workers:
+        calls = (joblib.delayed(own_processor_time)() for _ in range(n_workers))
+        workers = dict(joblib.Parallel()(calls))
+    return workers | {os.getpid(): time.process_time()}
+
+
 def seconds_of(n_workers, work):
+    """Return the seconds that work takes, and its processor seconds."""
     with joblib.parallel_config("loky", n_jobs=n_workers, inner_max_num_threads=1):
+        before = processor_times(n_workers)
         started = time.perf_counter()
         work()
-        return time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        after = processor_times(n_workers)
+        return seconds, sum(after[process] - before.get(process, 0) for process in after)
 
 
 def main():
@@ -90,8 +110,9 @@ def main():
                     if repeat:
                         seconds[name, n_workers].append(taken)
     for name in works:
-        one, two = seconds[name, 1], seconds[name, 2]
+        (one, one_cpu), (two, two_cpu) = (zip(*seconds[name, n], strict=True) for n in (1, 2))
         ratios = [b / a for a, b in zip(one, two, strict=True)]
+        halves = [b / a / 2 for a, b in zip(one_cpu, two_cpu, strict=True)]
         line = {
             "what": name,
             "one worker s": round(statistics.median(one), 2),
@@ -99,13 +120,18 @@ def main():
             "ratio": round(statistics.median(ratios), 3),
             "least ratio": round(min(ratios), 3),
             "most ratio": round(max(ratios), 3),
+            "one worker CPU s": round(statistics.median(one_cpu), 2),
+            "two workers CPU s": round(statistics.median(two_cpu), 2),
+            "half of CPU ratio": round(statistics.median(halves), 3),
         }
         print("  ".join(f"{key} {value}" for key, value in line.items()), flush=True)
         lines.append(line)
     write_csv("bench_head_workers", lines)
     bound = max(MOST_OF_ONE, MOST_TIMES_SPIN * lines[0]["ratio"])
-    assert lines[-1]["ratio"] <= bound, (
-        f"{lines[-1]['ratio']} of one worker's time, {bound} at most"
+    is_shared = lines[-1]["half of CPU ratio"] <= MOST_PROCESSOR_TIME
+    assert lines[-1]["ratio"] <= bound or (lines[0]["ratio"] > MOST_OF_ONE and is_shared), (
+        f"{lines[-1]['ratio']} of one worker's time, {bound} at most, and "
+        f"{lines[-1]['half of CPU ratio']} of its processor time, {MOST_PROCESSOR_TIME} at most"
     )
 
 
