@@ -21,6 +21,7 @@ from ..images._image_ref import LoadedImage
 from ..images._read_ahead import ReadAhead
 from ..runtime import _progress
 from ..runtime._device import extraction_devices
+from ..runtime._gpu_lock import without_waiting
 from ..runtime._threads import CorePool
 from ..store._base import ActivationStore
 from ._batches import MemoryBudget, run_batches, run_images
@@ -121,7 +122,7 @@ class MissingRows:
         self._rows = rows
         self._extractors = [
             FeatureExtractor(plan, self._rows.computed_depths, device)
-            for device in extraction_devices(plan.device)
+            for device in without_waiting(extraction_devices(plan.device))
         ]
         self._pixel_budget = MemoryBudget(_PIXEL_BYTES)
         self._locked: set[bytes] = set()  # the keys that are locked now

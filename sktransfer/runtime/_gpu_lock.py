@@ -52,8 +52,24 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
     if device.type == "cpu":
         yield
         return
-    with _lease(gpu_name(device)):
-        yield
+    lock = _lease(gpu_name(device))
+    with lock:
+        lock.count_blocks(1)
+        try:
+            yield
+        finally:
+            lock.count_blocks(-1)
+
+
+def without_waiting(devices: list[torch.device]) -> list[torch.device]:
+    """Return those of some devices that a process may wait for: all, outside of `gpu_lock`.
+
+    Who waits for one GPU within a block for another could wait for a process that does the
+    reverse, without end.
+    """
+    if len(devices) < 2:
+        return devices
+    return [device for device in devices if _lease(gpu_name(device)).n_blocks] or devices
 
 
 class GpuTurn:
@@ -113,6 +129,7 @@ class GpuLock:
     def _reset(self) -> None:
         self._changing = threading.Lock()
         self._n_holders = 0
+        self.n_blocks = 0  # of `gpu_lock`, in all threads
         self._file: int | None = None
 
     def __enter__(self) -> None:
@@ -135,6 +152,11 @@ class GpuLock:
             if self._n_holders == 0 and self._file is not None:
                 close_lock_file(self._file)
                 self._file = None
+
+    def count_blocks(self, n: int) -> None:
+        """Note that blocks begin, or end."""
+        with self._changing:
+            self.n_blocks += n
 
     def is_wanted(self) -> bool:
         """Tell whether another process waits for this lock."""

@@ -3,6 +3,7 @@
 import queue
 import threading
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sktransfer._spec import BackboneSpec, FittedPlan, InputSpec
 from sktransfer.backbones._architecture import NetworkStructure
 from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _device_loop, _feature_extractor
+from sktransfer.extraction._compute import MissingRows
 from sktransfer.extraction._device_loop import run_on_devices
 from sktransfer.extraction._extract import extract
 from sktransfer.extraction._feature_extractor import ExtractionPlan
@@ -24,6 +26,7 @@ from sktransfer.store._store import open_store
 # so that the values of images reach the first stage as they are
 INPUT = InputSpec(size=8, resize=8, mean=(0, 0, 0), std=(1 / 255,) * 3)
 HUNG = 60  # s; what works takes a thousandth of it
+NO_ROWS = SimpleNamespace(computed_depths=(1,))
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +86,14 @@ def test_a_gpu_with_a_number_is_the_only_one(fake_cuda):
     cuda = fake_cuda(3)
     extract(greys(16), plan_of(device="cuda:1"), None, batch_size=4)
     assert {str(device) for device in cuda.noted("record")} == {"cuda:1"}
+
+
+def test_what_is_extracted_while_a_gpu_trains_waits_for_no_other_gpu(fake_cuda):
+    cuda = fake_cuda(3)
+    with _gpu_lock.gpu_lock(torch.device("cuda", 1)):
+        extract(greys(16), plan_of(), None, batch_size=4)
+        assert {str(device) for device in cuda.noted("record")} == {"cuda:1"}
+    assert len(MissingRows(greys(1), None, plan_of(), NO_ROWS, None, 4)._extractors) == 3
 
 
 def test_few_batches_go_to_as_many_devices(fake_cuda):
