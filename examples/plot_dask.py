@@ -44,7 +44,7 @@ def run_on_dask():
         LocalCluster(
             n_workers=2,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.ERROR,  # of workers that take seconds to end on a busy machine
         ) as cluster,
         Client(cluster) as client,

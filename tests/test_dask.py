@@ -30,7 +30,7 @@ def client():
             n_workers=2,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would be port 8787, with a warning if in use
             silence_logs=logging.CRITICAL,  # nannies tell of each worker that is killed
         ) as cluster,
         distributed.Client(cluster) as client,
