@@ -9,9 +9,9 @@ the clock; in turns, and seconds without the final refit. Each worker has one th
 
 Claim, where two cores are free: with the most candidates, two workers take at most 0.6 of the time
 of one. `spin` is how far the machine allows that: a loop in plain Python, as often in one as in
-two. On a busy machine its ratio is above 0.5, and the claim is that two workers take at most 1.2
-times it, or that the processor time of this process and its workers, divided by two, is at most
-0.65 of one's: what other processes do to the caches is in it, waiting for a core is not.
+two. On a busy machine its ratio is above 0.5, and is the bound that the claim is compared with: at
+most 1.2 times it. The processor time of this process and its workers is given too: waiting for a
+core is not in it, and what others do to the caches is. The loop uses little of these.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from _report import write_csv
 from sktransfer import FineTunedClassifier
 
 N_IMAGES, SIDE, FOLDS, REPEATS = 300, 64, 3, 3
-MOST_OF_ONE, MOST_TIMES_SPIN, MOST_PROCESSOR_TIME = 0.6, 1.2, 0.65
+MOST_OF_ONE, MOST_TIMES_SPIN = 0.6, 1.2
 SPINS = 3_000_000
 
 
@@ -128,10 +128,8 @@ def main():
         lines.append(line)
     write_csv("bench_head_workers", lines)
     bound = max(MOST_OF_ONE, MOST_TIMES_SPIN * lines[0]["ratio"])
-    is_shared = lines[-1]["half of CPU ratio"] <= MOST_PROCESSOR_TIME
-    assert lines[-1]["ratio"] <= bound or (lines[0]["ratio"] > MOST_OF_ONE and is_shared), (
-        f"{lines[-1]['ratio']} of one worker's time, {bound} at most, and "
-        f"{lines[-1]['half of CPU ratio']} of its processor time, {MOST_PROCESSOR_TIME} at most"
+    assert lines[-1]["ratio"] <= bound, (
+        f"{lines[-1]['ratio']} of one worker's time, {bound} at most"
     )
 
 

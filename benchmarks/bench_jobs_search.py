@@ -89,7 +89,10 @@ def start_cluster(folder):
         for name in ("one", "two")
     }
     dask.config.set({"distributed.scheduler.worker-ttl": None})  # a busy machine answers late
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "dashboard_address": None}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+    }
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
 
 
