@@ -19,8 +19,8 @@ from sktransfer import FineTunedClassifier
 from sktransfer.training._adaptation import class_confusion
 
 # skada switches scikit-learn's metadata routing on when it is imported, for all that
-# comes after; the tests beside these shall not depend on whether it was.
-with sklearn.config_context():
+# comes after; the tests beside these shall not depend on whether it was, nor these on them.
+with sklearn.config_context(enable_metadata_routing=True):
     skada = pytest.importorskip("skada")
     from skada import metrics
     from skada.datasets import make_shifted_datasets
