@@ -645,11 +645,7 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         ImageReadError
             Lists every image that can't be read, with position, path and cause.
         """
-        # a subclass may predict from images alone
-        domains = {}
-        if sample_domain is not None:
-            domains = {"sample_domain": sample_domain, "allow_source": allow_source}
-        predicted = self.predict(X, **domains)
+        predicted = self._predicted_to_score(X, sample_domain, allow_source)
         return accuracy_score(y, predicted, sample_weight=sample_weight)
 
     def __sklearn_tags__(self):

@@ -612,6 +612,11 @@ class FineTunedEstimator(ImageEstimator):
             return [None, _MIRROR_IMAGE]
         return [None, *(self._view(number, SEED_OF_KEPT_VIEWS) for number in range(1, tta))]
 
+    def _predicted_to_score(self, X, sample_domain, allow_source):
+        if sample_domain is None:  # a subclass may predict from images alone
+            return self.predict(X)
+        return self.predict(X, sample_domain, allow_source=allow_source)
+
     def _outputs_of_views(self, X, sample_domain=None, allow_source=False):
         """Yield the network's outputs (n, n_outputs) for the views that are predicted."""
         check_is_fitted(self)

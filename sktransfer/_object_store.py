@@ -96,7 +96,9 @@ def open_bucket(url: str) -> "Bucket":
     check_scheme(scheme, options)
     _check_not_forked()
     prefix = _PREFIXES[scheme]
-    variables = tuple(sorted(item for item in os.environ.items() if item[0].startswith(prefix)))
+    # names first: this is done for each image, and each value that is read costs
+    names = sorted(name for name in os.environ if name.startswith(prefix))
+    variables = tuple((name, os.environ[name]) for name in names)
     key = (scheme, name, variables, options)
     with _lock:
         bucket = _buckets.pop(key, None) or Bucket(scheme, name, options)
@@ -336,7 +338,8 @@ def _as_ours(error: Exception) -> ObjectStoreError:
         return ObjectStoreError(f"no valid key ({redacted_text(text.splitlines()[0])})")
     if _is_timeout(error):
         return ObjectStoreError("the store did not answer in time", is_unreachable=True)
-    if "Connect" in text:
+    # the second: a connection that was kept has ended meanwhile, or ends each time
+    if "Connect" in text or "error sending request" in text:
         return ObjectStoreError("the store can't be reached", is_unreachable=True)
     if "BadScheme" in text:
         return ObjectStoreError("the store is not at https", is_refused=True)

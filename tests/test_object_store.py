@@ -189,6 +189,14 @@ def test_a_server_that_hangs_is_given_up(answers, monkeypatch):
     assert caught.value.is_unreachable
 
 
+def test_a_server_that_ends_each_connection_without_an_answer_can_not_be_reached(answers):
+    requests = answers(lambda connection: connection.shutdown(socket.SHUT_RDWR))
+    with pytest.raises(ObjectStoreError, match="the store can't be reached") as caught:
+        open_bucket("s3://bucket").get("key")
+    assert caught.value.is_unreachable
+    assert len(requests) == 2
+
+
 def test_a_server_that_fails_is_asked_again(answers):
     replies = iter(
         [

@@ -352,9 +352,13 @@ def test_rows_of_images_that_can_not_be_read_are_nan_where_that_is_wanted(s3, ur
     assert not np.isnan(rows[:2]).any()
 
 
+# without the last header the client would send its next request to a connection that has ended
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
 def test_a_bucket_that_may_not_be_read_is_an_error_of_its_images(behind, urls, tmp_path):
     def forbid(number, connection):
-        connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        connection.sendall(FORBIDDEN)
         return True
 
     behind(forbid)
@@ -432,10 +436,13 @@ def test_a_server_that_hangs_ends_the_run(behind, urls, tmp_path, monkeypatch):
     assert {failure.reason for failure in failures.values()} == {"the store did not answer in time"}
 
 
+SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
 def test_a_fault_that_passes_is_no_error(behind, shapes, urls, tmp_path, monkeypatch):
     def fail_at_first(number, connection):
         if number < 3:
-            connection.sendall(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n")
+            connection.sendall(SLOW_DOWN)
         return number < 3
 
     behind(fail_at_first)

@@ -53,24 +53,20 @@ def _pool_classes(is_private_allowed: bool) -> dict[str, type]:
     from urllib3.connection import HTTPConnection, HTTPSConnection
     from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-    # `_new_conn` makes the socket, before TLS; `connect` would send the name of the server.
-    class Connection(HTTPConnection):
-        response_class = _TimedResponse
+    class Public:
+        """Makes the socket, before TLS; `connect` would send the name of the server."""
 
-        def _new_conn(self) -> socket.socket:
+        response_class: Any = _TimedResponse
+
+        def _new_conn(self: Any) -> socket.socket:
             if is_private_allowed:
-                return super()._new_conn()
+                return super()._new_conn()  # type: ignore[misc]  # of the class beside
             _check_name(self._dns_host, self.port)
-            return _checked(super()._new_conn())
+            return _checked(super()._new_conn())  # type: ignore[misc]  # the same
 
-    class TLSConnection(HTTPSConnection):
-        response_class = _TimedResponse
+    class Connection(Public, HTTPConnection): ...
 
-        def _new_conn(self) -> socket.socket:
-            if is_private_allowed:
-                return super()._new_conn()
-            _check_name(self._dns_host, self.port)
-            return _checked(super()._new_conn())
+    class TLSConnection(Public, HTTPSConnection): ...
 
     class Pool(HTTPConnectionPool):
         ConnectionCls = Connection
