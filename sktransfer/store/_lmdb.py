@@ -118,7 +118,7 @@ class LmdbFile:
                 max_readers=_MAX_READERS,
                 metasync=False,
                 readahead=False,  # rows are read in random order
-                meminit=False,
+                meminit=True,  # else what was in memory before, a password maybe, goes to the disk
                 mode=0o600,
                 readonly=self.is_read_only,
                 lock=not self.is_read_only,

@@ -54,6 +54,21 @@ def clock(monkeypatch):
     return minutes
 
 
+# what is in the files
+
+
+def test_no_memory_that_was_freed_is_written_to_the_store(tmp_path):
+    secret = b"a-secret-of-this-process-"
+    store = open_store(tmp_path)
+    for seed in range(10):
+        freed = [(secret * 200)[: 4096 - 33 + extra] for extra in range(0, 512, 8) for _ in "12345"]
+        assert freed.pop().startswith(secret)
+        del freed
+        store.put_many(make_rows(3, (16,), seed))
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or secret not in file.read_bytes()
+
+
 # what is put is found
 
 
