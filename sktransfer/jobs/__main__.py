@@ -34,19 +34,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         is_in_range = options.shard is not None and 0 <= options.shard < options.of
         if not is_in_range:
             parser.error("--of K needs --shard N, and N from 0 to K - 1")
-    job = ExtractionJob.open(_folder_of(options.job))
-    if options.command == "run":
-        if options.shard is None:
-            job.run(cpus_per_worker=options.n_jobs)
-        else:
-            # more tasks than shards is no error; a single shard that there is not is one
-            shards = [options.shard]
-            if options.of is not None:
-                shards = list(range(options.shard, job.n_shards, options.of))
-            for shard in shards:
-                job.run_shard(shard, n_jobs=options.n_jobs)
-            job.close()
-    print(job.status())
+    try:
+        job = ExtractionJob.open(_folder_of(options.job))
+    except (OSError, ValueError, ImportError) as error:
+        # of what the command was given; what fails in computing has its traceback
+        parser.exit(1, f"{parser.prog}: error: {error}\n")
+    if options.command == "status":
+        print(job.status())
+    elif options.shard is None:
+        print(job.run(cpus_per_worker=options.n_jobs))
+    else:
+        if options.of is None and not 0 <= options.shard < job.n_shards:
+            run.error(f"--shard must be from 0 to {job.n_shards - 1}, got {options.shard}")
+        # more tasks than shards is no error
+        shards = range(options.shard, job.n_shards, options.of or job.n_shards)
+        for shard in shards:
+            is_computed = job.run_shard(shard, n_jobs=options.n_jobs)
+            print(f"shard {shard}: {'computed' if is_computed else 'was in place'}", flush=True)
+        # Each of many tasks would read what all shards say of themselves: the last one does.
+        n_left = len(job._missing())
+        print(f"{n_left} of {job.n_shards} shards are left" if n_left else job.close())
     return 0
 
 

@@ -305,7 +305,7 @@ class ExtractionJob:
     def close(self) -> JobStatus:
         """Write ``_SUCCESS`` if all shards are in place, and remove what was left aside.
 
-        `run` calls it, and the command line after each shard.
+        `run` calls it, and the command line where the last shard is in place.
 
         Returns
         -------

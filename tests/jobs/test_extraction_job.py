@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sktransfer import PretrainedFeatureTransformer, count_forward_passes
-from sktransfer.jobs import ExtractionJob, load_rows
+from sktransfer.jobs import ExtractionJob, _status, load_rows
 from sktransfer.jobs._folder import LocalFolder
 
 from .conftest import digests, small_transformer
@@ -311,7 +311,7 @@ def test_the_command_line_runs_shards_and_the_last_one_closes_the_job(
     file = str(Path(job.out) / "job.json")
     assert main(["run", file, "--shard", "1"]) == 0
     assert main(["run", file, "--shard", "0", "--of", "2"]) == 0
-    assert "4 of" not in capsys.readouterr().out
+    assert "1 of 5 shards are left" in capsys.readouterr().out
     assert job.status().n_shards_done == 4
     assert main(["run", job.out]) == 0
     assert main(["status", file]) == 0
@@ -319,6 +319,37 @@ def test_the_command_line_runs_shards_and_the_last_one_closes_the_job(
     assert digests(job.out) == digests(finished.out)
     with pytest.raises(SystemExit):
         main(["run", file, "--of", "2"])
+
+
+def test_the_command_line_says_what_is_wrong_with_a_folder_without_a_traceback(tmp_path, capsys):
+    from sktransfer.jobs.__main__ import main
+
+    for command in ("run", "status"):
+        with pytest.raises(SystemExit) as stopped:
+            main([command, str(tmp_path)])
+        assert stopped.value.code == 1
+        said = capsys.readouterr().err
+        assert str(tmp_path) in said
+        assert "job.json" in said
+
+
+def test_a_task_of_an_array_reads_what_shards_say_only_where_it_is_the_last(
+    table, tmp_path, monkeypatch, capsys
+):
+    from sktransfer.jobs.__main__ import main
+
+    job = make(table, tmp_path / "job")
+    looked_at = []
+    check = _status.check_shards
+    monkeypatch.setattr(
+        _status, "check_shards", lambda *a: looked_at.append(list(a[-1])) or check(*a)
+    )
+    assert main(["run", job.out, "--shard", "1", "--of", "2"]) == 0
+    assert "3 of 5 shards are left" in capsys.readouterr().out
+    assert looked_at == []
+    assert main(["run", job.out, "--shard", "0", "--of", "2"]) == 0
+    assert looked_at[0] == [0, 1, 2, 3, 4]
+    assert "complete" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -505,12 +536,13 @@ def test_a_manifest_that_breaks_off_leaves_no_parts(tmp_path):
     assert make(table, tmp_path / "job").n_images == 5
 
 
-def test_a_shard_that_there_is_not_is_no_success_of_the_command_line(table, tmp_path):
+def test_a_shard_that_there_is_not_is_no_success_of_the_command_line(table, tmp_path, capsys):
     from sktransfer.jobs.__main__ import main
 
     job = make(table.slice(0, 2), tmp_path / "job")
-    with pytest.raises(ValueError, match="from 0 to 0, got 7"):
+    with pytest.raises(SystemExit):
         main(["run", job.out, "--shard", "7"])
+    assert "from 0 to 0, got 7" in capsys.readouterr().err
     assert main(["run", job.out, "--shard", "7", "--of", "8"]) == 0  # more tasks than shards
     assert job.status().n_shards_done == 0
     with pytest.raises(SystemExit):
