@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -128,7 +129,7 @@ class WebBlob:
             response = _send(method, url, self._with_user(url, headers), options, left)
             if response.status in _AGAIN:
                 response.close()
-                raise _Failed(response.status)
+                raise _Failed(response.status, _seconds_asked_for(response.headers))
             if response.status not in _REDIRECTS:
                 return response
             response.close()
@@ -158,8 +159,21 @@ class WebBlob:
 
 
 class _Failed(ObjectStoreError):
-    def __init__(self, status: int):
+    """The server fails now, and may tell after how many seconds to ask again."""
+
+    def __init__(self, status: int, seconds: float):
         super().__init__(f"the server failed ({status})", is_unreachable=True)
+        self.seconds = seconds
+
+
+def _seconds_asked_for(headers: Any) -> float:
+    """Return the seconds of a ``Retry-After``, a number or a date; 0 without a valid one."""
+    import urllib3
+
+    try:
+        return urllib3.Retry().get_retry_after(SimpleNamespace(headers=headers)) or 0.0
+    except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError, TypeError, IndexError):
+        return 0.0
 
 
 def _is_read(response: Any) -> bool:
@@ -173,12 +187,15 @@ def _again(attempt: Callable[[], Any], n_retries: int) -> Any:
         except ObjectStoreError as error:
             if not error.is_unreachable or number == n_retries:
                 raise
-        _pause(0.1 * 2**number)
+            asked_for = getattr(error, "seconds", 0.0)
+            if asked_for > remote_options().timeout:  # nobody waits for an hour for an image
+                raise
+        _pause(max(min(0.1 * 2**number, 15.0), asked_for))
     raise AssertionError("unreachable")
 
 
 def _pause(seconds: float) -> None:
-    threading.Event().wait(min(seconds, 15.0))
+    threading.Event().wait(seconds)
 
 
 def _check_status(status: int, good: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from sktransfer import PretrainedFeatureTransformer, load_image_folder
 from sktransfer._remote_options import RemoteOptions
 from sktransfer.exceptions import DecodeError
-from sktransfer.images import _connections
+from sktransfer.images import _connections, _https
 from sktransfer.images._formats import MAX_BYTES
 from sktransfer.images._image_ref import RemoteImage
 
@@ -144,6 +144,27 @@ def test_a_server_that_fails_or_has_too_many_requests_is_asked_again(web, busy):
     with pytest.raises(DecodeError, match="failed"):
         RemoteImage(f"{web.url}/a").read()
     assert len(web.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [("7", [7.0]), ("0", [0.1]), ("soon", [0.1]), ("9" * 30, None), ("31", None)],
+)
+def test_a_server_that_tells_when_to_ask_again_is_asked_then(web, monkeypatch, asked, waits):
+    """Not where that is longer than a request may take, and not by a value that is none."""
+    waited = []
+    monkeypatch.setattr(_https, "_pause", waited.append)
+    statuses = iter([429, 200])
+    web.answers["/a"] = lambda handler: answer(next(statuses), b"bytes", **{"Retry-After": asked})(
+        handler
+    )
+    if waits is None:
+        with pytest.raises(DecodeError, match=r"failed \(429\)"):
+            RemoteImage(f"{web.url}/a").encoded()
+        assert waited == []
+    else:
+        assert RemoteImage(f"{web.url}/a").encoded().data == b"bytes"
+        assert waited == waits
 
 
 def test_a_download_that_breaks_off_is_tried_again(web):
