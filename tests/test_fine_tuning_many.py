@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sktransfer import FineTunedClassifier
-from sktransfer.training import _fit, _large_probe, _probe, _targets
+from sktransfer.training import _fit, _probe, _scaled_rows, _targets
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def images():
 def all_are_many(monkeypatch):
     monkeypatch.setattr(_probe, "LARGE", 0)
     monkeypatch.setattr(_targets, "_MANY_VALUES", 0)
-    monkeypatch.setattr(_large_probe, "_VALUES_OF_A_BLOCK", 2**12)
+    monkeypatch.setattr(_scaled_rows, "_VALUES_OF_A_BLOCK", 2**12)
     monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 20)
 
 

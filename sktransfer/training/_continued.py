@@ -15,8 +15,10 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from torch import nn
 
 from ._head import Penalty, Standardise, TrainablePart, linear_of
-from ._large_probe import ScaledRows, minimum, ridge
+from ._large_logistic import minimum
+from ._large_probe import ridge
 from ._probe import PROBE_C, fit_ridge, is_large, threads_of_blas
+from ._scaled_rows import ScaledRows
 from ._targets import LabelTargets, NumberTargets, Targets, as_rows, labels_of
 
 # Strengths that a regression chooses from, by leaving one out. The former coefficients weigh

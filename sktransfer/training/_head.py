@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ._config import HeadParameter, TrainingConfig
-from ._large_probe import ScaledRows, known_large_probe
+from ._large_probe import known_large_probe
 from ._probe import is_large, known_probe, mean_and_scale
+from ._scaled_rows import ScaledRows
 from ._targets import Targets
 
 _CPU = torch.device("cpu")
@@ -213,7 +214,7 @@ def start_head(
     penalty is returned as well; others start as they are made.
     """
     module = make_head(config.head, rows.shape[1], targets.n_outputs, config.dropout)
-    mean, scale = mean_and_scale(rows, counts)
+    mean, scale = mean_and_scale(rows, counts, targets.n_outputs)
     head = nn.Sequential(Standardise(mean, scale), module)
     if config.head != "linear":
         return head, None

@@ -61,9 +61,14 @@ def is_large(shape: Sequence[int], n_outputs: int) -> bool:
     return n * (width + n_outputs) > LARGE
 
 
-def mean_and_scale(rows: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what to subtract from the columns of rows, and what to divide them by."""
-    if is_large(rows.shape, 0):
+def mean_and_scale(
+    rows: np.ndarray, counts: np.ndarray, n_outputs: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what to subtract from the columns of rows, and what to divide them by.
+
+    `n_outputs` is that of the model of the rows: where both are many, no copy of all rows is made.
+    """
+    if is_large(rows.shape, n_outputs):
         mean, deviations = _moments_by_blocks(rows, counts)
     else:
         rows = rows.astype(np.float64)

@@ -9,7 +9,7 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from sktransfer.training import _fit, _head, _large_probe, _probe, _targets
+from sktransfer.training import _fit, _head, _large_probe, _probe, _scaled_rows, _targets
 from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._config import TrainingConfig
 from sktransfer.training._continued import seen_in, solve_again
@@ -24,11 +24,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def all_are_many(monkeypatch):
-    """Let the smallest problem count as one of many rows, of several blocks and shares."""
+    """Let the smallest problem count as one of many rows, of several blocks."""
     monkeypatch.setattr(_probe, "LARGE", 0)
     monkeypatch.setattr(_targets, "_MANY_VALUES", 0)
-    monkeypatch.setattr(_large_probe, "_VALUES_OF_A_BLOCK", 2**10)
-    monkeypatch.setattr(_large_probe, "_FEWEST_ROWS", 50)
+    monkeypatch.setattr(_scaled_rows, "_VALUES_OF_A_BLOCK", 2**10)
 
 
 def drawn(n_classes, n=600, width=12):
@@ -218,7 +217,7 @@ def test_epochs_that_are_asked_for_train_on_all_rows_at_once(all_are_many, monke
 def test_a_fit_makes_no_copy_of_all_rows(all_are_many, monkeypatch):
     monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 64)
     monkeypatch.setattr(_probe, "_ROWS_OF_A_BLOCK", 64)
-    monkeypatch.setattr(_large_probe, "_VALUES_OF_A_BLOCK", 64 * 300)
+    monkeypatch.setattr(_scaled_rows, "_VALUES_OF_A_BLOCK", 64 * 300)
     made = []
 
     def noted(make, *arguments, **options):
