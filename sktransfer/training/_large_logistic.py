@@ -10,8 +10,6 @@ over all rows. In the coordinates of `_Coordinates` it is about as steep in all 
 tens of passes suffice (benchmarks/bench_large_head.py).
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,8 +20,8 @@ from ._resident import fits_on, moved
 from ._scaled_rows import ScaledRows
 
 # Of the norm of the gradient in the coordinates of `_Coordinates`: half of its square is about how
-# far the mean loss is from the least. scikit-learn's own tolerance leaves up to 9e-3 in probability,
-# this one 4e-4.
+# far the mean loss is from the least. It leaves up to 4e-4 in probability, where scikit-learn's own
+# tolerance leaves 9e-3.
 _TOLERANCE = 1e-4
 # Rows that the coordinates are made of, for each column.
 _ROWS_FOR_A_COLUMN = 32

@@ -9,7 +9,15 @@ import torch
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
-from sktransfer.training import _fit, _head, _large_probe, _probe, _scaled_rows, _targets
+from sktransfer.training import (
+    _fit,
+    _head,
+    _large_logistic,
+    _large_probe,
+    _probe,
+    _scaled_rows,
+    _targets,
+)
 from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._config import TrainingConfig
 from sktransfer.training._continued import seen_in, solve_again
@@ -69,6 +77,38 @@ def test_classes_have_the_optimum_of_a_logistic_regression(all_are_many, n_class
     found = softmax(logits_of(fitted_head(rows, encoded, weights, targets), rows), axis=1)
     expected = optimum(standardised(rows, weights), labels, weights)
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(("n_classes", "most"), [(2, 18), (7, 30)])
+def test_related_columns_take_few_passes_over_the_rows(all_are_many, monkeypatch, n_classes, most):
+    """In the coordinates of the coefficients it takes 23 and 58."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, n_classes, 4000)
+    centres = rng.normal(size=(n_classes, 40))
+    rows = centres[labels] + rng.normal(size=(4000, 40))
+    rows = rows @ (rng.normal(size=(40, 40)) * np.logspace(0, -2, 40)[:, None])
+    rows = (rows + 3 * rng.normal(size=(4000, 1))).astype(np.float32)
+    passes = []
+    objective = _large_logistic._Objective.__call__
+    monkeypatch.setattr(
+        _large_logistic._Objective, "__call__", lambda *a: passes.append(1) or objective(*a)
+    )
+    targets, ones = ClassTargets(n_classes), np.ones(len(rows))
+    head = fitted_head(rows, targets.encode(labels), ones, targets)
+    found = softmax(logits_of(head, rows), axis=1)
+    np.testing.assert_allclose(found, optimum(standardised(rows, ones), labels, ones), atol=1e-3)
+    assert len(passes) <= most
+
+
+def test_moments_of_a_large_model_are_taken_by_blocks(monkeypatch):
+    monkeypatch.setattr(_probe, "LARGE", 1000)
+    taken = []
+    by_blocks = _probe._moments_by_blocks
+    monkeypatch.setattr(_probe, "_moments_by_blocks", lambda *a: taken.append(a) or by_blocks(*a))
+    rows, labels = drawn(7, n=60)  # 720 values, and 420 of their outputs
+    targets, ones = ClassTargets(7), np.ones(60)
+    fitted_head(rows, targets.encode(labels), ones, targets)
+    assert len(taken) == 1
 
 
 def test_few_rows_have_the_same_optimum():
