@@ -20,9 +20,10 @@ PROBE_ITERATIONS = 500
 # Strengths that a regression's probe chooses from, by leaving one out.
 PROBE_ALPHAS = np.logspace(-1, 4, 11)
 _MANY_VALUES = 2**22
-# Values of rows and of their outputs together, above which no copy of all of them is made: a
-# standardised copy is 1 GiB, and scikit-learn needs several.
-LARGE = 2**27
+# Values of rows and of their outputs together, above which no copy of all of them is made. A
+# standardised copy is 128 MiB, and scikit-learn needs several; by blocks it takes less than half of
+# the time (benchmarks/bench_large_head.py).
+LARGE = 2**24
 _ROWS_OF_A_BLOCK = 2**13
 
 
