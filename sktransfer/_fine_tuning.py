@@ -1,22 +1,20 @@
 """What the fine-tuned estimators share: from images and targets to a trained network."""
 
 import copy
-import json
 import numbers
 import os
-from dataclasses import asdict, fields
-from types import SimpleNamespace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length
 
 from ._base import ImageEstimator, raise_failures, warn_of_failures
 from ._callbacks import EpochTasks, FitTasks
-from ._domains import domains_to_predict, split_domains
+from ._domains import split_domains
+from ._fine_tuned_outputs import OutputsEstimator
 from ._fine_tuning_checks import (
     check_adaptation,
     check_column_names,
@@ -29,57 +27,31 @@ from ._fine_tuning_checks import (
     rows_to_fit,
 )
 from ._fine_tuning_recipe import (
-    SEED_OF_KEPT_VIEWS,
     augmentation_of,
     may_be_augmented,
     recipe_of,
 )
-from ._onnx_export import MeanWithMirrored, write_onnx
 from ._stage_table import stage_table
-from .backbones._registry import rebuild_backbone
-from .backbones._weights import arrays_of, checked_file_to_write, write_backbone_file
-from .images._augment import MIRRORED, AugmentedView, make_augmentation
 from .images._collection import ImageCollection
 from .images._remembered import RememberedImages
 from .runtime._device import one_device, resolve_device
 from .runtime._device_copies import device_call
-from .runtime._gpu_lock import gpu_lock
-from .runtime._threads import torch_threads_of_a_worker
-from .training._adaptation import TARGET, outputs_by_domain, set_domain
 from .training._augmented import AugmentedActivations
 from .training._config import TrainingConfig
 from .training._continued import Continued, seen_in
 from .training._data import MIXES, Replay
 from .training._fit import LabelledActivations, RunOptions, fit_net
-from .training._inference import device_of
 from .training._net import records
 from .training._optim import OPTIMIZERS
-from .training._recipe import AUTO, MIRROR, N_VIEWS, RECIPES, auto_depth, is_auto
-from .training._saved_net import net_state, restored_net
-from .training._targets import joined, prediction_of
+from .training._recipe import AUTO, MIRROR, RECIPES
+from .training._targets import joined
 
 _COUNT = Interval(numbers.Integral, 1, None, closed="left")
 _POSITIVE = Interval(numbers.Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(numbers.Real, 0, None, closed="left")
 
-_MIRROR_IMAGE = AugmentedView(MIRRORED, 0, SEED_OF_KEPT_VIEWS)
 
-# What a fit that continues another one can't change.
-_STRUCTURE = (
-    "backbone",
-    "backbone_params",
-    "weights",
-    "freeze_depth",
-    "head",
-    "dropout",
-    "batch_norm",
-    "probe_weight",
-    "image_size",
-    "adapt",
-)
-
-
-class FineTunedEstimator(ImageEstimator):
+class FineTunedEstimator(OutputsEstimator):
     """Base of the estimators that train the last stages of a network, and a head.
 
     A subclass says what targets are: `_check_targets` and `_fit_targets`.
@@ -141,114 +113,6 @@ class FineTunedEstimator(ImageEstimator):
     _first_augment: str | None
     _fitted_digests: np.ndarray  # of the images of all calls so far
     _targets: Any  # Targets of the kind that the subclass makes
-
-    def save_backbone(self, path):
-        """Write the tuned network, without its head, as a self-describing file.
-
-        The file works as ``backbone=`` of either estimator: what was tuned on one
-        task is the backbone of the next.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file to write; its name must end in ``.safetensors``. A file of that
-            name is replaced.
-
-        Raises
-        ------
-        ValueError
-            When the name has another ending.
-        FileNotFoundError
-            When there is no such folder.
-        """
-        check_is_fitted(self)
-        path = checked_file_to_write(path)
-        spec = self.backbone_spec_
-        write_backbone_file(
-            path,
-            self._backbone.model.state_dict(),
-            {
-                "architecture": spec.architecture,
-                "params": dict(spec.params),
-                "input": asdict(spec.input.at(self.image_size_)),
-                "head": False,
-                "source": f"fine-tuned with sktransfer from {spec.name}: {spec.source}",
-                "licence": spec.licence,
-            },
-        )
-
-    def to_onnx(self, path):
-        """Write the estimator as a file of ONNX, preprocessing included.
-
-        The file takes ``images``, an array (n, height, width, 3) of 8-bit RGB pixels of
-        any height and width. It gives an array (n, n_outputs), float32: of a classifier
-        ``probabilities``, in the order of the ``classes`` in the file's metadata, and of
-        a regressor ``numbers``. `target_names_` are in the metadata as ``target_names``.
-        Before it is written it is run with onnxruntime on drawn images, and compared with
-        this estimator. Needs the extra ``sktransfer[onnx]``.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file to write; its name must end in ``.onnx``. A file of that name is
-            replaced.
-
-        Raises
-        ------
-        ImportError
-            When the extra is not installed.
-        ValueError
-            When the name has another ending, or the network is too large for ONNX.
-        FileNotFoundError
-            When there is no such folder.
-        RuntimeError
-            When torch can't express the network in ONNX.
-
-        Notes
-        -----
-        The frozen stages compute in float32: where `precision_` is "bfloat16",
-        predictions differ by rounding. Mirror images are part of the file where they are
-        part of `predict`; random views (`tta`) are not. The resizing is that of `predict`,
-        pixel by pixel. The steps before it are left to the caller: reading the file,
-        turning it upright, and `pixel_range`.
-        """
-        check_is_fitted(self)
-        frozen = self._backbone.frozen(self.freeze_depth_, self._plan.pooling)
-        network = torch.nn.Sequential(frozen, self.net_.module_, prediction_of(self._targets))
-        classes, names = getattr(self, "classes_", None), getattr(self, "target_names_", None)
-        metadata = {} if classes is None else {"classes": json.dumps(classes.tolist(), default=str)}
-        if names is not None:
-            metadata["target_names"] = json.dumps(names.tolist())
-        write_onnx(
-            path,
-            [network if self._tta_now() != MIRROR else MeanWithMirrored(network)],
-            "numbers" if classes is None else "probabilities",
-            self.backbone_spec_,
-            self.image_size_,
-            metadata,
-        )
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "n_iter_")  # what `fit` sets last
-
-    # The network is saved as arrays and plain values: every serializer can write them, they
-    # hold no device, and skops loads them without a type of torch to trust.
-    def __getstate__(self):
-        state = super().__getstate__()
-        backbone, net = state.pop("_backbone", None), state.pop("net_", None)
-        if net is not None:
-            state["_network"] = {"backbone": arrays_of(backbone.model), **net_state(net)}
-        return state
-
-    def __setstate__(self, state):
-        state = dict(state)
-        network = state.pop("_network", None)
-        super().__setstate__(state)
-        if network is not None:
-            rebuilt = rebuild_backbone(self.backbone_spec_, network["backbone"])
-            self._backbone = rebuilt.fresh(self.freeze_depth_)
-            stages = copy.deepcopy(self._trained_stages())
-            self.net_ = restored_net(network, stages, self._structure["head"], self._targets)
 
     # what a subclass says of its targets
 
@@ -428,13 +292,6 @@ class FineTunedEstimator(ImageEstimator):
         tasks.end()
         return self
 
-    def _fitted_with(self, module, n_epochs):
-        """Return the attributes of an estimator that is fitted with a copy of a module."""
-        module = copy.deepcopy(getattr(module, "_orig_mod", module)).cpu().eval()
-        set_domain(module, TARGET)
-        net = SimpleNamespace(module_=module)
-        return {"_backbone": self._backbone, "net_": net, "n_iter_": n_epochs}
-
     def _training_config(self):
         """Return the parameters that say how to train."""
         choices = {
@@ -447,37 +304,6 @@ class FineTunedEstimator(ImageEstimator):
         if not self.early_stopping:
             choices["n_iter_no_change"] = None
         return TrainingConfig(**choices)
-
-    def _load_network(self):
-        pristine, input_spec = self._load_backbone()
-        self.backbone_spec_ = pristine.spec
-        self.image_size_ = input_spec.size
-        pristine.width(len(pristine.stages), pristine.pooling("auto"), input_spec)  # fits the size?
-        if is_auto(self.freeze_depth):
-            share = RECIPES[self.recipe].trained_share
-            self.freeze_depth_ = auto_depth(pristine.costs(pristine.spec.input), share)
-        else:
-            self.freeze_depth_ = pristine.depth(self.freeze_depth, "freeze_depth")
-        all_frozen = self.freeze_depth_ == len(pristine.stages)
-        self._plan = self._fitted_plan(
-            pristine,
-            input_spec,
-            [self.freeze_depth_],
-            pristine.pooling("auto") if all_frozen else None,
-        )
-        self.precision_ = self._plan.precision
-        self._backbone = pristine.fresh(self.freeze_depth_)
-        self._structure = {name: getattr(self, name) for name in _STRUCTURE if hasattr(self, name)}
-
-    def _check_that_it_can_go_on(self):
-        """Raise when parameters that shape the network were set since the last fit."""
-        for name, before in self._structure.items():
-            if getattr(self, name) != before:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} was {before!r} when training began, and "
-                    "training can't go on with another network; set it back, or fit a clone with "
-                    "warm_start=False"
-                )
 
     def _read(self, images, sides, rows, tasks):
         """Return digests of what can be read, and activations and positions for each side.
@@ -541,104 +367,6 @@ class FineTunedEstimator(ImageEstimator):
             watcher=watcher,
             verbose=self.verbose,
         )
-
-    # views
-
-    def _view(self, number, seed):
-        """Return a random view of the images; None where they are not augmented."""
-        augmentation = make_augmentation(self._augment_now())
-        if augmentation is None:
-            return None
-        if self.recipe_["augment_views"] is not None:
-            seed = SEED_OF_KEPT_VIEWS
-        return AugmentedView(augmentation, number, seed)
-
-    def _augment_now(self):
-        """Return what `augment` is now: `tta` may be set after the fit."""
-        return self._first_augment if is_auto(self.augment) else self.augment
-
-    def _views(self, images, first, seed):
-        """Return the views of images that can be read; `first` is the first of them."""
-        if self.recipe_["augment"] is None:
-            return AugmentedActivations.fixed(first)
-
-        def extract(number):
-            values = first
-            if number > 0:
-                extraction = self._extract_at_cut(images, self._view(number, seed))
-                raise_failures(extraction.failures, len(images))  # could be read a moment ago
-                values = extraction.values
-            if number + 1 == self.recipe_["augment_views"]:
-                images.forget()  # it was the last view
-            return values
-
-        # where nothing is frozen, views are pixels, and cost no forward pass
-        n_at_start = 1 if self.freeze_depth_ else N_VIEWS
-        return AugmentedActivations(
-            extract,
-            self.recipe_["augment_views"],
-            n_at_start,
-            # one without a name may draw from random states that training draws from
-            may_overlap=self._view(0, seed).key() is not None,
-        )
-
-    # the network
-
-    def _extract_at_cut(self, images, view=None, tasks=None):
-        """Return what the trained stages read; with all stages frozen, pooled rows."""
-        return self._extract(
-            images,
-            self._backbone,
-            self._plan,
-            view=view,
-            # a view that is used once is not stored
-            keep=view in (None, _MIRROR_IMAGE) or self.recipe_["augment_views"] is not None,
-            tasks=tasks,
-        )
-
-    def _trained_stages(self):
-        if self.freeze_depth_ == len(self._backbone.stages):
-            return torch.nn.Identity()
-        return self._backbone.rest(self.freeze_depth_, self._backbone.pooling("auto"))
-
-    def _tta_now(self):
-        """Return what `tta` is now, "auto" resolved: it may be set after the fit."""
-        return self.recipe_["tta"] if is_auto(self.tta) else self.tta
-
-    def _views_to_predict(self):
-        """Return the views that a prediction is the mean of; the first is the image itself."""
-        tta = self._tta_now()
-        if tta == MIRROR:
-            return [None, _MIRROR_IMAGE]
-        return [None, *(self._view(number, SEED_OF_KEPT_VIEWS) for number in range(1, tta))]
-
-    def _predicted_to_score(self, X, sample_domain, allow_source):
-        if sample_domain is None:  # a subclass may predict from images alone
-            return self.predict(X)
-        return self.predict(X, sample_domain, allow_source=allow_source)
-
-    def _outputs_of_views(self, X, sample_domain=None, allow_source=False):
-        """Yield the network's outputs (n, n_outputs) for the views that are predicted."""
-        check_is_fitted(self)
-        numbers = None
-        if sample_domain is not None:
-            numbers = domains_to_predict(X, sample_domain, allow_source)
-        check_views(self, self._augment_now(), self.recipe_["augment_views"])
-        images: ImageCollection | RememberedImages = self._validate_images(X, reset=False)
-        views = self._views_to_predict()
-        if len(views) > 1:  # of pixels that are decoded once
-            images = RememberedImages(images)
-        with device_call():
-            for view in views:
-                extraction = self._extract_at_cut(images, view)
-                raise_failures(extraction.failures, len(images))
-                device = one_device(resolve_device(self.device))
-                device = device_of(self.net_.module_, device)
-                with gpu_lock(device), torch_threads_of_a_worker():
-                    of_view = outputs_by_domain(
-                        self.net_.module_, extraction.values, device, numbers
-                    )
-                yield of_view
 
 
 def _compacted(values, good):

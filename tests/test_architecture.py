@@ -30,6 +30,8 @@ LAYERS = [
     ["_stage_table", "_stage_diagram", "_callbacks"],
     ["_base"],
     ["_onnx_export", "_fine_tuning_checks", "_fine_tuning_recipe", "_domains"],
+    ["_fine_tuned_network"],
+    ["_fine_tuned_outputs"],
     ["_zero_shot_prompts", "_zero_shot_labels"],
     ["_feature_transformer", "_fine_tuning", "_zero_shot_classifier"],
     ["_fine_tuned_classifier", "_fine_tuned_regressor"],

@@ -10,7 +10,6 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -171,7 +170,7 @@ def _seconds_asked_for(headers: Any) -> float:
     import urllib3
 
     try:
-        return urllib3.Retry().get_retry_after(SimpleNamespace(headers=headers)) or 0.0
+        return urllib3.Retry().parse_retry_after(headers.get("Retry-After", "0"))
     except (urllib3.exceptions.InvalidHeader, ValueError, OverflowError, TypeError, IndexError):
         return 0.0
 
