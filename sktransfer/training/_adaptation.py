@@ -19,6 +19,7 @@ from ._data import seed_of
 from ._head import Standardise, TrainablePart
 from ._inference import outputs
 from ._probe import LEAST_SCALE, mean_and_scale
+from ._resident import Activations, ViewsOnDevice, moved
 
 SOURCE = "source"
 TARGET = "target"
@@ -206,33 +207,62 @@ class Adaptation:
         self._batches: Iterator[torch.Tensor] = iter(())
         self._of_steps: list[torch.Tensor] = []
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, on_device: ViewsOnDevice) -> None:
         """Draw the batches of an epoch, which are a function of the seed and the epoch alone."""
         generator = torch.Generator().manual_seed(seed_of(self._seed, epoch, _OF_TARGET))
-        self._batches = self._drawn(self._views.of_epoch(epoch), generator)
+        activations = on_device.of(self._views, epoch)
+        n = len(self._views.of_epoch(epoch))
+        self._batches = self._drawn(activations, n, on_device.device, generator)
         self._of_steps = []
 
-    def _drawn(self, activations: np.ndarray, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    def _drawn(
+        self, activations: Activations, n: int, device: torch.device, generator: torch.Generator
+    ) -> Iterator[torch.Tensor]:
         """Yield batches without end; none is smaller than another."""
-        n, size = len(activations), min(self._batch_size, len(activations))
+        size = min(self._batch_size, n)
         while True:
             order = torch.randperm(n, generator=generator)
+            placed = moved(order, device)
             for start in range(0, n - size + 1, size):
-                yield torch.from_numpy(activations[order[start : start + size].numpy()])
+                chosen = slice(start, start + size)
+                yield activations.take(order[chosen], placed[chosen])
+
+    def next_batch(self) -> torch.Tensor:
+        """Return the images of the target in the next step."""
+        return next(self._batches)
+
+    def undo_of(self, part: TrainablePart) -> Callable[[], None]:
+        """Return what sets running statistics back to those of now."""
+        standardise = standardise_of(part)
+        if not standardise.follows:
+            return lambda: None
+        before = {name: values.clone() for name, values in standardise.state_dict().items()}
+
+        def undo() -> None:
+            standardise.load_state_dict(before)
+
+        return undo
 
     def add_gradients(
-        self, part: TrainablePart, infer: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        part: TrainablePart,
+        infer: Callable[[torch.Tensor], torch.Tensor],
+        activations: torch.Tensor,
     ) -> None:
-        """Add the gradients of the next batch of the target to those of the source.
+        """Add the gradients of a batch of the target to those of the source.
 
         `infer` returns the outputs of the part in training.
         """
-        activations = next(self._batches)
         standardise = standardise_of(part)
         standardise.domain = TARGET
-        loss = self._loss(infer(activations))
-        standardise.domain = SOURCE
-        (self._weight * loss).backward()
+        try:
+            # all gradients are 0 without a weight; random numbers are drawn as with one
+            with torch.set_grad_enabled(self._weight > 0):
+                loss = self._loss(infer(activations))
+            if self._weight > 0:
+                (self._weight * loss).backward()
+        finally:  # memory may run out, and the step is tried again
+            standardise.domain = SOURCE
         self._of_steps.append(loss.detach())
 
     def mean_loss(self) -> float:

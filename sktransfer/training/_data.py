@@ -185,6 +185,8 @@ class Batches:
     n_epochs : int, default=0
         Views are extracted ahead for the epochs before this one.
     device : torch.device, default=cpu
+    on_device : ViewsOnDevice, default=None
+        Where batches are taken from, with those of other data of the same fit.
     shares_memory : bool, default=False
         Whether one batch of all images is these themselves, not a copy. What trains must not
         change them in place.
@@ -199,6 +201,7 @@ class Batches:
         *,
         n_epochs: int = 0,
         device: torch.device = _CPU,
+        on_device: ViewsOnDevice | None = None,
         shares_memory: bool = False,
     ):
         self.dataset = dataset
@@ -208,7 +211,7 @@ class Batches:
         self.n_epochs = n_epochs
         self.shares_memory = shares_memory
         self._device = device
-        self._views = ViewsOnDevice(device)
+        self._on_device = ViewsOnDevice(device) if on_device is None else on_device
         self._columns = [moved(column, device) for column in (dataset.targets, dataset.weights)]
 
     def __len__(self) -> int:
@@ -217,7 +220,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
         n, epoch = len(self.dataset), self.epoch()
         views = self.dataset.views
-        activations = self._views.of(views.of_epoch(epoch), views.are_reused)
+        activations = self._on_device.of(views, epoch)
         if epoch + 1 < self.n_epochs and not is_host(self._device):
             views.begin(epoch + 1)  # on the CPU training has the cores for itself
         if self.seed is None or self.batch_size >= n:

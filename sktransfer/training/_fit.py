@@ -34,6 +34,7 @@ from ._naming import name_of
 from ._net import TransferNet, make_net
 from ._optim import make_loss
 from ._probe import is_large, mean_and_scale
+from ._resident import moved
 from ._targets import Targets
 
 # Images of a head alone that pass at once where they are many.
@@ -176,7 +177,7 @@ def _faster(part: TrainablePart, training: LabelledActivations) -> AbstractConte
     if part.batch_norm != "frozen" or not part.trained_stages():
         return nullcontext()
     device = next(part.parameters()).device
-    probe = torch.from_numpy(training.views.of_epoch(0)[:1]).to(device)
+    probe = moved(torch.from_numpy(training.views.of_epoch(0)[:1]), device)
     return folded_norms(part.stages.eval(), probe)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 from ._config import HeadParameter, TrainingConfig
 from ._large_probe import known_large_probe
@@ -78,6 +79,7 @@ class TrainablePart(nn.Module):
     """
 
     probe: nn.Sequential | None
+    _images_at_once: int | None = None
 
     def __init__(
         self,
@@ -94,11 +96,34 @@ class TrainablePart(nn.Module):
         self.probe, self.probe_weight = None, 0.0
 
     def forward(self, activations: torch.Tensor) -> torch.Tensor:
-        outputs = self.head(self.stages(activations))
+        outputs = self._trained(activations)
         if self.probe is None or self.training:
             return outputs
         weight = self.probe_weight
         return (1 - weight) * outputs + weight * self.probe(activations)
+
+    def _trained(self, activations: torch.Tensor) -> torch.Tensor:
+        n, most = len(activations), self._images_at_once
+        if not self.training or most is None or n <= most:
+            return self.head(self.stages(activations))
+        # What the stages compute is not kept for the backward pass, which computes it again with
+        # the same random numbers. Their rows are small, and a head may need those of all images.
+        stages_train = bool(self.trained_stages())
+        passed = self.stages if stages_train else nn.Sequential(self.stages, self.head)
+        outputs = torch.cat(
+            [
+                checkpoint(passed, part, use_reentrant=False)
+                for part in activations.tensor_split(-(-n // most))
+            ]
+        )
+        return self.head(outputs) if stages_train else outputs
+
+    def pass_at_once(self, n_images: int) -> None:
+        """Let at most so many images of a batch pass the stages at once in training.
+
+        Outputs and gradients are those of the whole batch, whatever the head computes of it.
+        """
+        self._images_at_once = n_images
 
     def train(self, mode: bool = True) -> "TrainablePart":
         super().train(mode)

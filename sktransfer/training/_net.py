@@ -37,8 +37,8 @@ from ._epochs import (
 )
 from ._head import TrainablePart
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
-from ._parts import Parts
-from ._resident import is_host
+from ._parts import Parts, in_parts
+from ._resident import ViewsOnDevice, is_host, moved
 
 # Images of a batch that is validated on, on other devices than the CPU: its size changes nothing.
 _VALIDATION_BATCH = 256
@@ -125,9 +125,7 @@ class TransferNet(NeuralNet):
         for group in self.optimizer_.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self._drop_gradients()
-        step = self.parts_.run(self.train_step_single, self._mixed(batch), self._drop_gradients)
-        if self.adaptation is not None:
-            self.adaptation.add_gradients(self.module_, self.infer)
+        step = self._step_with_gradients(self._mixed(batch))
         self.module_.add_penalty_to_gradients()
         if self.config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.module_.parameters(), self.config.max_grad_norm)
@@ -141,8 +139,32 @@ class TransferNet(NeuralNet):
         self.n_steps_done_ += 1
         return step
 
+    def _step_with_gradients(self, batch: Batch) -> dict[str, Any]:
+        """Add the gradients of a batch, and of one of the target, to none; return its loss."""
+        n, adaptation = len(batch[0]), self.adaptation
+        if adaptation is None:
+            return self.parts_.run(
+                n, lambda size: in_parts(self.train_step_single, batch, size), self._drop_gradients
+            )
+        of_target = adaptation.next_batch()
+        undo_statistics = adaptation.undo_of(self.module_)
+
+        def undo() -> None:
+            self._drop_gradients()
+            undo_statistics()
+
+        def compute(size: int) -> dict[str, Any]:
+            # rows are standardised by their batch, and pairs of classes compared over all of it
+            self.module_.pass_at_once(size)
+            step = self.train_step_single(batch)
+            adaptation.add_gradients(self.module_, self.infer, of_target)
+            return step
+
+        return self.parts_.run(max(n, len(of_target)), compute, undo)
+
     def validation_step(self, batch: Batch, **fit_params: Any) -> dict[str, Any]:
-        return self.parts_.run(super().validation_step, batch, self._drop_gradients)
+        step = super().validation_step
+        return self.parts_.run(len(batch[0]), lambda size: in_parts(step, batch, size))
 
     def _drop_gradients(self) -> None:
         self.optimizer_.zero_grad(set_to_none=True)
@@ -159,6 +181,7 @@ class TransferNet(NeuralNet):
         return activations, [targets, weights]
 
     def infer(self, x: torch.Tensor, **fit_params: Any) -> torch.Tensor:
+        x = moved(x, torch.device(self.device))  # a part of what has no room there at once
         if self.config.training_precision == "float32":
             return super().infer(x, **fit_params)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16):
@@ -170,6 +193,7 @@ class TransferNet(NeuralNet):
         device = torch.device(self.device)
         # nothing that is trained changes the rows of a head in place
         shares = self.part_size is not None and not self.module_.trained_stages()
+        on_device = getattr(self, "on_device_", None)  # outside of a fit nothing is kept there
         if training:
             return Batches(
                 dataset,
@@ -178,10 +202,11 @@ class TransferNet(NeuralNet):
                 lambda: len(self.history) - 1,
                 n_epochs=self.n_epochs,
                 device=device,
+                on_device=on_device,
                 shares_memory=shares,
             )
         size = self.batch_size if is_host(device) else max(self.batch_size, _VALIDATION_BATCH)
-        return Batches(dataset, size, device=device, shares_memory=shares)
+        return Batches(dataset, size, device=device, on_device=on_device, shares_memory=shares)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -218,7 +243,15 @@ class TransferNet(NeuralNet):
         self.schedule_ = WarmUpAndCosine(self.n_epochs * n_batches(len(X), self.batch_size))
         # batch normalisation can't train on one image
         least = 3 if self.config.batch_norm == "train" else 1
-        self.parts_ = Parts(torch.device(self.device), self.part_size, least)
+        device = torch.device(self.device)
+        self.on_device_ = ViewsOnDevice(device)
+        self.parts_ = Parts(
+            device,
+            self.part_size,
+            least,
+            largest_step=self.batch_size + 1,  # an image that is left over joins a batch
+            make_room=self.on_device_.drop,
+        )
         self._resume_from_checkpoint()
         super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
@@ -236,7 +269,8 @@ class TransferNet(NeuralNet):
             except KeyboardInterrupt:
                 if not self._was_stopped_by_skorch():
                     raise
-        del self.bar_, self.duration_, self.parts_
+        self.on_device_.drop()
+        del self.bar_, self.duration_, self.parts_, self.on_device_
         self.notify("on_train_end", X=X, y=y)
         super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
@@ -296,7 +330,15 @@ class TransferNet(NeuralNet):
         bare = object.__new__(type(self))
         bare.__dict__.update(state, callbacks=None, train_split=None, checkpoint=None)
         bare.__dict__["adaptation"] = None
-        for name in ("optimizer_", "callbacks_", "best_", "bar_", "duration_", "parts_"):
+        for name in (
+            "optimizer_",
+            "callbacks_",
+            "best_",
+            "bar_",
+            "duration_",
+            "parts_",
+            "on_device_",
+        ):
             bare.__dict__.pop(name, None)
         module = copy.deepcopy(self.module_).cpu()
         bare.__dict__.update(module=TrainablePart, module_=module, device="cpu")
@@ -331,7 +373,7 @@ class _Epochs(Callback):
         epoch, device = len(net.history) - 1, torch.device(net.device)
         start_epoch(net.module_, net.config, net.seed, epoch, device)
         if net.adaptation is not None:
-            net.adaptation.start_epoch(epoch)
+            net.adaptation.start_epoch(epoch, net.on_device_)
         self.validated_ = ValidationOutputs()
 
     def on_batch_end(

@@ -1,7 +1,12 @@
-"""Batches that pass in parts, where memory has no room for all of their images at once."""
+"""Batches that pass in parts, where memory has no room for all of their images at once.
 
+What lives on the device beside a step is dropped first, which changes no digit of a result. Smaller
+parts may, and their batch statistics are others.
+"""
+
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -9,6 +14,7 @@ from ..runtime._memory import first_line, release_cached, says_out_of_memory
 from ._data import Batch
 
 Step = Callable[[Batch], dict[str, Any]]  # a loss, and outputs
+Result = TypeVar("Result")
 
 
 class Parts:
@@ -21,15 +27,31 @@ class Parts:
         The most images; None is a whole batch.
     least : int, default=1
         The fewest images that are tried.
+    largest_step : int, default=sys.maxsize
+        The most images of a training step. Larger batches, which are only validated on, are
+        divided down to it before anything is dropped for them.
+    make_room : callable
+        Drops what lives on the device beside a step; returns whether there was anything.
     """
 
-    def __init__(self, device: torch.device, size: int | None = None, least: int = 1):
+    def __init__(
+        self,
+        device: torch.device,
+        size: int | None = None,
+        least: int = 1,
+        largest_step: int = sys.maxsize,
+        make_room: Callable[[], bool] = lambda: False,
+    ):
         self.device = device
         self.size = size
         self.least = least
+        self._largest_step = largest_step
+        self._make_room = make_room
 
-    def run(self, step: Step, batch: Batch, undo: Callable[[], None]) -> dict[str, Any]:
-        """Return what a step returns for a batch; losses and gradients of its parts add up.
+    def run(
+        self, n: int, compute: Callable[[int], Result], undo: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Return ``compute(size)`` for a batch of `n` images, which passes `size` at a time.
 
         `undo` drops the gradients of parts that passed before memory ran out.
 
@@ -38,28 +60,40 @@ class Parts:
         torch.OutOfMemoryError
             When memory runs out on the fewest images.
         """
-        n = len(batch[0])
         while True:
             size = n if self.size is None else min(n, self.size)
             try:
-                if size == n:
-                    return step(batch)
-                return _sum_of(step(part) for part in parts_of(batch, size))
+                return compute(size)
             except RuntimeError as error:  # torch.OutOfMemoryError is one
                 if not says_out_of_memory(error):
                     raise
                 reason = str(error)
             # outside the handler: the traceback holds references to the tensors in memory
             undo()
+            is_step = size <= self._largest_step
+            has_more_room = is_step and self._make_room()
             release_cached(self.device)
+            if has_more_room:
+                continue
             if size <= self.least:
                 raise torch.OutOfMemoryError(
                     f"the memory of the device {str(self.device)!r} ran out in training on {size} "
                     f"of {n} images at a time; freeze more stages (freeze_depth), use a smaller "
-                    "image_size or backbone, training_precision='bfloat16' or device='cpu', or see "
-                    f"which other processes use the device (torch says: {first_line(reason)})"
+                    "batch_size, image_size or backbone, training_precision='bfloat16' or "
+                    "device='cpu', or see which other processes use the device (torch says: "
+                    f"{first_line(reason)})"
                 )
-            self.size = max(self.least, (size + 1) // 2)
+            self.size = max(self.least if is_step else self._largest_step, (size + 1) // 2)
+
+
+def in_parts(step: Step, batch: Batch, size: int) -> dict[str, Any]:
+    """Return what a step returns for a batch of which at most `size` images pass at once.
+
+    Losses and gradients of the parts add up.
+    """
+    if size >= len(batch[0]):
+        return step(batch)
+    return _sum_of(step(part) for part in parts_of(batch, size))
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:

@@ -2,13 +2,17 @@
 
 On the CPU arrays are used as they are. On any other device activations that fit there are copied
 once, and batches are gathered there; others are gathered in pinned memory, and copied while the
-batch before trains. The host waits for no copy.
+batch before trains. The host waits for no copy. Where memory runs out, the first become others.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import torch
+
+from ..runtime._memory import release_cached, says_out_of_memory
+from ._augmented import AugmentedActivations
 
 # Share of a device's free memory that data may take; the rest is for what a step needs.
 _SHARE = 0.5
@@ -57,6 +61,9 @@ class Activations(Protocol):
     def all(self) -> torch.Tensor:
         """Return the activations themselves, which must not be changed in place."""
 
+    def drop(self) -> bool:
+        """Give the device's memory back; return whether any was taken. Batches are as before."""
+
 
 class _InMemory:
     def __init__(self, activations: np.ndarray):
@@ -68,54 +75,89 @@ class _InMemory:
     def all(self) -> torch.Tensor:
         return torch.from_numpy(self._activations)
 
-
-class _OnDevice:
-    def __init__(self, activations: np.ndarray, device: torch.device):
-        source = torch.from_numpy(activations)
-        self._data = torch.empty(source.shape, dtype=source.dtype, device=device)
-        at_once = max(1, _BYTES_AT_ONCE // max(1, activations[:1].nbytes))
-        for piece, target in zip(source.split(at_once), self._data.split(at_once), strict=True):
-            target.copy_(moved(piece, device))
-
-    def take(self, chosen: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
-        return self._data.index_select(0, placed)
-
-    def all(self) -> torch.Tensor:
-        return self._data
+    def drop(self) -> bool:
+        return False
 
 
-class _Streamed(_InMemory):
-    def __init__(self, activations: np.ndarray, device: torch.device):
+class _ForDevice(_InMemory):
+    """Activations that train elsewhere: all of them are there, or each batch is copied."""
+
+    def __init__(self, activations: np.ndarray, device: torch.device, drop: Callable[[], bool]):
         super().__init__(activations)
         self._device = device
+        self._drop_all = drop
+        self._data: torch.Tensor | None = None
+
+    def copy(self) -> None:
+        """Copy all of them to the device."""
+        source = torch.from_numpy(self._activations)
+        data = torch.empty(source.shape, dtype=source.dtype, device=self._device)
+        at_once = max(1, _BYTES_AT_ONCE // max(1, self._activations[:1].nbytes))
+        for piece, target in zip(source.split(at_once), data.split(at_once), strict=True):
+            target.copy_(moved(piece, self._device))
+        self._data = data
+
+    def drop(self) -> bool:
+        had_any = self._data is not None
+        self._data = None
+        return had_any
 
     def take(self, chosen: torch.Tensor, placed: torch.Tensor) -> torch.Tensor:
-        return moved(super().take(chosen, placed), self._device)
+        while True:
+            try:
+                if self._data is not None:
+                    return self._data.index_select(0, placed)
+                return moved(super().take(chosen, placed), self._device)
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if not says_out_of_memory(error):
+                    raise
+            has_more_room = self._drop_all()
+            release_cached(self._device)
+            if not has_more_room:
+                return super().take(chosen, placed)  # parts of it may fit
+
+    def all(self) -> torch.Tensor:
+        return super().all() if self._data is None else self._data
 
 
 class ViewsOnDevice:
-    """The activations of views, each copied to the device once, as far as memory allows."""
+    """The activations of a fit, each view copied to the device once, as far as memory allows."""
 
     def __init__(self, device: torch.device):
-        self._device = device
-        self._held: list[tuple[np.ndarray, Activations]] = []
+        self.device = device
+        self._keeps = True
+        self._held: dict[AugmentedActivations, list[tuple[np.ndarray, Activations]]] = {}
 
-    def of(self, activations: np.ndarray, are_reused: bool) -> Activations:
-        """Return where batches of a view are taken from.
-
-        `are_reused` tells whether a later epoch asks for the views before again.
-        """
-        for array, held in self._held:
+    def of(self, views: AugmentedActivations, epoch: int) -> Activations:
+        """Return where the batches of an epoch are taken from."""
+        activations = views.of_epoch(epoch)
+        held = self._held.setdefault(views, [])
+        for array, source in held:
             if array is activations:
-                return held
-        if not are_reused:
-            self._held.clear()
-        source: Activations
-        if is_host(self._device):
-            source = _InMemory(activations)
-        elif fits_on(self._device, activations.nbytes):
-            source = _OnDevice(activations, self._device)
-        else:
-            source = _Streamed(activations, self._device)
-        self._held.append((activations, source))
+                return source
+        if not views.are_reused:  # no later epoch asks for those before
+            held.clear()
+        held.append((activations, self._source(activations)))
+        return held[-1][1]
+
+    def _source(self, activations: np.ndarray) -> Activations:
+        if is_host(self.device):
+            return _InMemory(activations)
+        source = _ForDevice(activations, self.device, self.drop)
+        if self._keeps and fits_on(self.device, activations.nbytes):
+            try:
+                source.copy()
+                return source
+            except RuntimeError as error:  # another process may have taken the memory meanwhile
+                if not says_out_of_memory(error):
+                    raise
+            release_cached(self.device)
         return source
+
+    def drop(self) -> bool:
+        """Keep nothing on the device any more; return whether anything was.
+
+        A batch that is all activations of a view holds them for as long as it is in use.
+        """
+        self._keeps = False
+        return sum(source.drop() for held in self._held.values() for _, source in held) > 0

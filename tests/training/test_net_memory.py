@@ -11,7 +11,7 @@ from sktransfer.training._data import TrainingSet
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net
 from sktransfer.training._optim import WeightedLoss
-from sktransfer.training._parts import Parts, parts_of
+from sktransfer.training._parts import Parts, in_parts, parts_of
 
 
 class Scarce(nn.Module):
@@ -109,14 +109,14 @@ def test_batch_statistics_have_no_part_of_one_image():
 
     batch = torch.arange(7.0), [torch.arange(7), torch.ones(7)]
     parts = Parts(torch.device("cpu"), least=3)
-    assert parts.run(step, batch, list)["y_pred"].tolist() == batch[0].tolist()
+    passed = parts.run(7, lambda size: in_parts(step, batch, size))
+    assert passed["y_pred"].tolist() == batch[0].tolist()
     assert sizes == [7, 4, 3, 2, 2]
 
 
 def test_an_error_without_words_is_named_too():
-    def step(batch):
+    def compute(size):
         raise torch.OutOfMemoryError
 
-    batch = torch.ones(1), [torch.ones(1), torch.ones(1)]
     with pytest.raises(torch.OutOfMemoryError, match=r"freeze more stages .*nothing"):
-        Parts(torch.device("cpu")).run(step, batch, list)
+        Parts(torch.device("cpu")).run(1, compute)

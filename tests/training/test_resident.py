@@ -5,6 +5,7 @@ GPU fails.
 """
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,38 +15,20 @@ from torch import nn
 from sktransfer.training import _data, _inference, _net, _resident
 from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._config import TrainingConfig
-from sktransfer.training._data import Batches, TrainingSet, mix_batch
+from sktransfer.training._data import Batches, mix_batch
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._inference import outputs, pooled_rows
 from sktransfer.training._net import make_net
 from sktransfer.training._optim import WeightedLoss
 from sktransfer.training._resident import ViewsOnDevice, fits_on, moved
 
+from .conftest import Copies, assert_same, training_set
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
 
-class Copies:
-    """A device that is not the host, though it is: its copies are noted."""
-
-    def __init__(self, monkeypatch, free=2**30):
-        self.shapes = []
-        for module in (_resident, _data, _net, _inference):
-            monkeypatch.setattr(module, "is_host", lambda device: False)
-            if hasattr(module, "moved"):
-                monkeypatch.setattr(module, "moved", self._moved)
-        monkeypatch.setattr(_resident, "free_bytes", lambda device: free)
-
-    def _moved(self, tensor, device):
-        self.shapes.append(tuple(tensor.shape))
-        return tensor.to(device)
-
-
-def training_set(n=40, seed=0, views=None):
-    rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, 6)).astype(np.float32)
-    targets = np.eye(2, dtype=np.float32)[(X[:, 0] > 0).astype(int)]
-    views = views or AugmentedActivations.fixed(X)
-    return TrainingSet(views, targets, rng.uniform(0.5, 2, n), np.ones(n))
+def rows_of_view(number):
+    return np.full((3, 2), number, np.float32)
 
 
 def fitted(dataset=None, n_epochs=3, validation=True, **config):
@@ -65,13 +48,6 @@ def fitted(dataset=None, n_epochs=3, validation=True, **config):
         verbose=-1,
     )
     return net.fit(dataset or training_set())
-
-
-def assert_same(net, expected):
-    for found, wanted in zip(net.module_.parameters(), expected.module_.parameters(), strict=True):
-        assert torch.equal(found, wanted)
-    for name in ("train_loss", "valid_loss", "valid_score"):
-        np.testing.assert_allclose(net.history[:, name], expected.history[:, name], rtol=1e-6)
 
 
 def test_a_copy_to_a_gpu_is_pinned_first_and_not_waited_for(monkeypatch):
@@ -134,13 +110,16 @@ def test_the_host_is_asked_for_no_number_by_a_mixed_batch(monkeypatch):
 
 def test_views_that_are_reused_stay_on_the_device_and_others_make_room(monkeypatch):
     Copies(monkeypatch)
-    views = ViewsOnDevice(CPU)
-    first, second = np.zeros((3, 2), np.float32), np.ones((3, 2), np.float32)
-    held = views.of(first, True)
-    assert views.of(second, True) is not held
-    assert views.of(first, True) is held
-    views.of(second.copy(), False)
-    assert len(views._held) == 1
+    on_device = ViewsOnDevice(CPU)
+    reused, new, fixed = (AugmentedActivations(rows_of_view, n) for n in (2, None, 1))
+    first = on_device.of(reused, 0)
+    assert on_device.of(reused, 1) is not first
+    assert on_device.of(reused, 2) is first
+    other = on_device.of(fixed, 0)
+    of_new = [on_device.of(new, epoch) for epoch in range(3)]
+    assert all(one is not next_one for one, next_one in pairwise(of_new))
+    assert [len(held) for held in on_device._held.values()] == [2, 1, 1]
+    assert on_device.of(fixed, 5) is other
 
 
 def test_a_large_array_crosses_in_pieces(monkeypatch):
@@ -148,7 +127,8 @@ def test_a_large_array_crosses_in_pieces(monkeypatch):
     monkeypatch.setattr(_resident, "_BYTES_AT_ONCE", 100)
     array = np.arange(60, dtype=np.float32).reshape(10, 6)
     chosen = torch.tensor([9, 0, 4])
-    batch = ViewsOnDevice(CPU).of(array, True).take(chosen, chosen)
+    views = AugmentedActivations.fixed(array)
+    batch = ViewsOnDevice(CPU).of(views, 0).take(chosen, chosen)
     np.testing.assert_array_equal(batch, array[[9, 0, 4]])
     assert copies.shapes == [(4, 6), (4, 6), (2, 6)]
 
