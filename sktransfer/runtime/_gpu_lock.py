@@ -6,6 +6,9 @@ other users, have other locks.
 
 Who waits for the GPU first waits for a second file, which the next process in line holds. So a
 process that releases the GPU and wants it again comes after the others.
+
+Threads of a process hold a GPU together. Some could always overlap, and other processes would wait
+without end. So a thread that comes when another process has waited for a second comes after it.
 """
 
 import os
@@ -15,7 +18,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,11 +94,11 @@ class GpuTurn:
         Raises
         ------
         WaitStopped
-            When `stop` was set while another process held the lock.
+            When `stop` was set while another process held the lock, or came first.
         """
         if self._since is None:
             if self._lock is not None:
-                self._lock.acquire(stop)
+                self._lock.acquire(stop, is_turn=True)
             self._since = time.monotonic()
 
     def is_over(self) -> bool:
@@ -120,7 +123,7 @@ class WaitStopped(Exception):
 
 
 class GpuLock:
-    """One of the locks of the GPU `name`, held by a process as a whole."""
+    """One of the locks of the GPU `name`, held by threads of a process together."""
 
     def __init__(self, name: str):
         self._name = name
@@ -129,6 +132,8 @@ class GpuLock:
     def _reset(self) -> None:
         self._changing = threading.Lock()
         self._n_holders = 0
+        self._since = 0.0  # when the first of them got it
+        self._of_threads: dict[int, int] = {}  # how often each holds it, by its number
         self.n_blocks = 0  # of `gpu_lock`, in all threads
         self._file: int | None = None
 
@@ -138,17 +143,44 @@ class GpuLock:
     def __exit__(self, *exc_info: object) -> None:
         self.release()
 
-    def acquire(self, stop: threading.Event | None = None) -> None:
-        """Wait until this process holds the lock; raise `WaitStopped` when told to stop."""
+    def acquire(self, stop: threading.Event | None = None, *, is_turn: bool = False) -> None:
+        """Wait until this thread holds the lock; raise `WaitStopped` when told to stop.
+
+        `is_turn` tells that it is held for a second at most while others wait. The thread may
+        work for one within a block of `gpu_lock`, which would wait for it without end.
+        """
+        waiting = _Waiting(self._name, stop)
+        while not self._has_acquired(waiting, is_turn):
+            waiting.wait(lambda: "its other threads, after which another process is next")
+
+    def _has_acquired(self, waiting: "_Waiting", is_turn: bool) -> bool:
+        """Acquire the lock, unless another process comes first."""
         with self._changing:  # where the first holder waits, the process's others do
             if self._n_holders == 0:
-                self._file = _wait_for_a_place(self._name, stop)
+                self._file = _wait_for_a_place(self._name, waiting)
+                self._since = time.monotonic()
+            elif self._is_passed_on(is_turn):
+                return False
             self._n_holders += 1
+            thread = threading.get_ident()
+            self._of_threads[thread] = self._of_threads.get(thread, 0) + 1
+            return True
+
+    def _is_passed_on(self, is_turn: bool) -> bool:
+        """Tell whether another process comes before a thread that has come now."""
+        may_be_waited_for = threading.get_ident() in self._of_threads or (is_turn and self.n_blocks)
+        return (
+            not may_be_waited_for and time.monotonic() - self._since >= _TURN and self.is_wanted()
+        )
 
     def release(self) -> None:
         """Release the lock, as often as it was acquired."""
         with self._changing:
             self._n_holders -= 1
+            thread = threading.get_ident()
+            left = self._of_threads.pop(thread, 1) - 1
+            if left:
+                self._of_threads[thread] = left
             if self._n_holders == 0 and self._file is not None:
                 close_lock_file(self._file)
                 self._file = None
@@ -235,9 +267,9 @@ def _queue_of(name: str) -> Path:
     return own_folder() / f"{name}-next.lock"
 
 
-def _wait_for_a_place(name: str, stop: threading.Event | None) -> int:
+def _wait_for_a_place(name: str, waiting: "_Waiting") -> int:
     """Return the open file whose lock is the place."""
-    folder, waiting = own_folder(), _Waiting(name, stop)
+    folder = own_folder()
     queue = _locked_one_of([_queue_of(name)], waiting)
     try:
         places = [folder / f"{name}-{place}.lock" for place in range(_n_places())]
@@ -257,7 +289,7 @@ class _Waiting:
         self._pause, self._longest = _BETWEEN_LOOKS
         self._has_warned = False
 
-    def wait(self, files: Sequence[Path]) -> None:
+    def wait(self, holders: Callable[[], str]) -> None:
         if self._stop is not None and self._stop.is_set():
             raise WaitStopped
         waited = time.monotonic() - self._since
@@ -265,7 +297,7 @@ class _Waiting:
             self._has_warned = True
             warnings.warn(
                 f"process {os.getpid()} has waited {waited:.0f} s for the GPU {self._name}, which "
-                f"is in use by {_holders(files)}, and goes on waiting. One process computes on a "
+                f"is in use by {holders()}, and goes on waiting. One process computes on a "
                 "GPU at a time; where its memory has room for several, set the environment "
                 f"variable {PROCESSES_VARIABLE} in all of them",
                 GpuWaitWarning,
@@ -285,7 +317,7 @@ def _locked_one_of(paths: Sequence[Path], waiting: _Waiting) -> int:
                 if is_locked_now(file):
                     locked = file
                     return file
-            waiting.wait(paths)
+            waiting.wait(lambda: _holders(paths))
     finally:
         for file in files:
             if file != locked:

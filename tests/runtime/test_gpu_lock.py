@@ -3,13 +3,14 @@ import signal
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from sktransfer.exceptions import GpuWaitWarning
 from sktransfer.runtime import _gpu_lock
-from sktransfer.runtime._gpu_lock import GpuLock, GpuTurn, gpu_lock
+from sktransfer.runtime._gpu_lock import GpuLock, GpuTurn, WaitStopped, gpu_lock
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -231,6 +232,141 @@ def test_who_waits_long_is_told_who_holds_the_gpu_and_what_to_do(name, monkeypat
 def test_nobody_is_told_of_a_gpu_that_is_free(name):
     with GpuLock(name):  # warnings are errors
         pass
+
+
+# Threads of a process hold it together, and other processes wait.
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Return an event that is set when a thread waits."""
+    event, wait = threading.Event(), _gpu_lock._Waiting.wait
+    monkeypatch.setattr(
+        _gpu_lock._Waiting, "wait", lambda waiting, *a: event.set() or wait(waiting, *a)
+    )
+    return event
+
+
+@pytest.mark.parametrize("kind", ["block", "turn"])
+def test_a_thread_that_comes_later_lets_a_process_that_has_waited_go_first(
+    name, monkeypatch, waits, kind
+):
+    monkeypatch.setattr(_gpu_lock, "gpu_name", lambda device: name)
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    device, lock, begun = torch.device("cuda"), _gpu_lock._lease(name), []
+
+    def come_later():
+        turn = GpuTurn(device)
+        if kind == "turn":
+            turn.begin()
+        else:
+            lock.acquire()
+        begun.append(time.monotonic())
+        waits.set()  # where it has not waited
+        (turn.end if kind == "turn" else lock.release)()
+
+    later = threading.Thread(target=come_later)
+    with lock:
+        other = Holder(name, 0)
+        while not lock.is_wanted():
+            time.sleep(0.001)
+        later.start()
+        assert waits.wait(60)
+        assert not begun
+    later.join()
+    other.read_time()
+    assert other.read_time() <= begun[0]
+    other.join()
+
+
+@pytest.fixture
+def wanted(name, monkeypatch):
+    """Return the lock of a GPU that another process has waited for, and that never passes on."""
+
+    def fail(waiting, holders):
+        raise AssertionError("the lock could not be passed on")
+
+    monkeypatch.setattr(_gpu_lock, "gpu_name", lambda device: name)
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    monkeypatch.setattr(GpuLock, "is_wanted", lambda lock: True)
+    monkeypatch.setattr(_gpu_lock._Waiting, "wait", fail)
+    return _gpu_lock._lease(name)
+
+
+def in_a_thread(work):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(60)
+
+
+def test_a_thread_that_holds_it_does_not_wait_for_itself(wanted):
+    device, turn = torch.device("cuda"), GpuTurn(torch.device("cuda"))
+    with gpu_lock(device), gpu_lock(device):
+        turn.begin()
+        turn.end()
+        with gpu_lock(device):
+            pass
+    turn.begin()
+    with gpu_lock(device):
+        turn.end()
+    with wanted:
+        pass
+    assert wanted._of_threads == {}
+
+
+def test_what_a_fit_extracts_in_another_thread_does_not_wait_for_the_fit(wanted):
+    def extract():
+        turn = GpuTurn(torch.device("cuda"))
+        turn.begin()
+        turn.end()
+
+    with gpu_lock(torch.device("cuda")):
+        in_a_thread(extract)
+    with wanted, pytest.raises(AssertionError, match="passed on"):  # it is nobody's fit
+        in_a_thread(extract)
+
+
+def test_a_second_block_waits_until_the_lock_was_passed_on(wanted):
+    def compute():
+        with gpu_lock(torch.device("cuda")):
+            pass
+
+    with gpu_lock(torch.device("cuda")), pytest.raises(AssertionError, match="passed on"):
+        in_a_thread(compute)
+
+
+def test_threads_join_within_a_second_and_where_no_process_waits(name, monkeypatch, wanted):
+    monkeypatch.setattr(_gpu_lock, "_TURN", 3600)
+    with wanted:
+        in_a_thread(lambda: wanted.__enter__() or wanted.release())
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    monkeypatch.setattr(GpuLock, "is_wanted", lambda lock: False)
+    with wanted:
+        in_a_thread(lambda: wanted.__enter__() or wanted.release())
+
+
+def test_a_thread_that_lets_another_process_go_first_can_be_stopped(name, monkeypatch, waits):
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    monkeypatch.setattr(GpuLock, "is_wanted", lambda lock: True)
+    lock, stop = GpuLock(name), threading.Event()
+    with lock, ThreadPoolExecutor(1) as pool:
+        later = pool.submit(lock.acquire, stop)
+        assert waits.wait(60)
+        assert not later.done()
+        stop.set()
+        with pytest.raises(WaitStopped):
+            later.result(60)
+    with lock:
+        pass
+
+
+def test_a_thread_that_lets_another_process_go_first_for_long_is_told(name, monkeypatch):
+    monkeypatch.setattr(_gpu_lock, "_TURN", 0)
+    monkeypatch.setattr(_gpu_lock, "_SILENT", 0)
+    answers = iter([True, False])
+    monkeypatch.setattr(GpuLock, "is_wanted", lambda lock: next(answers))
+    lock = GpuLock(name)
+    with lock, pytest.warns(GpuWaitWarning, match="by its other threads, after which another"):
+        in_a_thread(lambda: lock.__enter__() or lock.release())
 
 
 def test_a_turn_ends_when_another_process_waits(name, monkeypatch):
