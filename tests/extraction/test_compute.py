@@ -32,13 +32,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 
 class Slow(nn.Module):
-    """The mean of each channel, after a while."""
+    """The mean of each channel, after a while, and not before `n` processes are here."""
 
-    def __init__(self, seconds=0.01):
+    def __init__(self, seconds=0.01, meeting=None, n=0):
         super().__init__()
-        self.seconds = seconds
+        self.seconds, self.meeting, self.n = seconds, meeting, n
 
     def forward(self, images):
+        if self.n:
+            (self.meeting / str(os.getpid())).touch()
+            wait_for(lambda: len(list(self.meeting.iterdir())) == self.n)
         time.sleep(self.seconds)
         return images.float().mean((2, 3))
 
@@ -60,22 +63,22 @@ def greys(n):
 class Process:
     """A forked process that extracts `n` images, and says how many passed."""
 
-    def __init__(self, cache, n, seconds, n_jobs=2):
+    def __init__(self, cache, n, network, n_jobs=2):
         reading, writing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os._exit(self._work(writing, cache, n, seconds, n_jobs))
+            os._exit(self._work(writing, cache, n, network, n_jobs))
         os.close(writing)
         self._report = os.fdopen(reading)
 
-    def _work(self, writing, cache, n, seconds, n_jobs):
+    def _work(self, writing, cache, n, network, n_jobs):
         how, values = "interrupted", []
         # a shell lets processes in the background ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
         with count_forward_passes() as counter:
             try:
                 store = open_store(cache)
-                images, plan = greys(n), plan_of(seconds)
+                images, plan = greys(n), plan_of(module=network)
                 extraction = extract(images, plan, store, batch_size=4, n_jobs=n_jobs)
                 how, values = "finished", extraction.values[:, 0].tolist()
             except KeyboardInterrupt:
@@ -104,8 +107,11 @@ def wait_for(condition):
 
 @needs_fork
 @pytest.mark.parametrize("n_jobs", [1, 2, 99])  # 99: all read one batch, as for a GPU
-def test_processes_that_start_on_an_empty_store_at_once_share_the_work(n_jobs, cache):
-    processes = [Process(cache, 160, 0.01, n_jobs) for _ in range(2)]
+def test_processes_that_start_on_an_empty_store_at_once_share_the_work(n_jobs, cache, tmp_path):
+    # on a busy machine one could be done before the other begins: each waits with its first batch
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    processes = [Process(cache, 160, Slow(0.01, meeting, 2), n_jobs) for _ in range(2)]
     (how, passed, values), (other_how, other_passed, other_values) = (
         process.join() for process in processes
     )
@@ -117,7 +123,7 @@ def test_processes_that_start_on_an_empty_store_at_once_share_the_work(n_jobs, c
 
 @needs_fork
 def test_the_work_of_a_killed_process_is_taken_over(cache):
-    process = Process(cache, 40, 0.02)
+    process = Process(cache, 40, Slow(0.02))
     wait_for(lambda: len(open_store(cache)) >= 8)
     process.kill()
     with count_forward_passes() as counter:
@@ -130,7 +136,7 @@ def test_the_work_of_a_killed_process_is_taken_over(cache):
 @needs_fork
 def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
     monkeypatch.setattr(_compute, "_PATIENCE", 0.2)
-    process = Process(cache, 40, 0.02)
+    process = Process(cache, 40, Slow(0.02))
     wait_for(lambda: len(open_store(cache)) >= 8)
     os.kill(process.pid, signal.SIGSTOP)
     try:
@@ -144,7 +150,7 @@ def test_a_stopped_process_is_not_waited_for_without_end(cache, monkeypatch):
 def test_ctrl_c_keeps_what_was_finished(cache, monkeypatch):
     monkeypatch.setattr(_compute, "_BETWEEN_PUTS", 0.05)  # s; one batch takes 0.2
     # ten seconds if it were not interrupted: this process may have to wait for a core
-    process, store = Process(cache, 200, 0.2), open_store(cache)
+    process, store = Process(cache, 200, Slow(0.2)), open_store(cache)
     wait_for(lambda: len(store) >= 12)
     os.kill(process.pid, signal.SIGINT)
     how, passed, _ = process.join()
