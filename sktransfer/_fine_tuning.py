@@ -32,6 +32,7 @@ from ._fine_tuning_recipe import (
     recipe_of,
 )
 from ._stage_table import stage_table
+from .extraction._extract import compacted
 from .images._collection import ImageCollection
 from .images._remembered import RememberedImages
 from .runtime._device import one_device, resolve_device
@@ -328,7 +329,7 @@ class FineTunedEstimator(OutputsEstimator):
             bad = [failure.position for failure in extraction.failures]
             good = np.delete(np.arange(len(positions)), bad)
             digests.append(extraction.digests[good])
-            read.append((_compacted(extraction.values, good), positions[good]))
+            read.append((compacted(extraction.values, good), positions[good]))
         return np.concatenate(digests), read
 
     def _given_validation(self, X_val, y_val, class_weights, tasks):
@@ -367,16 +368,6 @@ class FineTunedEstimator(OutputsEstimator):
             watcher=watcher,
             verbose=self.verbose,
         )
-
-
-def _compacted(values, good):
-    """Return ``values[good]``, made in place: a large array is a memory-mapped file."""
-    if len(good) == len(values):
-        return values
-    for new, old in enumerate(good):
-        if new != old:
-            values[new] = values[old]
-    return values[: len(good)]
 
 
 def _with_old(training, old):

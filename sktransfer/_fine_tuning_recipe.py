@@ -4,6 +4,7 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from .backbones._registry import load_backbone
+from .extraction._extract import compacted
 from .images._augment import MIRRORED, AugmentedView
 from .training._mirroring import is_harmless
 from .training._recipe import RECIPES, filled_in, is_augmented, is_auto
@@ -71,6 +72,5 @@ def _may_be_mirrored(estimator, images, y, weights):
     if not len(good) or (failed and estimator.on_error == "raise"):
         return False  # `fit` raises when it reads them
     targets = estimator._fit_targets(y[good], weights[good])
-    return is_harmless(
-        plain.values[good], mirrored.values[good], targets.encode(y[good]), weights[good], targets
-    )
+    rows, mirrored_rows = (compacted(part.values, good) for part in (plain, mirrored))
+    return is_harmless(rows, mirrored_rows, targets.encode(y[good]), weights[good], targets)

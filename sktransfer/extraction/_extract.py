@@ -47,6 +47,16 @@ class Extraction:
     versions: dict[int, bytes] = field(default_factory=dict)
 
 
+def compacted(values: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """Return ``values[good]``, made in place: a large array is a memory-mapped file."""
+    if len(good) == len(values):
+        return values
+    for new, old in enumerate(good):
+        if new != old:
+            values[new] = values[old]
+    return values[: len(good)]
+
+
 def extract(
     images: ImageCollection,
     plan: ExtractionPlan,

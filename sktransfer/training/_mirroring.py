@@ -1,13 +1,16 @@
 """Whether images may be mirrored: a probe on rows is asked whether mirrored ones still fit.
 
 Photographs of most things may be mirrored; digits, letters and organs may not. The rows of
-mirrored images tell, for the price of one forward pass an image.
+mirrored images tell, for the price of one forward pass an image. Of very many images a random
+sample tells, because the share of them that is predicted worse is known well enough: no copy of
+all rows is made.
 """
 
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from ._probe import fit_probe, mean_and_scale
+from ._data import lowest_priorities
+from ._probe import fit_probe, is_large, mean_and_scale, most_rows
 from ._targets import ClassTargets, Targets, labels_of
 
 _N_FOLDS = 5
@@ -40,6 +43,11 @@ def is_harmless(
     weights : ndarray of shape (n,)
     targets : Targets
     """
+    if is_large(rows.shape, targets.n_outputs):
+        chosen = _sample(rows.shape, encoded, targets)
+        rows, mirrored, encoded, weights = (
+            values[chosen] for values in (rows, mirrored, encoded, weights)
+        )
     labels = labels_of(encoded) if isinstance(targets, ClassTargets) else None
     if labels is None:
         n_folds, folds = min(_N_FOLDS, len(rows)), KFold
@@ -62,6 +70,18 @@ def is_harmless(
     mean = np.average(harm, weights=weights)
     standard_error = harm.std() / np.sqrt(len(harm))
     return bool(mean <= max(_LEAST_HARM, _STANDARD_ERRORS * standard_error))
+
+
+def _sample(shape: tuple[int, ...], encoded: np.ndarray, targets: Targets) -> np.ndarray:
+    """Return the sorted positions of random images, as many as are copied; some of each class."""
+    n, width = shape
+    priorities = np.random.default_rng(0).random(n)
+    chosen = np.argsort(priorities)[: max(_N_FOLDS, most_rows(width, targets.n_outputs))]
+    if isinstance(targets, ClassTargets):  # the rarest class has images in each fold
+        labels = labels_of(encoded)
+        n_of_each = _N_FOLDS * len(np.unique(labels))
+        chosen = np.union1d(chosen, lowest_priorities(labels, priorities, n_of_each))
+    return np.sort(chosen)
 
 
 def _errors(outputs: np.ndarray, encoded: np.ndarray, targets: Targets) -> np.ndarray:

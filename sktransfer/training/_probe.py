@@ -62,6 +62,11 @@ def is_large(shape: Sequence[int], n_outputs: int) -> bool:
     return n * (width + n_outputs) > LARGE
 
 
+def most_rows(width: int, n_outputs: int) -> int:
+    """Return the number of rows of a width of which copies are made."""
+    return LARGE // (width + n_outputs)
+
+
 def mean_and_scale(
     rows: np.ndarray, counts: np.ndarray, n_outputs: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
