@@ -118,8 +118,8 @@ class TrainablePart(nn.Module):
         )
         return self.head(outputs) if stages_train else outputs
 
-    def pass_at_once(self, n_images: int) -> None:
-        """Let at most so many images of a batch pass the stages at once in training.
+    def pass_at_once(self, n_images: int | None) -> None:
+        """Let at most so many images of a batch pass the stages at once in training, None all.
 
         Outputs and gradients are those of the whole batch, whatever the head computes of it.
         """

@@ -269,6 +269,7 @@ class TransferNet(NeuralNet):
             except KeyboardInterrupt:
                 if not self._was_stopped_by_skorch():
                     raise
+        self.module_.pass_at_once(None)  # it may be trained further
         self.on_device_.drop()
         del self.bar_, self.duration_, self.parts_, self.on_device_
         self.notify("on_train_end", X=X, y=y)

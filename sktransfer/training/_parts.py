@@ -1,7 +1,7 @@
 """Batches that pass in parts, where memory has no room for all of their images at once.
 
-What lives on the device beside a step is dropped first, which changes no digit of a result. Smaller
-parts may, and their batch statistics are others.
+What lives on the device beside a step is dropped first: a batch that is copied instead has the same
+sums. Those of smaller parts round otherwise, and batch statistics of parts are others.
 """
 
 import sys

@@ -149,6 +149,7 @@ def test_one_image_at_a_time_is_standardised_by_its_whole_batch():
     expected, _ = adapted(Scarce())
     net, _ = adapted(Scarce(most=1))
     assert_close(net, expected)
+    assert net.module_._images_at_once is None  # a later fit starts with whole batches
 
 
 def test_images_pass_twice_with_the_same_random_numbers():
