@@ -493,8 +493,9 @@ class ZeroShotClassifier(ClassifierMixin, ImageEstimator):
         classes = labels if self.classes is None else self.classes
         prompts = prompts_of(classes, labels, templates)
         device = one_device(resolve_device(self.device))
-        with device_call(device), gpu_lock(device):
-            return class_vectors(self.backbone, self.backbone_params, self.weights, prompts, device)
+        tower = self.backbone, self.backbone_params, self.weights
+        with device_call(device):
+            return class_vectors(*tower, prompts, device, gpu_lock(device))
 
     def _fit_image_tower(self):
         backbone, input_spec = self._load_backbone()

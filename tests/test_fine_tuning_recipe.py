@@ -7,7 +7,12 @@ import pytest
 from PIL import Image, ImageDraw
 from sklearn.model_selection import GridSearchCV
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, count_forward_passes
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    _fine_tuning_recipe,
+    count_forward_passes,
+)
 from sktransfer.exceptions import ImageReadError, UnreadableImageWarning
 from sktransfer.images import _image_ref
 from sktransfer.images._remembered import RememberedImages
@@ -64,6 +69,37 @@ def test_images_are_mirrored_only_where_their_class_stays_the_same(shapes, arrow
         fitted = FineTunedClassifier(**QUICK, feature_cache=cache).fit(X, y)
         augments[name] = fitted.recipe_["augment"]
     assert augments == {"shapes": "light", "arrows": "crop"}
+
+
+def test_rows_that_tell_whether_images_may_be_mirrored_are_not_copied(
+    shapes, cache, tmp_path, monkeypatch
+):
+    X, y = shapes
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    extracted, extract = [], FineTunedClassifier._extract
+    told = []
+
+    def noted(*arguments, **options):
+        extracted.append(extract(*arguments, **options))
+        return extracted[-1]
+
+    def is_harmless(rows, mirrored, *others):
+        told.append((rows, mirrored, len(others[0])))
+        return True
+
+    monkeypatch.setattr(FineTunedClassifier, "_extract", noted)
+    monkeypatch.setattr(_fine_tuning_recipe, "is_harmless", is_harmless)
+    parameters = {**QUICK, "on_error": "skip", "feature_cache": cache}
+    with pytest.warns(UnreadableImageWarning):
+        FineTunedClassifier(**parameters).fit([X[0], bad, *X[1:]], [y[0], y[0], *y[1:]])
+    FineTunedClassifier(**parameters).fit(X, y)
+    (*without_bad, n), (*all_good, _) = told
+    assert len(without_bad[0]) == len(without_bad[1]) == n == len(X)
+    for rows, whole in zip(without_bad, extracted, strict=False):
+        assert np.shares_memory(rows, whole.values)
+    for one, other in zip(without_bad, all_good, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("recipe", ["default", "thorough"])

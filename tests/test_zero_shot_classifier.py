@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sktransfer import PretrainedFeatureTransformer, ZeroShotClassifier, count_forward_passes
+from sktransfer import (
+    PretrainedFeatureTransformer,
+    ZeroShotClassifier,
+    _zero_shot_classifier,
+    count_forward_passes,
+)
 from sktransfer.backbones import _text_tower
 from sktransfer.backbones._weights import write_backbone_file
 from sktransfer.backbones.sources import _open_clip, find_architecture
@@ -91,6 +97,33 @@ def test_a_change_of_fitted_vectors_reaches_no_other_fit(vit):
     before = first.class_vectors_.copy()
     first.class_vectors_[:] = 0
     np.testing.assert_array_equal(vit.classifier().fit().class_vectors_, before)
+
+
+def test_a_text_tower_is_loaded_without_the_lock_of_a_gpu_and_computes_with_it(vit, monkeypatch):
+    held, events = [], []
+
+    @contextmanager
+    def gpu_lock(device):
+        held.append(device)
+        yield
+        held.clear()
+
+    monkeypatch.setattr(_zero_shot_classifier, "gpu_lock", gpu_lock)
+
+    def noted(name):
+        call = getattr(_text_tower, name)
+
+        def work(*arguments):
+            events.append((name, len(held)))
+            return call(*arguments)
+
+        monkeypatch.setattr(_text_tower, name, work)
+
+    noted("_loaded")
+    noted("_encoded")
+    vit.classifier(["of", "no", "other", "test"]).fit()
+    assert events == [("_loaded", 0), ("_encoded", 1)]
+    assert not held
 
 
 def theirs(saved, names, templates):

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ def class_vectors(
     weights: str | os.PathLike | None,
     prompts: Sequence[Sequence[str]],
     device: torch.device,
+    use_of_device: AbstractContextManager[object] | None = None,
 ) -> ClassVectors:
     """Return a unit vector for the prompts of each class: their mean, normalised.
 
@@ -74,6 +76,9 @@ def class_vectors(
         The texts of each class.
     device : torch.device
         Where the text tower computes.
+    use_of_device : context manager, default=None
+        Entered while it does, and not while the tower is loaded, which waits for the random state
+        that a fit in another thread has until it ends.
 
     Raises
     ------
@@ -91,7 +96,8 @@ def class_vectors(
     key = (name, repr(sorted(params.items())), weights, *files, device.type, texts)
     with _lock:
         if key not in _kept:
-            _kept[key] = _computed(name, params, weights, texts, device)
+            use = nullcontext() if use_of_device is None else use_of_device
+            _kept[key] = _computed(name, params, weights, texts, device, use)
             while len(_kept) > _N_KEPT:
                 _kept.popitem(last=False)
         _kept.move_to_end(key)
@@ -104,6 +110,7 @@ def _computed(
     weights: str | None,
     texts: tuple[tuple[str, ...], ...],
     device: torch.device,
+    use_of_device: AbstractContextManager[object],
 ) -> ClassVectors:
     metadata = read_metadata(name) if name.endswith(".safetensors") else None
     architecture = named_architecture(name, metadata)
@@ -117,23 +124,22 @@ def _computed(
     model, params = _loaded(architecture, params, weights, name, bool(metadata))
     tokenizer = _open_clip.tokenizer_of(architecture, params)
     _warn_of_long_texts(tokenizer, texts)
-    model.to(device)
     flat = [text for of_class in texts for text in of_class]
     unique = list(dict.fromkeys(flat))
-    with torch.inference_mode():
-        batches = [
-            _encoded(model, tokenizer(unique[start : start + _BATCH]).to(device))
-            for start in range(0, len(unique), _BATCH)
-        ]
+    with use_of_device:
+        model.to(device)
+        with torch.inference_mode():
+            batches = [
+                _encoded(model, tokenizer(unique[start : start + _BATCH]).to(device))
+                for start in range(0, len(unique), _BATCH)
+            ]
+        bias = getattr(model, "logit_bias", None)
+        scale, bias = model.logit_scale.detach().exp().item(), None if bias is None else bias.item()
+        del model  # others find its memory free
     vector_of = dict(zip(unique, torch.cat(batches), strict=True))
     means = [torch.stack([vector_of[text] for text in of_class]).mean(0) for of_class in texts]
     vectors = torch.stack([mean / mean.norm() for mean in means])
-    bias = getattr(model, "logit_bias", None)
-    return ClassVectors(
-        vectors=vectors.numpy(),
-        scale=model.logit_scale.detach().exp().item(),
-        bias=None if bias is None else bias.item(),
-    )
+    return ClassVectors(vectors=vectors.numpy(), scale=scale, bias=bias)
 
 
 def _encoded(model: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ def gpu_lock(device: torch.device) -> Iterator[None]:
 
     Blocks may be nested, and threads of a process hold a GPU together. The CPU needs no
     lock. Nothing should be read or decoded inside the block: the GPU would be idle, and no
-    other process could use it.
+    other process could use it. Nor may it wait for torch's random state (`own_random_state`): a
+    fit in another thread has that, and may wait for the GPU.
 
     The environment variable ``SKTRANSFER_GPU_PROCESSES`` lets more processes on each
     GPU at a time; its default is 1.
