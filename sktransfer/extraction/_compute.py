@@ -17,6 +17,7 @@ import torch
 
 from ..exceptions import DecodeError
 from ..images._collection import ImageCollection
+from ..images._decode import quiet_pillow
 from ..images._image_ref import LoadedImage
 from ..images._read_ahead import ReadAhead
 from ..runtime import _progress
@@ -223,8 +224,10 @@ class MissingRows:
                 if self._ids.digest(position) is None:
                     self._load(position, loaded, prepared.failures)
             left = [int(p) for p in positions if int(p) not in prepared.failures]
-            for position in self._find(left, prepared):
-                self._decode(position, loaded.pop(position, None), prepared)
+            to_compute = self._find(left, prepared)
+            with quiet_pillow():  # once, and not for each image
+                for position in to_compute:
+                    self._decode(position, loaded.pop(position, None), prepared)
         except BaseException:
             self._release(list(prepared.locked.values()))
             raise
@@ -240,7 +243,8 @@ class MissingRows:
         """
         try:
             image = self._images[position]
-            before = image.version()
+            # a file's is for the store alone, and asks for the file's status
+            before = None if self._store is None and image.is_file else image.version()
             content = image.load()
             if before is not None and before == image.version():
                 with self._lock:
@@ -285,7 +289,7 @@ class MissingRows:
                 # it may have changed since its digest was taken
                 self._ids.set_digest(position, content.digest)
             with self._pixel_budget.reservation() as reserve:
-                pixels = content.decode(reserve)
+                pixels = content.decode(reserve, self._plan.takes_padded)
                 square = self._plan.prepare(pixels, content.digest)
                 del pixels
         except DecodeError as error:

@@ -65,6 +65,11 @@ class ExtractionPlan:
         return max(self.fitted.depths) > 0
 
     @property
+    def takes_padded(self) -> bool:
+        """Whether `prepare` takes pixels of four values, of which the last has no meaning."""
+        return self.view is None
+
+    @property
     def is_storable(self) -> bool:
         """Whether the rows can have a key."""
         return self.view is None or self.view.key() is not None
@@ -115,7 +120,7 @@ class ExtractionPlan:
         )
 
     def prepare(self, pixels: np.ndarray, digest: bytes) -> torch.Tensor:
-        """Return what the network reads of one image: uint8 (3, size, size)."""
+        """Return what the network reads of one image, uint8 (H, W, 3): uint8 (3, size, size)."""
         if self.view is None:
             return preprocess(pixels, self.fitted.input)
         return self.view.pixels(pixels, self.fitted.input, digest)

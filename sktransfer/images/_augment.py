@@ -20,7 +20,7 @@ from ._custom_transform import (
     library_versions,
     transform_name,
 )
-from ._preprocess import as_tensor, preprocess, resize, resized_shape
+from ._preprocess import preprocess, resize, resized_shape
 
 # Crops of half the area to all of it are fastai's course's choice for small data
 # (RandomResizedCrop(224, min_scale=0.5), github.com/fastai/fastbook, chapter 2): sides
@@ -52,11 +52,10 @@ def _trivial() -> nn.Module:
 
 def crop(pixels: np.ndarray, spec: InputSpec, rng: Random) -> torch.Tensor:
     """Return a crop about the scale of the evaluation's."""
-    image = as_tensor(pixels)
-    rows, columns = image.shape[1:]
+    rows, columns = pixels.shape[:2]
     top, left, height, width = draw_crop(rows, columns, spec, rng)
-    cut = image[:, top : top + height, left : left + width]
-    square = resize(cut, [spec.size, spec.size], spec.interpolation)
+    cut = pixels[top : top + height, left : left + width]
+    square = torch.from_numpy(resize(cut, [spec.size, spec.size], spec.interpolation))
     # a crop of the right size is not resampled, and would still be the user's array
     return square.clone() if height == width == spec.size else square
 

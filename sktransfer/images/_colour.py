@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from ..exceptions import DecodeError
+from ._pixel_memory import pixel_memory
 
 
 @dataclass(frozen=True)
@@ -96,30 +97,65 @@ _NO_CACHE = ImageCms.Flags.NOCACHE
 
 def fill_rgb(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
     """Write a loaded image into `rows`, uint8 (H, W, 3)."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+    if _is_deep(image):
         _fill_deep(image, rows, pixel_range)
         return
     mode, transform = _transform_to_srgb(image)
     for strip, target in _strips(image, rows):
-        if strip.mode in _ALPHA_MODES or "transparency" in strip.info:
-            strip = strip.convert("RGBA")
-            alpha = strip.getchannel("A")
-            flat = Image.new("RGB", strip.size, "white")
-            flat.paste(_convert(strip, mode, transform), mask=alpha)
-            target[...] = flat
-        else:
-            target[...] = _convert(strip, mode, transform)
+        _write(_flat(strip, mode, transform), target)
+
+
+def padded_rgb(image: Image.Image) -> np.ndarray | None:
+    """Return a loaded image as uint8 (H, W, 4), the fourth value without a meaning.
+
+    Of an image that is RGB already it is Pillow's own memory. None where that would not be one
+    piece: `fill_rgb` takes any image.
+    """
+    if _is_deep(image) or _n_rows_of_strip(image) < image.height:
+        return None
+    return pixel_memory(_flat(image, *_transform_to_srgb(image)))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Tell whether an image has one channel with more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;")
+
+
+def _flat(
+    strip: Image.Image, mode: str, transform: ImageCms.ImageCmsTransform | None
+) -> Image.Image:
+    """Return an image as RGB, on white where it is transparent."""
+    if strip.mode in _ALPHA_MODES or "transparency" in strip.info:
+        strip = strip.convert("RGBA")
+        alpha = strip.getchannel("A")
+        flat = Image.new("RGB", strip.size, "white")
+        flat.paste(_convert(strip, mode, transform), mask=alpha)
+        return flat
+    return _convert(strip, mode, transform)
+
+
+def _write(image: Image.Image, rows: np.ndarray) -> None:
+    memory = pixel_memory(image)
+    if memory is None:
+        rows[...] = image
+        return
+    for channel in range(3):  # numpy takes four times as long for all three at once
+        rows[..., channel] = memory[..., channel]
 
 
 def _strips(image: Image.Image, rows: np.ndarray) -> Iterator[tuple[Image.Image, np.ndarray]]:
     width, height = image.size
-    step = max(1, _STRIP_PIXELS // width)
+    step = _n_rows_of_strip(image)
     if step >= height:
         yield image, rows
         return
     for top in range(0, height, step):
         bottom = min(height, top + step)
         yield image.crop((0, top, width, bottom)), rows[top:bottom]
+
+
+def _n_rows_of_strip(image: Image.Image) -> int:
+    return max(1, _STRIP_PIXELS // image.width)
 
 
 def _fill_deep(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:

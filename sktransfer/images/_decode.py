@@ -19,7 +19,14 @@ from PIL import Image, ImageFile, features
 
 from .._locking import ForkSafeLock
 from ..exceptions import DecodeError
-from ._colour import PixelRange, check_values, default_range, fill_rgb, scale_to_8_bit
+from ._colour import (
+    PixelRange,
+    check_values,
+    default_range,
+    fill_rgb,
+    padded_rgb,
+    scale_to_8_bit,
+)
 from ._formats import check_bytes, check_inner_size, check_size, decoding_bytes, identify
 
 # An ingredient of every key: raise it when the same bytes would give other pixels.
@@ -114,11 +121,13 @@ def decode_bytes(
     data: bytes,
     pixel_range: PixelRange | None = None,
     reserve: Callable[[int], None] | None = None,
+    padded: bool = False,
 ) -> np.ndarray:
     """Decode an encoded image to uint8 (H, W, 3): upright, first frame, sRGB on white.
 
     `pixel_range` is for images of more than 8 bits; the others know their range. `reserve`
     is called with the bytes of memory that decoding needs, before they are used; it may wait.
+    With `padded` pixels may have a fourth value without a meaning, (H, W, 4), which saves a copy.
     """
     check_bytes(len(data))
     format = identify(data)
@@ -130,7 +139,7 @@ def decode_bytes(
                 if reserve is not None:
                     reserve(decoding_bytes(image.size, image.format))
                 image.load()
-                return _to_pixels(image, pixel_range)
+                return _to_pixels(image, pixel_range, padded)
         except Exception as error:
             raise _as_decode_error(error, format.name) from None
 
@@ -168,9 +177,16 @@ def decode_array(pixels: np.ndarray, pixel_range: PixelRange | None = None) -> n
     return np.ascontiguousarray(pixels)
 
 
-def _to_pixels(image: Image.Image, pixel_range: PixelRange | None) -> np.ndarray:
+def _to_pixels(
+    image: Image.Image, pixel_range: PixelRange | None, padded: bool = False
+) -> np.ndarray:
     # after loading: TIFF files are turned by Pillow when they load
-    upright, stored = upright_array(image.size, read_orientation(image))
+    orientation = read_orientation(image)
+    if padded and orientation == 1:
+        pixels = padded_rgb(image)
+        if pixels is not None:
+            return pixels
+    upright, stored = upright_array(image.size, orientation)
     fill_rgb(image, stored, pixel_range)
     return upright
 

@@ -64,13 +64,29 @@ def read_file(path: str) -> bytes:
     """Return the content of a regular file, or raise DecodeError."""
     file_status(path)  # first, because opening a device may have effects
     try:
-        with open(os.open(path, READ_FLAGS), "rb") as file:
+        # without a file object, which asks for more than is needed, each time with a change of
+        # the thread that holds the interpreter's lock
+        file = os.open(path, READ_FLAGS)
+        try:
             # checked again: another file may have this name by now
-            status = os.fstat(file.fileno())
+            status = os.fstat(file)
             check_file(status)
-            return file.read(status.st_size)
+            return _read(file, status.st_size)
+        finally:
+            os.close(file)
     except OSError as error:
         raise DecodeError(f"can't be read ({error.strerror})") from None
+
+
+def _read(file: int, n_bytes: int) -> bytes:
+    """Return so many bytes, or fewer where the file ends before."""
+    data = os.read(file, n_bytes)
+    if len(data) == n_bytes:
+        return data
+    parts = [data]  # a file system may give less at once
+    while parts[-1] and (n_left := n_bytes - sum(map(len, parts))):
+        parts.append(os.read(file, n_left))
+    return b"".join(parts)
 
 
 DIGEST_SIZE = 16  # bytes; 2**64 images before a collision is likely

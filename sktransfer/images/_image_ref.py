@@ -27,16 +27,25 @@ from ._remote import current_tag, fetch, identity_of
 from ._url import described
 
 
+class Decode(Protocol):
+    """A function for the pixels of an image whose content was read."""
+
+    def __call__(self, reserve: Callable[[int], None], padded: bool = False) -> np.ndarray:
+        """Return uint8 pixels (H, W, 3), or raise DecodeError.
+
+        `reserve` is called with the bytes of memory before they are used. With `padded` pixels
+        may have a fourth value without a meaning, (H, W, 4), which saves a copy.
+        """
+
+
 class LoadedImage(NamedTuple):
     """The content of one image, read once: its digest, and a function for its pixels.
 
-    `decode` takes a function that it calls with the bytes of memory before it uses them. It
-    returns uint8 pixels (H, W, 3), or raises DecodeError. Pixels and digest are those of the
-    same bytes, even if the file has changed since.
+    Pixels and digest are those of the same bytes, even if the file has changed since.
     """
 
     digest: bytes
-    decode: Callable[[Callable[[int], None]], np.ndarray]
+    decode: Decode
 
 
 class ImageReference(Protocol):
@@ -172,7 +181,8 @@ class PillowImage:
 
     def load(self, digest: bytes | None = None) -> LoadedImage:
         pixels = self.read()
-        return LoadedImage(digest or digest_pixels(pixels, "pil"), lambda reserve: pixels)
+        digest = digest or digest_pixels(pixels, "pil")
+        return LoadedImage(digest, lambda reserve, padded=False: pixels)
 
     def read(self) -> np.ndarray:
         return decode_pil(self.image, self.pixel_range)
@@ -196,10 +206,10 @@ class ArrayImage:
 
     def load(self, digest: bytes | None = None) -> LoadedImage:
         if digest is not None:
-            return LoadedImage(digest, lambda reserve: self.read())
+            return LoadedImage(digest, lambda reserve, padded=False: self.read())
         # what another thread writes meanwhile is in neither the digest nor the pixels
         copied = ArrayImage(self.pixels.copy(), self.pixel_range)
-        return LoadedImage(copied.digest(), lambda reserve: copied.read())
+        return LoadedImage(copied.digest(), lambda reserve, padded=False: copied.read())
 
     def read(self) -> np.ndarray:
         return decode_array(self.pixels, self.pixel_range)
@@ -235,5 +245,5 @@ def _loaded(
 ) -> LoadedImage:
     return LoadedImage(
         digest or digest_bytes(data, pixel_range),
-        lambda reserve: decode_bytes(data, pixel_range, reserve),
+        lambda reserve, padded=False: decode_bytes(data, pixel_range, reserve, padded),
     )

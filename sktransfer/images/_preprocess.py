@@ -23,44 +23,66 @@ MAX_ASPECT = 4
 def preprocess(pixels: np.ndarray, spec: InputSpec) -> torch.Tensor:
     """Resize and crop uint8 (H, W, 3) to uint8 (3, size, size); no normalisation.
 
-    On 8-bit data with antialiasing, as torchvision's presets do it.
+    On 8-bit data with antialiasing, as torchvision's presets do it. Pixels may have a fourth
+    value, which is left out.
     """
-    image = as_tensor(pixels)
-    height, width = image.shape[1:]
+    height, width = pixels.shape[:2]
     shape = resized_shape(height, width, spec)
-    resized = resize(image, shape, spec.interpolation)
-    cropped = _middle(resized, spec.size)
+    square = torch.from_numpy(_middle(resize(pixels, shape, spec.interpolation), spec.size))
     # an image of the right size is not resampled, and would still be the user's array
-    return cropped.clone() if resized is image or shape == [height, width] else cropped
+    return square.clone() if shape == [height, width] else square
 
 
-def _middle(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the middle square, as torchvision's ``center_crop`` does, which costs more time."""
+def _middle(image: np.ndarray, size: int) -> np.ndarray:
+    """Return the middle square of (3, H, W), as torchvision's ``center_crop`` does in more time."""
     height, width = image.shape[1:]
     if min(height, width) < size:  # padded with black
         from torchvision.transforms.v2 import functional as F
 
-        return F.center_crop(image, [size, size])
+        return F.center_crop(torch.from_numpy(image), [size, size]).numpy()
     top, left = round((height - size) / 2), round((width - size) / 2)
     return image[:, top : top + size, left : left + size]
 
 
-def resize(image: torch.Tensor, shape: list[int], interpolation: str) -> torch.Tensor:
-    """Return uint8 (3, H, W) in another shape, the same to the last bit on every processor."""
+def resize(pixels: np.ndarray, shape: list[int], interpolation: str) -> np.ndarray:
+    """Return uint8 (H, W, 3) as (3, H, W) of another shape, the same bits on every processor.
+
+    A fourth value of the pixels is left out. Arrays are cut and turned by numpy: each of torch's
+    calls releases the interpreter's lock, which other threads wait for.
+    """
+    if not pixels.flags.writeable:  # torch takes no others
+        pixels = pixels.copy()
+    image = pixels.transpose(2, 0, 1)
+    if not _resizes_four_channels():
+        image = image[:3]
     if interpolation not in ("bilinear", "bicubic"):
         # imported where it is used: it takes longer than all else
         from torchvision.transforms.v2 import InterpolationMode
         from torchvision.transforms.v2 import functional as F
 
-        return F.resize(image, shape, InterpolationMode(interpolation), antialias=True)
+        mode = InterpolationMode(interpolation)
+        return F.resize(torch.from_numpy(image[:3]), shape, mode, antialias=True).numpy()
     if shape == list(image.shape[1:]):
-        return image
+        return image[:3]
     # torch's own, in fixed-point numbers on every machine. torchvision's takes 32-bit floats
     # on some processors (0.21 with AVX-512), and rows would depend on where they are made.
-    # The first stride says that channels come last; by image[None]'s torch would not know,
-    # and repack.
-    batch = image.as_strided((1, *image.shape), (image.numel(), *image.stride()))
-    return torch.nn.functional.interpolate(batch, shape, mode=interpolation, antialias=True)[0]
+    # The first stride says that channels come last; by image[None]'s, which is 0, torch would
+    # not know, and repack.
+    strides = (image.size, *image.strides)
+    batch = np.lib.stride_tricks.as_strided(image, (1, *image.shape), strides)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(batch), shape, mode=interpolation, antialias=True
+    )
+    return resized.numpy()[0, :3]
+
+
+def _resizes_four_channels() -> bool:
+    """Tell whether a fourth channel is left out after resizing, and not before.
+
+    torch's kernel for these processors works on four bytes a pixel, and packs and unpacks those
+    of three. The one for others takes each channel for itself.
+    """
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def resized_shape(height: int, width: int, spec: InputSpec) -> list[int]:
@@ -72,12 +94,6 @@ def resized_shape(height: int, width: int, spec: InputSpec) -> list[int]:
     if height <= width:
         return [spec.resize, max(spec.size, int(spec.resize * width / height))]
     return [max(spec.size, int(spec.resize * height / width)), spec.resize]
-
-
-def as_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Return uint8 (H, W, 3) as a tensor (3, H, W), without a copy where it may be written to."""
-    image = torch.from_numpy(np.array(pixels, copy=not pixels.flags.writeable))
-    return image.permute(2, 0, 1)
 
 
 # As in torch's UpSampleKernel.cpp: weights are 16-bit integers, of as many binary places

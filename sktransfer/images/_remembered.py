@@ -83,7 +83,10 @@ class _RememberedImage:
 
     def load(self, digest: bytes | None = None) -> LoadedImage:
         content = self.image.load(digest)
-        return LoadedImage(content.digest, lambda reserve: self.pixels.of(content, reserve))
+        # of three values a pixel: those of four would leave room for fewer images
+        return LoadedImage(
+            content.digest, lambda reserve, padded=False: self.pixels.of(content, reserve)
+        )
 
     def read(self) -> np.ndarray:
         return self.image.read()

@@ -1,3 +1,4 @@
+import io
 import re
 import threading
 import time
@@ -15,6 +16,7 @@ from sktransfer.backbones._backbone import Backbone
 from sktransfer.extraction import _compute, _extract
 from sktransfer.extraction._extract import extract
 from sktransfer.extraction._feature_extractor import ExtractionPlan
+from sktransfer.images import _image_ref
 from sktransfer.images._collection import as_images
 from sktransfer.runtime import _display, _result_array
 from sktransfer.runtime._progress import count_forward_passes
@@ -187,6 +189,26 @@ def test_without_stages_the_activation_is_the_view_in_8_bits_and_no_pass(cache):
         assert values.shape == (2, 3, 8, 8)
         np.testing.assert_array_equal(values[:, 0, 0, 0], [6, 7])
         assert counter.computed == 0
+
+
+@pytest.mark.parametrize("has_view", [False, True])
+def test_pixels_are_padded_where_no_view_is_drawn(has_view, monkeypatch):
+    asked = []
+    decode = _image_ref.decode_bytes
+
+    def noted(data, pixel_range, reserve, padded):
+        asked.append(padded)
+        pixels = decode(data, pixel_range, reserve, padded)
+        assert pixels.shape == (8, 8, 4 if padded else 3)
+        return pixels
+
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (10, 20, 30)).save(file, "PNG")
+    monkeypatch.setattr(_image_ref, "decode_bytes", noted)
+    view = Brighter(5) if has_view else None
+    values = extract(as_images([file.getvalue()]), plan_of(view=view), None).values
+    np.testing.assert_allclose(values, [[15, 15, 15] if has_view else [10, 20, 30]], atol=1e-4)
+    assert asked == [not has_view]
 
 
 def test_pixels_need_no_gpu():

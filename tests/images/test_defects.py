@@ -273,6 +273,13 @@ def test_a_jpeg_of_too_many_scans_is_an_error(encode):
         decode_bytes(many)
 
 
+@pytest.mark.parametrize("n_bytes", [1, 2, 3, 4, 5, 1000, 1001])
+def test_scans_are_counted_wherever_they_begin(n_bytes):
+    values = np.random.default_rng(n_bytes).choice([0xFF, 0xDA, 0x00], n_bytes)
+    data = values.astype(np.uint8).tobytes()
+    assert _formats._count_scans(data) == data.count(b"\xff\xda")
+
+
 def test_a_user_s_lower_limit_in_pillow_warns_of_nothing(monkeypatch, encode):
     data = encode(Image.new("RGB", (64, 64)), "TIFF")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)

@@ -174,3 +174,25 @@ def test_a_url_that_was_made_a_path_is_told():
         _versions([Path("s3://bucket/a.png")])
     with pytest.raises(DecodeError, match=r"no such file\Z"):
         _versions(["C:/folder/a.png"])
+
+
+def test_a_file_that_comes_in_small_parts_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    path.write_bytes(bytes(range(100)))
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, n_bytes: read(file, min(n_bytes, 7)))
+    assert _fingerprint.read_file(path) == bytes(range(100))
+
+
+def test_a_file_that_becomes_shorter_is_read_to_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "image.png"
+    path.write_bytes(bytes(range(100)))
+    check = _fingerprint.check_file
+
+    def check_and_cut(status):
+        check(status)
+        os.truncate(path, 60)
+
+    monkeypatch.setattr(_fingerprint, "check_file", check_and_cut)
+    monkeypatch.setattr(_fingerprint, "file_status", lambda path: None)
+    assert _fingerprint.read_file(path) == bytes(range(60))

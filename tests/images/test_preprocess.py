@@ -6,6 +6,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from sktransfer._spec import InputSpec
+from sktransfer.images import _preprocess
 from sktransfer.images._decode import decode_bytes
 from sktransfer.images._preprocess import preprocess
 
@@ -78,3 +79,17 @@ def test_squash_shows_an_image_whole_and_not_in_its_proportions(shape):
     assert square.shape == (3, 32, 32)
     assert square[:, :, :14].max() == 0
     assert square[:, :, 18:].min() == 255
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("shape", [(60, 60), (36, 36), (32, 32), (40, 90), (91, 47), (9, 90)])
+@pytest.mark.parametrize("has_kernel_of_four", [True, False])
+def test_a_fourth_value_changes_nothing(shape, interpolation, has_kernel_of_four, monkeypatch):
+    monkeypatch.setattr(_preprocess, "_resizes_four_channels", lambda: has_kernel_of_four)
+    spec = InputSpec(size=32, resize=36, interpolation=interpolation, **PLAIN)
+    pixels = _noise(*shape)
+    padded = np.concatenate([pixels, _noise(*shape)[..., :1]], axis=2)
+    expected, result = preprocess(pixels, spec), preprocess(padded, spec)
+    assert torch.equal(result, expected)
+    # the order of a batch in memory decides which kernels compute the network
+    assert torch.stack([result] * 2).stride() == torch.stack([expected] * 2).stride()
