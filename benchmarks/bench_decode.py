@@ -38,7 +38,12 @@ def with_torchvision(data):
     return decode_jpeg(encoded, ImageReadMode.RGB).permute(1, 2, 0).numpy()
 
 
-DECODERS = {"sktransfer": decode_bytes, "Pillow": with_pillow, "torchvision": with_torchvision}
+def as_extracted(data):
+    """Return pixels as an extraction takes them: of four values, in Pillow's own memory."""
+    return decode_bytes(data, padded=True)
+
+
+DECODERS = {"sktransfer": as_extracted, "Pillow": with_pillow, "torchvision": with_torchvision}
 
 
 def plain_jpegs(folder):
