@@ -39,9 +39,6 @@ from ._targets import Targets
 
 # Images of a head alone that pass at once where they are many.
 _IMAGES_AT_ONCE = 2**13
-# Multiplications of a step of a head alone, up to which one thread is faster than two
-# (benchmarks/bench_grid_search.py: 82 thousand).
-_SMALL_STEP = 2**21
 
 
 @dataclass
@@ -150,7 +147,7 @@ def fit_net(
         )
         training.views.of_epoch(0)  # which is read before
         with gpu_lock(device):
-            threads = torch_threads_within_cores(_threads_of(part, net.batch_size))
+            threads = torch_threads_within_cores(part.threads_for(net.batch_size))
             with threads, _faster(part, training):
                 try:
                     net.fit(_set(training, dtype))
@@ -262,18 +259,6 @@ def _standardise_by_domain(
             rows = pooled_rows(part.stages, activations, device)
             standardise.set_statistics(domain, rows, counts)
     set_domain(part, TARGET)  # what is predicted from now on
-
-
-def _threads_of(part: TrainablePart, batch_size: int) -> int | None:
-    """Return the threads that a step is worth; None is all of them.
-
-    Two threads wait for each other longer than one takes for a small head. The number
-    follows from the problem and not from the machine, so that a fit is the same everywhere.
-    """
-    if part.trained_stages():
-        return None
-    n_weights = sum(parameter.numel() for parameter in part.parameters())
-    return 1 if n_weights * batch_size <= _SMALL_STEP else None
 
 
 def _lock_for(

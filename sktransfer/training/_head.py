@@ -22,6 +22,9 @@ from ._scaled_rows import ScaledRows
 from ._targets import Targets
 
 _CPU = torch.device("cpu")
+# Multiplications of a pass of a head alone, up to which one thread is faster than two
+# (benchmarks/bench_grid_search.py: 82 thousand).
+_SMALL_PASS = 2**21
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,18 @@ class TrainablePart(nn.Module):
     def trained_stages(self) -> list[nn.Module]:
         """Return the stages that have parameters, from the cut to the head."""
         return [stage for stage in self.stages.children() if any(True for _ in stage.parameters())]
+
+    def threads_for(self, n_images: int) -> int | None:
+        """Return the threads that a pass of some images is worth; None is all of them.
+
+        Two threads wait for each other longer than one takes for a small head. The number
+        follows from the problem and not from the machine, so that a fit and its predictions
+        are the same everywhere.
+        """
+        if self.trained_stages():
+            return None
+        n_weights = sum(parameter.numel() for parameter in self.parameters())
+        return 1 if n_weights * n_images <= _SMALL_PASS else None
 
     def set_trainable(self, n_stages: int | None) -> None:
         """Make the head and the last `n_stages` trainable, and no other stage; None is all."""

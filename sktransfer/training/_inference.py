@@ -13,6 +13,8 @@ from torch import nn
 
 from ..runtime._device_copies import copy_on
 from ..runtime._memory import BatchLimit, in_fitting_parts
+from ..runtime._threads import torch_threads_within_cores
+from ._head import TrainablePart
 from ._resident import is_host, moved
 
 # On a CPU a batch is small, so that one image alone costs little more than its own pass.
@@ -60,7 +62,9 @@ def outputs(module: nn.Module, activations: np.ndarray, device: torch.device) ->
     if device.type != "cpu":
         module = copy_on(module, device)
     size = _PREDICTION_BATCH.get(device.type, _PREDICTION_BATCH_ON_GPU)
-    return _in_batches(activations, size, device, module, fills=True).astype(np.float64)
+    threads = module.threads_for(size) if isinstance(module, TrainablePart) else None
+    with torch_threads_within_cores(threads):
+        return _in_batches(activations, size, device, module, fills=True).astype(np.float64)
 
 
 def device_of(module: nn.Module, device: torch.device) -> torch.device:

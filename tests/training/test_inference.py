@@ -1,6 +1,7 @@
 import copy
 import threading
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -45,6 +46,22 @@ def test_an_output_does_not_depend_on_the_images_beside_it():
     every = outputs(module, X, CPU)
     for i in range(len(X)):
         np.testing.assert_array_equal(outputs(module, X[i : i + 1], CPU), every[i : i + 1])
+
+
+@pytest.mark.parametrize(("stages", "n_threads"), [(nn.Identity(), 1), (nn.Linear(4, 4), 2)])
+def test_a_small_head_alone_predicts_in_one_thread(stages, n_threads):
+    head = nn.Sequential(Standardise(np.zeros(4), np.ones(4)), nn.Linear(4, 2))
+    part = TrainablePart(nn.Sequential(stages), head).eval()
+    seen = []
+    part.head.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        outputs(part, np.zeros((9, 4), np.float32), CPU)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {n_threads if joblib.cpu_count() > 1 else 1}
 
 
 def test_threads_that_share_a_module_get_the_outputs_of_one_and_never_change_it():
