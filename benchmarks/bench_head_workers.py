@@ -60,7 +60,7 @@ def get_ready(estimator, X, y):
 
 
 def own_processor_time():
-    time.sleep(0.5)  # so that no worker gets two of these calls
+    time.sleep(0.2)  # so that no worker gets two of these calls
     return os.getpid(), time.process_time()
 
 

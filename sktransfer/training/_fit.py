@@ -148,7 +148,7 @@ def fit_net(
         training.views.of_epoch(0)  # which is read before
         with gpu_lock(device):
             threads = torch_threads_within_cores(part.threads_for(net.batch_size))
-            with threads, _faster(part, training):
+            with threads, _faster(part, training, net.batch_size):
                 try:
                     net.fit(_set(training, dtype))
                 except BaseException as error:
@@ -169,13 +169,15 @@ def fit_net(
         return net
 
 
-def _faster(part: TrainablePart, training: LabelledActivations) -> AbstractContextManager[None]:
+def _faster(
+    part: TrainablePart, training: LabelledActivations, batch_size: int
+) -> AbstractContextManager[None]:
     """Return a context in which the frozen batch norms of trained stages cost nothing."""
     if part.batch_norm != "frozen" or not part.trained_stages():
         return nullcontext()
     device = next(part.parameters()).device
     probe = moved(torch.from_numpy(training.views.of_epoch(0)[:1]), device)
-    return folded_norms(part.stages.eval(), probe)
+    return folded_norms(part.stages.eval(), probe, batch_size)
 
 
 def _with_head(

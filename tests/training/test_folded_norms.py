@@ -10,6 +10,8 @@ from torch import nn
 from sktransfer.backbones._registry import load_backbone
 from sktransfer.training._folded_norms import folded_norms
 
+MANY = 2**20  # images of a batch whose activations are large beside any weights
+
 
 def tail(name, depth, size):
     """Return the last stages of a network, with norms that are not as they were made."""
@@ -40,7 +42,7 @@ def rows_and_gradients(stages, x):
 def test_rows_and_gradients_are_those_of_the_norms(name, depth, size):
     stages, x = tail(name, depth, size)
     rows, gradients = rows_and_gradients(stages, x)
-    with folded_norms(stages, x[:1]):
+    with folded_norms(stages, x[:1], MANY):
         folded_rows, folded = rows_and_gradients(stages, x)
     torch.testing.assert_close(folded_rows, rows, rtol=1e-4, atol=1e-5)
     assert folded.keys() == gradients.keys()
@@ -52,7 +54,7 @@ def test_rows_and_gradients_are_those_of_the_norms(name, depth, size):
 def test_the_norms_of_a_residual_network_are_not_computed():
     stages, x = tail("mini", 2, 32)
     computed = []
-    with folded_norms(stages, x[:1]):
+    with folded_norms(stages, x[:1], MANY):
         for norm in stages.modules():
             if isinstance(norm, nn.BatchNorm2d):
                 norm.register_forward_hook(lambda _, args, out: computed.append(out is not args[0]))
@@ -66,7 +68,7 @@ def test_modules_and_states_are_afterwards_what_they_were_whatever_happens():
     before, kinds = copy.deepcopy(stages.state_dict()), [type(m) for m in stages.modules()]
 
     def interrupted():
-        with folded_norms(stages, x[:1]):
+        with folded_norms(stages, x[:1], MANY):
             assert stages.state_dict().keys() == before.keys()
             raise KeyboardInterrupt
 
@@ -76,6 +78,22 @@ def test_modules_and_states_are_afterwards_what_they_were_whatever_happens():
     assert all(value.equal(before[name]) for name, value in stages.state_dict().items())
     assert all("norm" not in vars(module) for module in stages.modules())
     pickle.dumps(stages)
+
+
+def test_only_norms_of_activations_that_are_not_smaller_than_the_weights_are_folded():
+    wide, deep = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 512, 8, stride=8)
+    network = nn.Sequential(wide, nn.BatchNorm2d(8), deep, nn.BatchNorm2d(512)).eval()
+    probe = torch.randn(1, 4, 64, 64)
+    # both give 32,768 values an image; `deep` has 262,144 weights
+    for batch_size, expected in [
+        (3, [False, False]),
+        (4, [True, False]),  # 2**17 values
+        (7, [True, False]),
+        (8, [True, True]),  # and as many as weights
+        (3, [False, False]),
+    ]:
+        with folded_norms(network, probe, batch_size):
+            assert [type(conv) is not nn.Conv2d for conv in (wide, deep)] == expected
 
 
 class Twice(nn.Module):
@@ -94,12 +112,12 @@ class Twice(nn.Module):
 def test_a_convolution_whose_output_is_used_twice_keeps_its_norm():
     network, x = Twice().eval(), torch.randn(2, 3, 4, 4)
     expected = network(x)
-    with folded_norms(network, x[:1]):
+    with folded_norms(network, x[:1], MANY):
         assert type(network.conv) is nn.Conv2d
         torch.testing.assert_close(network(x), expected)
 
 
 def test_norms_without_scales_stay():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)).eval()
-    with folded_norms(network, torch.randn(1, 3, 4, 4)):
+    with folded_norms(network, torch.randn(1, 3, 4, 4), MANY):
         assert type(network[1]) is nn.BatchNorm2d
