@@ -117,14 +117,15 @@ def parameter_groups(
     The head learns at `lr`, the last stage at ``lr * backbone_lr_scale``, each one before it at
     `layer_decay` times the rate of the next (layer-wise decay, arXiv 1801.06146). Weights
     of layers decay; biases and the scales of normalisation, which have one dimension,
-    don't. "initial_lr" stays what it is while a schedule changes "lr".
+    don't. "initial_lr" stays what it is while a schedule changes "lr". Parts of the same rate
+    share their groups: an optimizer takes a call, and on a GPU a kernel, for each group.
     """
     stage_lr = lr * backbone_lr_scale
     parts = [(module.head, lr)]
     for stage in reversed(module.trained_stages()):
         parts.append((stage, stage_lr))
         stage_lr *= layer_decay
-    groups = []
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for part, part_lr in parts:
         parameters = list(part.parameters())
         for decays in (True, False):
@@ -132,8 +133,9 @@ def parameter_groups(
             if chosen:
                 decay = weight_decay if decays else 0.0
                 rates = {"lr": part_lr, "initial_lr": part_lr, "weight_decay": decay}
-                groups.append({"params": chosen, **rates})
-    return groups
+                group = groups.setdefault((part_lr, decays), {"params": [], **rates})
+                group["params"] += chosen
+    return list(groups.values())
 
 
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], Mapping[str, Any]]] = {

@@ -49,6 +49,28 @@ def _own_random_state():
         yield
 
 
+class Counting(Callback):
+    def __init__(self):
+        self.calls = []
+
+    def on_batch_end(self, net, **kwargs):
+        self.calls.append("batch")
+
+
+def test_callbacks_are_called_in_what_they_listen_to_and_in_nothing_else(monkeypatch):
+    def called(*args, **kwargs):
+        raise AssertionError("a method of the base, which does nothing, is called")
+
+    counting, by_hand = Counting(), Callback()
+    by_hand.on_grad_computed = lambda net, **kwargs: counting.calls.append("gradients")
+    fitting = net(callbacks=[("counting", counting), ("by_hand", by_hand)], n_epochs=1)
+    fitting.initialize()
+    for name in ("on_batch_begin", "on_grad_computed", "on_epoch_begin"):
+        monkeypatch.setattr(Callback, name, called)
+    fitting.fit(training_set())
+    assert counting.calls == ["gradients", "batch"] * 5
+
+
 def test_a_net_tells_that_its_fit_takes_long(monkeypatch):
     monkeypatch.setattr(_epochs, "_SLOW_FIT", 0.0)
     with pytest.warns(SlowFitWarning, match=r"trains a head, .* \(20 epochs of 5 steps"):

@@ -38,3 +38,14 @@ def test_rates_fall_from_the_head_to_the_cut(part):
 def test_every_parameter_is_in_one_group(part):
     held = [id(p) for group in parameter_groups(part, **RATES) for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in part.parameters())
+
+
+def test_stages_of_one_rate_share_their_groups(part):
+    groups = parameter_groups(part, **{**RATES, "layer_decay": 1.0})
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [
+        (0.1, 0.3),
+        (0.1, 0.0),
+        (0.05, 0.3),
+        (0.05, 0.0),
+    ]
+    assert sum(len(group["params"]) for group in groups) == len(list(part.parameters()))
