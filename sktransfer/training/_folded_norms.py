@@ -6,7 +6,7 @@ and writing the activation twice more. The weights are read and written instead,
 gradients, so this is done where the activation is not smaller than they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -108,7 +108,7 @@ def _passed(stages: nn.Module, probe: torch.Tensor) -> tuple[torch.Tensor, dict[
             hook.remove()
 
 
-def _restore(pairs: list[tuple[nn.Conv2d, nn.Module]]) -> None:
+def _restore(pairs: Sequence[tuple[nn.Conv2d, nn.Module]]) -> None:
     for conv, norm in pairs:
         conv.__dict__.pop("norm", None)
         conv.__class__, norm.__class__ = nn.Conv2d, nn.BatchNorm2d
