@@ -17,7 +17,7 @@ import torch
 from .._files import atomic_write
 
 # Part of each name. It is raised with every change of what a name or a state consists of.
-_FORMAT = 3
+_FORMAT = 4
 
 
 class Checkpoint:
