@@ -40,8 +40,8 @@ def _fit(
         n_present = (encoded > 0.5).sum(0)
         varies = (n_present > 0) & (n_present < n)
         coefficients[:, -1] = np.where(n_present > 0, np.log(n), -np.log(n))
-        coefficients[varies, -1] = 0
         if varies.any():
+            coefficients[varies, -1] = _logits(encoded, weights, targets.balance)[varies]
             coefficients[varies] = minimum(
                 rows,
                 encoded[:, varies],
@@ -54,13 +54,25 @@ def _fit(
         return Probe(coefficients[:, :-1], coefficients[:, -1], strength / len(coefficients))
     present, labels = np.unique(labels_of(encoded), return_inverse=True)
     coefficients[:, -1] = -np.log(n)  # of a class without an image
-    coefficients[present, -1] = 0
+    frequencies = np.maximum(np.bincount(labels, weights) / weights.sum(), 1 / n)
+    coefficients[present, -1] = np.log(frequencies)
     if len(present) == 2:
         strength *= 2  # scikit-learn's one logit of two classes is the difference of theirs
     if len(present) > 1:
         start = coefficients[present]
         coefficients[present] = minimum(rows, labels, weights, start, strength, device=device)
+    # the same number added to the logits of all classes changes nothing
+    coefficients[present] -= coefficients[present].mean(0)
     return Probe(coefficients[:, :-1], coefficients[:, -1], strength)
+
+
+def _logits(encoded: np.ndarray, weights: np.ndarray, balance: np.ndarray) -> np.ndarray:
+    """Return the intercepts of labels that are predicted without rows."""
+    absence, presence = balance
+    present = weights @ encoded / weights.sum()
+    least = 1 / len(encoded)
+    present = np.clip(present, least, 1 - least)
+    return np.log(presence * present) - np.log(absence * (1 - present))
 
 
 def ridge(rows: ScaledRows, encoded: np.ndarray, weights: np.ndarray, alphas: np.ndarray) -> Probe:
