@@ -136,6 +136,8 @@ class ViewsOnDevice:
             if array is activations:
                 return source
         if not views.are_reused:  # no later epoch asks for those before
+            for _, before in held:
+                before.drop()  # whoever drew batches from it may hold it still
             held.clear()
         held.append((activations, self._source(activations)))
         return held[-1][1]

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sktransfer.training import _net, _resident
+from sktransfer.training._augmented import AugmentedActivations
 from sktransfer.training._config import TrainingConfig
 from sktransfer.training._head import TrainablePart
 from sktransfer.training._net import make_net
@@ -116,6 +117,20 @@ def test_nothing_lives_on_the_device_after_a_fit(monkeypatch, kept):
     fitted(kept)
     assert len(kept) == 2
     assert not kept.on_device()
+
+
+def test_one_view_at_a_time_lives_on_the_device_where_each_epoch_has_its_own(monkeypatch, kept):
+    Copies(monkeypatch)
+    rng = np.random.default_rng(0)
+    views = AugmentedActivations(lambda number: rng.normal(size=(9, 6)).astype(np.float32), None)
+    on_device, copy, n_before = ViewsOnDevice(CPU), _ForDevice.copy, []
+    monkeypatch.setattr(
+        _ForDevice, "copy", lambda source: n_before.append(len(kept.on_device())) or copy(source)
+    )
+    for epoch in range(3):
+        on_device.of(views, epoch)
+    assert n_before == [0, 0, 0]
+    assert len(kept.on_device()) == 1
 
 
 def test_activations_that_do_not_fit_after_all_are_copied_by_batches(monkeypatch, kept):
