@@ -112,13 +112,32 @@ class _Solved(Exception):
         self.coefficients = coefficients
 
 
+def mean_weights(
+    targets: np.ndarray, weights: np.ndarray, balance: np.ndarray | None, n_outputs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean weights, in the loss, of an absence and of a presence of each output.
+
+    None is less than those of one image.
+    """
+    if balance is None:
+        present = np.bincount(targets, weights, minlength=n_outputs)
+        balance = np.ones((2, n_outputs))
+    else:
+        # with the digits of the targets, of which no copy is made
+        present = weights.astype(targets.dtype) @ targets
+    least = 1 / (len(weights) + 1)
+    share = np.clip(present / weights.sum(), least, 1 - least)
+    return balance[0] * (1 - share), balance[1] * share
+
+
 class _Coordinates:
     """Coordinates of coefficients in which the loss is about as steep in all directions.
 
-    The second derivatives of the loss are about those at `start`, the mean of p (1 - p) times the
-    second moments of rows, and `strength`. Coefficients are turned into the eigenvectors of the
-    moments, and divided by the root of the derivative along each. The moments are those of some
-    rows: the optimum does not depend on them.
+    The second derivatives of the loss are about those where all images are predicted by the
+    frequencies of classes, the weighted mean of p (1 - p) times the second moments of rows, and
+    `strength`. A start may be sure of what is wrong, where the loss is flat. Coefficients are
+    turned into the eigenvectors of the moments, and divided by the root of the derivative along
+    each. The moments are those of some rows: the optimum does not depend on them.
     """
 
     def __init__(
@@ -131,27 +150,20 @@ class _Coordinates:
         strength: float,
         device: torch.device,
     ):
+        n_outputs, width = start.shape
         weighs = np.flatnonzero(weights)  # there may be few
-        n = min(len(weighs), _ROWS_FOR_A_COLUMN * start.shape[1])
+        n = min(len(weighs), _ROWS_FOR_A_COLUMN * width)
         some = np.sort(np.random.default_rng(0).permutation(weighs)[:n])
         self._device = device
-        weight, bias = self._placed(start[:, :-1].T), self._placed(start[:, -1])
         shares = self._placed(weights[some] / weights[some].sum())
-        width = start.shape[1]
         moments = torch.zeros(width, width, dtype=torch.float64, device=device)
-        curvature = torch.zeros(len(start), dtype=torch.float64, device=device)
-        for part in rows.slices(len(start), n):
+        for part in rows.slices(1, n):
             block, share = rows.tensor(some[part], device, torch.float64), shares[part]
-            outputs = torch.addmm(bias, block, weight)
-            p = outputs.softmax(1) if balance is None else outputs.sigmoid()
-            second = p * (1 - p)
-            if balance is not None:
-                absence, presence = balance
-                second *= self._placed(np.where(targets[some[part]] > 0.5, presence, absence))
-            curvature += share @ second
             block = torch.cat([block, torch.ones_like(block[:, :1])], dim=1)
             moments.addmm_((block * share[:, None]).T, block)
-        # a class that the start takes for impossible may come
+        absent, present = mean_weights(targets, weights, balance, n_outputs)
+        curvature = self._placed(absent * present / (absent + present))
+        # some rows may be predicted as a class that none of them has
         curvature.clamp_(min=_LEAST_CURVATURE * curvature.mean())
         eigenvalues, self._directions = torch.linalg.eigh(moments)
         self._lengths = (curvature[:, None] * eigenvalues.clamp(min=0) + strength).rsqrt()

@@ -6,7 +6,7 @@ They have the optimum that `_probe` has.
 import numpy as np
 import torch
 
-from ._large_logistic import minimum
+from ._large_logistic import mean_weights, minimum
 from ._probe import PROBE_ALPHAS, PROBE_C, Probe, known
 from ._scaled_rows import ScaledRows
 from ._targets import LabelTargets, NumberTargets, Targets, labels_of
@@ -41,7 +41,8 @@ def _fit(
         varies = (n_present > 0) & (n_present < n)
         coefficients[:, -1] = np.where(n_present > 0, np.log(n), -np.log(n))
         if varies.any():
-            coefficients[varies, -1] = _logits(encoded, weights, targets.balance)[varies]
+            absent, present = mean_weights(encoded, weights, targets.balance, len(coefficients))
+            coefficients[varies, -1] = np.log(present / absent)[varies]
             coefficients[varies] = minimum(
                 rows,
                 encoded[:, varies],
@@ -54,7 +55,7 @@ def _fit(
         return Probe(coefficients[:, :-1], coefficients[:, -1], strength / len(coefficients))
     present, labels = np.unique(labels_of(encoded), return_inverse=True)
     coefficients[:, -1] = -np.log(n)  # of a class without an image
-    frequencies = np.maximum(np.bincount(labels, weights) / weights.sum(), 1 / n)
+    _, frequencies = mean_weights(labels, weights, None, len(present))
     coefficients[present, -1] = np.log(frequencies)
     if len(present) == 2:
         strength *= 2  # scikit-learn's one logit of two classes is the difference of theirs
@@ -64,15 +65,6 @@ def _fit(
     # the same number added to the logits of all classes changes nothing
     coefficients[present] -= coefficients[present].mean(0)
     return Probe(coefficients[:, :-1], coefficients[:, -1], strength)
-
-
-def _logits(encoded: np.ndarray, weights: np.ndarray, balance: np.ndarray) -> np.ndarray:
-    """Return the intercepts of labels that are predicted without rows."""
-    absence, presence = balance
-    present = weights @ encoded / weights.sum()
-    least = 1 / len(encoded)
-    present = np.clip(present, least, 1 - least)
-    return np.log(presence * present) - np.log(absence * (1 - present))
 
 
 def ridge(rows: ScaledRows, encoded: np.ndarray, weights: np.ndarray, alphas: np.ndarray) -> Probe:

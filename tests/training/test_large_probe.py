@@ -10,6 +10,7 @@ from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression, RidgeCV
 
 from sktransfer.training import (
+    _continued,
     _fit,
     _head,
     _large_logistic,
@@ -328,3 +329,56 @@ def test_most_rows_may_have_no_weight(all_are_many, monkeypatch):
     probe = _large_probe.known_large_probe(scaled, targets.encode(labels), weights, targets, CPU)
     found = softmax(rows @ probe.weight.T + probe.bias, axis=1)
     np.testing.assert_allclose(found, optimum(rows, labels, weights), atol=1e-3)
+
+
+def test_rare_labels_that_are_balanced_have_the_optimum_too(all_are_many):
+    rng = np.random.default_rng(0)
+    labels = np.sort(rng.random((1000, 3)) < [0.01, 0.02, 0.9], axis=0)
+    rows = (rng.normal(size=(1000, 4)) + labels @ rng.normal(size=(3, 4))).astype(np.float32)
+    ones = np.ones(len(rows))
+    targets = LabelTargets.of(labels, ones, balanced=True)
+    head = fitted_head(rows, targets.encode(labels), ones, targets)
+    found = expit(logits_of(head, rows))
+    for column, (absence, presence) in zip(range(3), targets.balance.T, strict=True):
+        weights = np.where(labels[:, column], presence, absence)
+        expected = optimum(standardised(rows, ones), labels[:, column], weights)[:, 1]
+        np.testing.assert_allclose(found[:, column], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_a_start_that_is_sure_of_what_is_wrong_takes_few_passes_to_the_optimum(
+    all_are_many, monkeypatch, kind
+):
+    rows, classes = drawn(5, n=300)
+    encoded, ones = np.eye(5, dtype=np.float32)[classes], np.ones(300)
+    start = np.column_stack([np.random.default_rng(0).normal(size=(5, 12)), np.zeros(5)])
+    targets = ClassTargets(5)
+    if kind == "labels":
+        encoded[:, 0] = 1  # in all rows
+        targets = LabelTargets.of(encoded, ones, balanced=True)
+    passes = []
+    objective = _large_logistic._Objective.__call__
+    monkeypatch.setattr(
+        _large_logistic._Objective, "__call__", lambda *a: passes.append(1) or objective(*a)
+    )
+    found = _large_logistic.minimum(
+        _scaled_rows.ScaledRows(rows, np.zeros(12), np.ones(12)),
+        classes if kind == "classes" else encoded,
+        ones,
+        start,
+        1 / (PROBE_C * 300),
+        balance=getattr(targets, "balance", None),
+        is_from_start=True,
+        device=CPU,
+    )
+    monkeypatch.setattr(_continued, "_TOLERANCE", 1e-9)
+    monkeypatch.setattr(_continued, "_ITERATIONS", 10_000)
+    wanted = _continued._solve(
+        rows.astype(float), encoded, ones, targets, start[:, :-1], start[:, -1], 1 / (PROBE_C * 300)
+    )
+    link = expit if kind == "labels" else partial(softmax, axis=1)
+    probabilities = [
+        link(rows @ weight.T + bias) for weight, bias in ((found[:, :-1], found[:, -1]), wanted)
+    ]
+    np.testing.assert_allclose(*probabilities, atol=1e-3)
+    assert len(passes) <= 80
