@@ -82,7 +82,8 @@ class FineTunedClassifier(DomainAwareClassifierMixin, ClassifierMixin, FineTuned
         Times that each image is seen. None is as many as make 400 steps, from 5 to 200
         ("fast": 200 steps, to 100; "thorough": 800 steps, to 200); 30 where only a linear
         head trains. A linear head on rows of more than 2^24 values in all is solved by blocks:
-        None is then 1, an epoch that measures the loss and changes nothing.
+        None is then 1, an epoch that measures the loss and changes nothing, but 30 with
+        `label_smoothing` or `mix`.
     batch_size : int or "auto", default="auto"
         Images in a step of training. ``"auto"`` is 32, and all images at once where
         only a linear head trains, whose optimum is unique.

@@ -106,8 +106,8 @@ def fit_net(
                 # A problem as small as scikit-learn's own linear models: in their precision,
                 # and where it costs no transfers.
                 device, dtype = torch.device("cpu"), torch.float64
-            elif config.max_epochs is None:
-                # one epoch measures its losses, and changes nothing
+            elif config.max_epochs is None and not config.label_smoothing and config.mix is None:
+                # of the loss that trains: one epoch measures it, and changes nothing
                 config, n_epochs, batch_size = replace(config, lr=0.0), 1, _IMAGES_AT_ONCE
             else:
                 part_size = _IMAGES_AT_ONCE

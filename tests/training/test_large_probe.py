@@ -242,6 +242,16 @@ def test_a_fit_of_many_rows_ends_at_the_optimum_and_records_its_loss(all_are_man
     assert net.history[-1, "train_loss"] == pytest.approx(loss, abs=1e-3)
 
 
+@pytest.mark.parametrize("changes", [{"label_smoothing": 0.3}, {"mix": "mixup"}])
+def test_a_loss_that_has_another_optimum_trains_many_rows_too(all_are_many, changes):
+    rows, labels = drawn(3)
+    solved, trained = fit(rows, labels, 3), fit(rows, labels, 3, lr=0.1, **changes)
+    assert len(solved.history) == 1
+    assert len(trained.history) == 30
+    before, after = (outputs(net.module_, rows, CPU) for net in (solved, trained))
+    assert np.abs(after).mean() < 0.95 * np.abs(before).mean()  # it is less sure
+
+
 def test_epochs_that_are_asked_for_train_on_all_rows_at_once(all_are_many, monkeypatch):
     monkeypatch.setattr(_fit, "_IMAGES_AT_ONCE", 100)
     rows, labels = drawn(4)
