@@ -218,8 +218,7 @@ def _with_head(
         with _lock_for(rows, targets, device):
             head, penalty = start_head(config, rows, encoded, weights, counts, targets, device)
         if target is not None:
-            with gpu_lock(device):
-                head[0] = _by_domain(head[0], stages, target, device)
+            head[0] = _by_domain(head[0], stages, target, device)
         part = TrainablePart(stages, head, config.batch_norm)
         if config.probe_weight and part.trained_stages():
             part.add_probe(config.probe_weight)
@@ -233,8 +232,11 @@ def _by_domain(
 ) -> StandardiseDomains:
     """Return what standardises by domain, in the place of what standardises by the source."""
     assert isinstance(of_source, Standardise)
-    views = target.for_the_head_start()
-    rows = np.concatenate([pooled_rows(stages, view, device) for view in views])
+    of_views = []
+    for view in target.for_the_head_start():  # which is read where others may use the device
+        with gpu_lock(device):
+            of_views.append(pooled_rows(stages, view, device))
+    rows = np.concatenate(of_views)
     standardise = StandardiseDomains(
         (of_source.mean.numpy(), of_source.scale.numpy()),
         mean_and_scale(rows, np.ones(len(rows))),

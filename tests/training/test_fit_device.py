@@ -85,7 +85,7 @@ def rows_of_view(number, n=30):
     return np.random.default_rng(number).normal(size=(n, 6)).astype(np.float32)
 
 
-def fit(stages, views, validation=None, **config):
+def fit(stages, views, validation=None, target=None, **config):
     labels, ones = np.arange(30) % 3, np.ones(30)
     targets = ClassTargets(3)
     examples = LabelledActivations(views, targets.encode(labels), ones, ones)
@@ -93,7 +93,7 @@ def fit(stages, views, validation=None, **config):
     options = RunOptions(GPU, 0, verbose=-1)
     if validation is not None:
         validation = LabelledActivations(validation, targets.encode(labels), ones, ones)
-    return fit_net(stages, config, targets, examples, validation, options)
+    return fit_net(stages, config, targets, examples, validation, options, target)
 
 
 @pytest.mark.parametrize("n_views", [1, 3, None])
@@ -114,6 +114,18 @@ def test_the_lock_is_held_in_passes_and_not_while_views_are_read(held, n_views):
 
     stage = Stage(held)
     fit(nn.Sequential(stage), AugmentedActivations(extract, n_views))
+    assert stage.n_passes > 10
+    assert held == []
+
+
+@pytest.mark.parametrize("n_views", [1, 3])
+def test_views_of_a_target_are_not_read_under_the_lock(held, n_views):
+    def extract(number):
+        assert not held, "read under the lock"
+        return rows_of_view(number)
+
+    stage, views = Stage(held), AugmentedActivations(rows_of_view, n_views)
+    fit(nn.Sequential(stage), views, target=AugmentedActivations(extract, n_views), adapt="mcc")
     assert stage.n_passes > 10
     assert held == []
 
