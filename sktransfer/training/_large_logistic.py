@@ -23,6 +23,8 @@ from ._scaled_rows import ScaledRows
 # far the mean loss is from the least. Where weights are equal, it leaves up to 5e-4 in probability,
 # where scikit-learn's own tolerance leaves 9e-3; rows of small weight are not as well determined.
 _TOLERANCE = 3e-5
+# Change of the loss up to which float32 has too few digits for it.
+_ROUNDING = 1e-6
 # Passes in one direction before it is given up. In float32 the loss has too few digits where one
 # finds nothing soon: float64 goes on.
 _SEARCHED = {torch.float32: 4, torch.float64: 20}
@@ -73,6 +75,7 @@ def minimum(
     ) -> tuple[np.ndarray, bool]:
         """Return coefficients, and whether they are as near to the optimum as asked for."""
         objective = _Objective(rows, targets, weights, balance, len(start), device, dtype)
+        losses = _Losses(_ROUNDING if dtype == torch.float32 else 0.0)
 
         def value_and_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
             coefficients = coordinates.coefficients(values)
@@ -82,7 +85,7 @@ def minimum(
             gradient = coordinates.gradient(gradient + strength * distance)
             if np.linalg.norm(gradient) <= _TOLERANCE:
                 raise _Solved(coefficients)
-            return loss, gradient
+            return losses.of(values, loss, gradient), gradient
 
         try:
             result = minimize(
@@ -110,6 +113,30 @@ class _Solved(Exception):
 
     def __init__(self, coefficients: np.ndarray):
         self.coefficients = coefficients
+
+
+class _Losses:
+    """Losses whose differences are right where they are smaller than the rounding of a loss.
+
+    A small change is told by the gradients at both ends of a step, whose digits suffice: in a
+    quadratic function it is the mean of the two times the step.
+    """
+
+    def __init__(self, rounding: float):
+        self._rounding = rounding
+        self._last: tuple[np.ndarray, float, np.ndarray, float] | None = None
+
+    def of(self, values: np.ndarray, loss: float, gradient: np.ndarray) -> float:
+        """Return the loss at `values`, less what rounding changed since the call before."""
+        corrected = loss
+        if self._last is not None:
+            before, loss_before, gradient_before, corrected_before = self._last
+            change = loss - loss_before
+            if abs(change) < self._rounding:
+                change = 0.5 * float((gradient + gradient_before) @ (values - before))
+            corrected = corrected_before + change
+        self._last = (values.copy(), loss, gradient, corrected)
+        return corrected
 
 
 def mean_weights(

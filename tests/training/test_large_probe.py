@@ -392,3 +392,24 @@ def test_a_start_that_is_sure_of_what_is_wrong_takes_few_passes_to_the_optimum(
     ]
     np.testing.assert_allclose(*probabilities, atol=1e-3)
     assert len(passes) <= 80
+
+
+def test_changes_smaller_than_the_rounding_of_a_loss_are_told_by_gradients():
+    rng = np.random.default_rng(0)
+    curvature, point = rng.uniform(0.5, 2, 30), rng.normal(size=30)
+    losses = _large_logistic._Losses(1e-6)
+    told, true = [], []
+    for step in (1.0, 1e-4, 1e-5, -2e-5, 0.5):
+        point = point - step * curvature * point / np.linalg.norm(curvature * point)
+        true.append(0.5 * curvature @ point**2)
+        rounded = true[-1] + rng.uniform(-1e-7, 1e-7)
+        told.append(losses.of(point, rounded, curvature * point))
+    np.testing.assert_allclose(np.diff(told), np.diff(true), atol=4e-7)
+    point = np.zeros(30)
+    told, true = [], []
+    for step in (1e-4, 1e-5, -2e-5, 1e-6):
+        point = point + step * rng.normal(size=30)
+        true.append(0.5 * curvature @ point**2)
+        rounded = true[-1] + rng.uniform(-1e-7, 1e-7)
+        told.append(losses.of(point, rounded, curvature * point))
+    np.testing.assert_allclose(np.diff(told), np.diff(true), atol=1e-14)
