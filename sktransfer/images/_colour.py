@@ -95,18 +95,24 @@ _SAME_COLOUR = 2
 _NO_CACHE = ImageCms.Flags.NOCACHE
 
 
-def fill_rgb(image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None) -> None:
-    """Write a loaded image into `rows`, uint8 (H, W, 3)."""
+def fill_rgb(
+    image: Image.Image, rows: np.ndarray, pixel_range: PixelRange | None, *, is_ours: bool
+) -> None:
+    """Write a loaded image into `rows`, uint8 (H, W, 3).
+
+    `is_ours` says whether it was opened here: how the memory of another was made is not known,
+    so Pillow is asked for a copy of that.
+    """
     if _is_deep(image):
         _fill_deep(image, rows, pixel_range)
         return
     mode, transform = _transform_to_srgb(image)
     for strip, target in _strips(image, rows):
-        _write(_flat(strip, mode, transform), target)
+        _write(_flat(strip, mode, transform), target, is_ours)
 
 
 def padded_rgb(image: Image.Image) -> np.ndarray | None:
-    """Return a loaded image as uint8 (H, W, 4), the fourth value without a meaning.
+    """Return an image that was opened here as uint8 (H, W, 4), the fourth value without a meaning.
 
     Of an image that is RGB already it is Pillow's own memory. None where that would not be one
     piece: `fill_rgb` takes any image.
@@ -134,8 +140,8 @@ def _flat(
     return _convert(strip, mode, transform)
 
 
-def _write(image: Image.Image, rows: np.ndarray) -> None:
-    memory = pixel_memory(image)
+def _write(image: Image.Image, rows: np.ndarray, is_ours: bool) -> None:
+    memory = pixel_memory(image) if is_ours else None
     if memory is None:
         rows[...] = image
         return

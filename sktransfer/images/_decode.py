@@ -139,7 +139,7 @@ def decode_bytes(
                 if reserve is not None:
                     reserve(decoding_bytes(image.size, image.format))
                 image.load()
-                return _to_pixels(image, pixel_range, padded)
+                return _to_pixels(image, pixel_range, padded, is_ours=True)
         except Exception as error:
             raise _as_decode_error(error, format.name) from None
 
@@ -156,8 +156,10 @@ def decode_pil(image: Image.Image, pixel_range: PixelRange | None = None) -> np.
                     if image.format in _LOADED_BY_OTHERS:
                         raise DecodeError(f"{image.format}, opened but not loaded: call load()")
                     check_size(image.size, image.format)
+                if not image.width or not image.height:
+                    raise DecodeError(f"no pixels, size {image.size}")
                 image.load()
-                return _to_pixels(image, pixel_range)
+                return _to_pixels(image, pixel_range, is_ours=False)
         except Exception as error:
             raise _as_decode_error(error, "image") from None
 
@@ -178,7 +180,7 @@ def decode_array(pixels: np.ndarray, pixel_range: PixelRange | None = None) -> n
 
 
 def _to_pixels(
-    image: Image.Image, pixel_range: PixelRange | None, padded: bool = False
+    image: Image.Image, pixel_range: PixelRange | None, padded: bool = False, *, is_ours: bool
 ) -> np.ndarray:
     # after loading: TIFF files are turned by Pillow when they load
     orientation = read_orientation(image)
@@ -187,7 +189,7 @@ def _to_pixels(
         if pixels is not None:
             return pixels
     upright, stored = upright_array(image.size, orientation)
-    fill_rgb(image, stored, pixel_range)
+    fill_rgb(image, stored, pixel_range, is_ours=is_ours)
     return upright
 
 

@@ -28,9 +28,10 @@ _ArrowArray._fields_ = [
     ("private_data", ctypes.c_void_p),
 ]
 
-_address_in = ctypes.pythonapi.PyCapsule_GetPointer
-_address_in.restype = ctypes.c_void_p
-_address_in.argtypes = [ctypes.py_object, ctypes.c_char_p]
+# a function of its own: the attribute of `pythonapi` is one for all who set its types
+_address_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 class _Memory:
@@ -51,9 +52,13 @@ def pixel_memory(image: Image.Image) -> np.ndarray | None:
 
     The fourth value of a pixel means nothing. None where the memory is in several parts, as that
     of more than 4 million pixels is. It lives as long as the array; nobody else may write to it.
+
+    The image must be one that Pillow decoded or made here, of one pixel at least. Of one that was
+    made of another's memory (`Image.fromarrow`) Pillow before 13 reads a null pointer, and of one
+    whose rows are aligned it lends the memory before the first row.
     """
     width, height = image.size
-    if image.mode != "RGB" or 4 * width % Image.core.get_alignment():
+    if image.mode != "RGB" or Image.core.get_alignment() != 1:
         return None
     try:
         capsule = image.__arrow_c_array__()[1]

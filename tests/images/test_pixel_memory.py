@@ -1,13 +1,15 @@
 """Pixels are read in Pillow's own memory, and are those that Pillow gives away."""
 
+import ctypes
 import gc
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sktransfer.exceptions import DecodeError
 from sktransfer.images import _colour
-from sktransfer.images._decode import decode_bytes
+from sktransfer.images._decode import decode_bytes, decode_pil
 from sktransfer.images._pixel_memory import pixel_memory
 
 
@@ -44,7 +46,7 @@ def test_memory_in_several_parts_is_not_lent_and_is_read_all_the_same():
     image = noise(2100, 2100)
     assert pixel_memory(image) is None
     rows = np.empty((2100, 2100, 3), dtype=np.uint8)
-    _colour.fill_rgb(image, rows, None)
+    _colour.fill_rgb(image, rows, None, is_ours=True)
     np.testing.assert_array_equal(rows, np.asarray(image))
 
 
@@ -53,10 +55,34 @@ def test_rows_that_are_aligned_are_not_lent():
     Image.core.set_alignment(64)
     try:
         assert pixel_memory(noise(3, 7)) is None
-        image = noise(3, 16)
-        np.testing.assert_array_equal(pixel_memory(image)[..., :3], np.asarray(image))
+        # no gap between rows, but Pillow before 13 lends what is before the first
+        assert pixel_memory(noise(3, 16)) is None
     finally:
         Image.core.set_alignment(before)
+
+
+def test_types_that_another_library_sets_change_nothing(monkeypatch):
+    monkeypatch.setattr(ctypes.pythonapi.PyCapsule_GetPointer, "argtypes", [ctypes.c_int])
+    assert pixel_memory(noise(3, 7)).shape == (3, 7, 4)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_the_memory_of_a_user_s_image_is_not_lent(mode, monkeypatch):
+    image = noise(21, 34).convert(mode)
+    monkeypatch.setattr(_colour, "pixel_memory", None)  # which can't be called
+    np.testing.assert_array_equal(decode_pil(image), np.asarray(image.convert("RGB")))
+
+
+def test_a_user_s_image_made_of_another_s_memory_is_read():
+    lender = noise(21, 34)
+    image = Image.fromarrow(lender, "RGB", lender.size)  # Pillow before 13 can't lend that
+    np.testing.assert_array_equal(decode_pil(image), np.asarray(lender))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (5, 0), (0, 5)])
+def test_a_user_s_image_without_pixels_is_an_error(size):
+    with pytest.raises(DecodeError, match=r"no pixels, size \(\d, \d\)"):
+        decode_pil(Image.new("RGB", size))
 
 
 MODES = ["RGB", "L", "1", "P", "CMYK", "RGBA", "LA", "YCbCr"]
