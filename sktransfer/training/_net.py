@@ -128,6 +128,8 @@ class TransferNet(NeuralNet):
         step = self._step_with_gradients(self._mixed(batch))
         self.module_.add_penalty_to_gradients()
         if self.config.max_grad_norm is not None:
+            if self.parameters_ is None:
+                self.parameters_ = list(self.module_.parameters())
             nn.utils.clip_grad_norm_(self.parameters_, self.config.max_grad_norm)
         self.notify(
             "on_grad_computed",
@@ -167,8 +169,15 @@ class TransferNet(NeuralNet):
         return self.parts_.run(len(batch[0]), lambda size: in_parts(step, batch, size))
 
     def _drop_gradients(self) -> None:
-        for parameter in self.parameters_:
-            parameter.grad = None
+        for group in self.optimizer_.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def on_epoch_begin(self, net: "TransferNet", *args: Any, **kwargs: Any) -> None:
+        super().on_epoch_begin(net, *args, **kwargs)
+        # a callback may have added parameters or callbacks since the last epoch
+        self.parameters_ = None
+        self.listening_.clear()
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Call the callbacks that do something, which in a step few do."""
@@ -263,8 +272,8 @@ class TransferNet(NeuralNet):
             largest_step=self.batch_size + 1,  # an image that is left over joins a batch
             make_room=self.on_device_.drop,
         )
-        # a walk over all modules takes as long as the rest of a step does in Python
-        self.parameters_ = list(self.module_.parameters())
+        # once in an epoch: a walk over all modules takes as long as the rest of a step in Python
+        self.parameters_: list[nn.Parameter] | None = None
         self.listening_: dict[str, list[Any]] = {}  # callbacks, by the method that they have
         self._resume_from_checkpoint()
         super()._set_training(False)  # all modules have one mode, as `_set_training` expects

@@ -118,7 +118,8 @@ def parameter_groups(
     `layer_decay` times the rate of the next (layer-wise decay, arXiv 1801.06146). Weights
     of layers decay; biases and the scales of normalisation, which have one dimension,
     don't. "initial_lr" stays what it is while a schedule changes "lr". Parts of the same rate
-    share their groups: an optimizer takes a call, and on a GPU a kernel, for each group.
+    share their groups: an optimizer takes a call, and on a GPU a kernel, for each group. A
+    parameter that parts share is in the group of the one nearest the head.
     """
     stage_lr = lr * backbone_lr_scale
     parts = [(module.head, lr)]
@@ -126,8 +127,10 @@ def parameter_groups(
         parts.append((stage, stage_lr))
         stage_lr *= layer_decay
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    held: set[nn.Parameter] = set()
     for part, part_lr in parts:
-        parameters = list(part.parameters())
+        parameters = [p for p in part.parameters() if p not in held]
+        held.update(parameters)
         for decays in (True, False):
             chosen = [p for p in parameters if (p.ndim > 1) == decays]
             if chosen:

@@ -71,6 +71,41 @@ def test_callbacks_are_called_in_what_they_listen_to_and_in_nothing_else(monkeyp
     assert counting.calls == ["gradients", "batch"] * 5
 
 
+class Adding(Callback):
+    """Adds a callback and a parameter in the middle of training."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+        self.added, self.gradients = Counting(), []
+
+    def on_epoch_begin(self, net, **kwargs):
+        if len(net.history) != self.epoch:
+            return
+        net.callbacks_.append(("added", self.added))
+        offset = nn.Parameter(torch.zeros(2))
+        net.module_.head.register_parameter("offset", offset)
+        net.module_.head.register_forward_hook(lambda module, args, out: out + module.offset)
+        group = {"params": [offset], "initial_lr": 0.1, "lr": 0.1, "weight_decay": 0.0}
+        net.optimizer_.add_param_group(group)
+
+    def on_grad_computed(self, net, **kwargs):
+        if hasattr(net.module_.head, "offset"):
+            parameters = list(net.module_.parameters())
+            self.gradients.append(float(sum(p.grad.square().sum() for p in parameters)))
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_what_a_callback_adds_in_training_is_trained_and_called(epoch):
+    adding = Adding(epoch)
+    config = TrainingConfig(lr=0.05, weight_decay=0.0, max_grad_norm=1e-3)
+    net(callbacks=[("adding", adding)], config=config, n_epochs=2).fit(training_set())
+    n_steps = 5 * (3 - epoch)
+    assert len(adding.added.calls) == n_steps
+    # those of one step, and the new parameter's among them
+    np.testing.assert_allclose(adding.gradients, 1e-6, rtol=1e-2)
+    assert len(adding.gradients) == n_steps
+
+
 def test_a_net_tells_that_its_fit_takes_long(monkeypatch):
     monkeypatch.setattr(_epochs, "_SLOW_FIT", 0.0)
     with pytest.warns(SlowFitWarning, match=r"trains a head, .* \(20 epochs of 5 steps"):

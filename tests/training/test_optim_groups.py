@@ -49,3 +49,14 @@ def test_stages_of_one_rate_share_their_groups(part):
         (0.05, 0.0),
     ]
     assert sum(len(group["params"]) for group in groups) == len(list(part.parameters()))
+
+
+def test_a_parameter_that_parts_share_trains_at_one_rate(part):
+    shared = part.stages[1][0].weight
+    part.stages[0].append(nn.Conv2d(4, 4, 1))
+    part.stages[0][2].weight = shared
+    for layer_decay in (1.0, 0.25):
+        groups = parameter_groups(part, **{**RATES, "layer_decay": layer_decay})
+        held = [p for group in groups for p in group["params"]]
+        assert sum(p is shared for p in held) == 1
+        assert group_of(groups, shared)["lr"] == 0.05
