@@ -68,6 +68,10 @@ class TransferNet(NeuralNet):
     """A skorch net that trains as a `TrainingConfig` says, and can be resumed."""
 
     config: TrainingConfig  # `make_net` gives it always
+    # In training, both anew in each epoch. A walk over all modules takes as long as the rest of a
+    # step does in Python.
+    parameters_: list[nn.Parameter] | None
+    listening_: dict[str, list[Any]]  # callbacks, by the method that they have
 
     def __init__(
         self,
@@ -272,9 +276,7 @@ class TransferNet(NeuralNet):
             largest_step=self.batch_size + 1,  # an image that is left over joins a batch
             make_room=self.on_device_.drop,
         )
-        # once in an epoch: a walk over all modules takes as long as the rest of a step in Python
-        self.parameters_: list[nn.Parameter] | None = None
-        self.listening_: dict[str, list[Any]] = {}  # callbacks, by the method that they have
+        self.parameters_, self.listening_ = None, {}
         self._resume_from_checkpoint()
         super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
