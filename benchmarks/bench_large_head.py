@@ -1,6 +1,6 @@
 """A head on very many rows: the rows are in a file, and memory holds little beside them.
 
-    python benchmarks/bench_large_head.py          # 7 x 10^4 rows of 2,048 and 20 classes
+    OMP_NUM_THREADS=1 python benchmarks/bench_large_head.py   # 7 x 10^4 rows of 2,048, 20 classes
     python benchmarks/bench_large_head.py --rows 1000000 --classes 1000 --name bench_large_head_full
 
 Rows are drawn and written to a temporary file, which is mapped into memory, as the rows of an
