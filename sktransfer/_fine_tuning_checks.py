@@ -13,7 +13,7 @@ from ._domains import Domains
 from .images._augment import make_augmentation
 from .images._collection import is_missing
 from .training._naming import name_of
-from .training._net_callbacks import check_callbacks, check_net_params
+from .training._net import check_callbacks, check_net_params
 from .training._recipe import is_auto
 
 # Parameters that may hold code of the user, which is part of a checkpoint's name.

@@ -1,7 +1,10 @@
-"""The skorch net that trains the stages after the cut."""
+"""The skorch net that trains the stages after the cut. Only this file imports skorch."""
 
 import copy
-from collections.abc import Sequence
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from skorch.callbacks import (
     Callback,
     EarlyStopping,
     EpochTimer,
+    LRScheduler,
     PassthroughScoring,
     PrintLog,
 )
@@ -27,15 +31,37 @@ from ._epochs import (
     EarlyStop,
     EpochWatcher,
     FitDuration,
+    ValidationOutputs,
+    check_loss,
+    start_epoch,
 )
 from ._head import TrainablePart
-from ._net_callbacks import EndOfTraining, Epochs, listens, print_plainly
 from ._optim import WarmUpAndCosine, WeightedLoss, make_optimizer, parameter_groups
 from ._parts import Parts, in_parts
 from ._resident import ViewsOnDevice, is_host, moved
 
 # Images of a batch that is validated on, on other devices than the CPU: its size changes nothing.
 _VALIDATION_BATCH = 256
+
+# Arguments of skorch's net that follow from the configuration and the images.
+_OURS = {
+    "module",
+    "criterion",
+    "optimizer",
+    "lr",
+    "max_epochs",
+    "batch_size",
+    "iterator_train",
+    "iterator_valid",
+    "dataset",
+    "train_split",
+    "device",
+    "verbose",
+}
+
+
+class _EndOfTraining(Exception):
+    """Raised between epochs by early stopping, and caught in `partial_fit`."""
 
 
 class TransferNet(NeuralNet):
@@ -75,7 +101,7 @@ class TransferNet(NeuralNet):
         ]
         # PrintLog makes its table even when it does not print it
         if self.verbose > 1:
-            callbacks.append(("print_log", PrintLog(sink=print_plainly)))
+            callbacks.append(("print_log", PrintLog(sink=_print_plainly)))
         return callbacks
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> "TransferNet":
@@ -162,7 +188,7 @@ class TransferNet(NeuralNet):
         getattr(self, method_name)(self, **cb_kwargs)
         if method_name not in self.listening_:
             self.listening_[method_name] = [
-                callback for _, callback in self.callbacks_ if listens(callback, method_name)
+                callback for _, callback in self.callbacks_ if _listens(callback, method_name)
             ]
         for callback in self.listening_[method_name]:
             getattr(callback, method_name)(self, **cb_kwargs)
@@ -263,7 +289,7 @@ class TransferNet(NeuralNet):
         with self._progress(len(X)) as self.bar_:
             try:
                 self.fit_loop(X, y, epochs=n_left, **fit_params)
-            except EndOfTraining:
+            except _EndOfTraining:
                 pass
             except KeyboardInterrupt:
                 if not self._was_stopped_by_skorch():
@@ -354,6 +380,78 @@ class TransferNet(NeuralNet):
         return self
 
 
+def _listens(callback: Any, method_name: str) -> bool:
+    """Return whether a callback has a method that is not that of the base, which does nothing."""
+    own = getattr(type(callback), method_name, None)
+    is_own = own is not getattr(Callback, method_name, None)
+    return is_own or method_name in getattr(callback, "__dict__", ())
+
+
+def _print_plainly(line: str) -> None:
+    """Print a line of skorch's table; its colours are for terminals alone."""
+    is_terminal = hasattr(sys.stdout, "isatty") and sys.stdout.isatty()
+    print(line if is_terminal else re.sub(r"\x1b\[\d*m", "", line))
+
+
+class _Epochs(Callback):
+    """Calls the functions of `_epochs`, after the callbacks of skorch and of the user."""
+
+    def __init__(self, watcher: EpochWatcher | None = None):
+        self.watcher = watcher
+
+    def on_train_begin(self, net: TransferNet, **kwargs: Any) -> None:
+        if self.watcher is not None:
+            self.watcher.begin_training(net.n_epochs - len(net.history))
+
+    def on_epoch_begin(self, net: TransferNet, **kwargs: Any) -> None:
+        if self.watcher is not None:
+            self.watcher.begin_epoch()
+        epoch, device = len(net.history) - 1, torch.device(net.device)
+        start_epoch(net.module_, net.config, net.seed, epoch, device)
+        if net.adaptation is not None:
+            net.adaptation.start_epoch(epoch, net.on_device_)
+        self.validated_ = ValidationOutputs()
+
+    def on_batch_end(
+        self, net: TransferNet, training: bool = False, y_pred: Any = None, **kwargs: Any
+    ) -> None:
+        if not training:
+            self.validated_.append(y_pred)
+            return
+        net.duration_.end_step()
+        net.bar_.update()
+
+    def on_epoch_end(self, net: TransferNet, **kwargs: Any) -> None:
+        epoch, loss = len(net.history), net.history[-1, "train_loss"]
+        check_loss(loss, epoch, net.config.lr)
+        net.history.record("lr", net.optimizer_.param_groups[0]["lr"])
+        if net.adaptation is not None:
+            net.history.record("adapt_loss", net.adaptation.mean_loss())
+            check_loss(net.history[-1, "adapt_loss"], epoch, net.config.lr)
+        if self.validated_:
+            score = self.validated_.score(net.criterion_.kind, net.train_split.validation)
+            net.history.record("valid_score", score)
+        stop = net.best_ is not None and net.best_.update(
+            epoch, net.history[-1, "valid_loss"], net.module_
+        )
+        if self.watcher is not None:
+            stop = self.watcher.end_epoch(net.module_, epoch) or stop
+        net.save_checkpoint()
+        net.duration_.end_epoch()
+        net.bar_.set_note(f"epoch {epoch} of {net.n_epochs}, train loss {loss:.4f}")
+        if stop:
+            raise _EndOfTraining
+
+    def on_train_end(self, net: TransferNet, **kwargs: Any) -> None:
+        self.validated_ = ValidationOutputs()  # the last ones are on the device
+        net.module_.set_trainable(None)
+        if net.best_ is not None:
+            net.best_.restore(net.module_)
+            net.best_.state = None  # the module holds it now
+        if self.watcher is not None:
+            self.watcher.end_training()
+
+
 def make_net(
     module: TrainablePart,
     loss: WeightedLoss,
@@ -389,11 +487,38 @@ def make_net(
         checkpoint=checkpoint,
         adaptation=adaptation,
         train_split=None if validation is None else _Validation(validation),
-        callbacks=[*callbacks, ("epochs", Epochs(watcher))],
+        callbacks=[*callbacks, ("epochs", _Epochs(watcher))],
         device=device,
         verbose=verbose,
         **(net_params or {}),
     )
+
+
+def check_net_params(net_params: Mapping[str, Any], owner: str) -> None:
+    """Raise for a name that skorch's net does not take, or that the estimator sets itself."""
+    known = set(inspect.signature(NeuralNet.__init__).parameters) - {"self", "kwargs"}
+    for name in net_params:
+        root = name.split("__")[0]
+        if root in _OURS or name == "callbacks":
+            raise ValueError(
+                f"net_params must not hold {name!r}, which follows from the parameters of {owner}"
+            )
+        if root not in known:
+            raise ValueError(
+                f"net_params has {name!r}, which is no argument of skorch.NeuralNet; it takes "
+                f"{', '.join(sorted(known - _OURS))}"
+            )
+
+
+def check_callbacks(callbacks: Sequence[Any], owner: str) -> None:
+    """Raise for a callback whose effect this net would overwrite."""
+    for callback in callbacks:
+        callback = callback[1] if isinstance(callback, tuple) else callback
+        if isinstance(callback, LRScheduler):
+            raise ValueError(
+                "callbacks must not hold skorch's LRScheduler: rates follow from the parameters "
+                f"lr, backbone_lr_scale and layer_decay of {owner}, with a warm-up and a cosine"
+            )
 
 
 class _Validation:
