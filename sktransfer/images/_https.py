@@ -186,7 +186,7 @@ def _again(attempt: Callable[[], Any], n_retries: int) -> Any:
         except ObjectStoreError as error:
             if not error.is_unreachable or number == n_retries:
                 raise
-            asked_for = getattr(error, "seconds", 0.0)
+            asked_for = error.seconds if isinstance(error, _Failed) else 0.0
             if asked_for > remote_options().timeout:  # nobody waits for an hour for an image
                 raise
         _pause(max(min(0.1 * 2**number, 15.0), asked_for))

@@ -16,17 +16,17 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 
 from ._probe import PROBE_ITERATIONS
-from ._resident import fits_on, moved
+from ._resident import fits_on, is_host, moved
 from ._scaled_rows import ScaledRows
 
 # Of the norm of the gradient in the coordinates of `_Coordinates`: half of its square is about how
-# far the mean loss is from the least. Where weights are equal, it leaves up to 5e-4 in probability,
-# where scikit-learn's own tolerance leaves 9e-3; rows of small weight are not as well determined.
+# far the mean loss is from the least. What it leaves in probability is in the results of
+# benchmarks/bench_large_head.py; rows of small weight are not as well determined.
 _TOLERANCE = 3e-5
 # Change of the loss up to which float32 has too few digits for it.
 _ROUNDING = 1e-6
-# Passes in one direction before it is given up. In float32 the loss has too few digits where one
-# finds nothing soon: float64 goes on.
+# Passes in one direction before it is given up. Where float32 finds no smaller loss in a few, its
+# digits are too few, and float64 goes on.
 _SEARCHED = {torch.float32: 4, torch.float64: 20}
 # Of the mean of all outputs: least curvature that one is taken to have.
 _LEAST_CURVATURE = 1e-2
@@ -144,7 +144,7 @@ def mean_weights(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean weights, in the loss, of an absence and of a presence of each output.
 
-    None is less than those of one image.
+    Each is at least that of about one image, so that none is 0.
     """
     if balance is None:
         present = np.bincount(targets, weights, minlength=n_outputs)
@@ -227,12 +227,12 @@ class _Objective:
         dtype: torch.dtype,
     ):
         self._rows, self._targets = rows, targets
-        self._n_outputs, self._device, self._dtype = n_outputs, device, dtype
+        self._device, self._dtype = device, dtype
         self._balance = balance
         self._slices = list(rows.slices(n_outputs))
         self._weights = weights / weights.sum()
         # on a GPU with room for them, rows cross to it once
-        self._keeps = device.type != "cpu" and fits_on(
+        self._keeps = not is_host(device) and fits_on(
             device, len(rows) * dtype.itemsize * (rows.rows.shape[1] + 2)
         )
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}

@@ -22,7 +22,7 @@ PROBE_ALPHAS = np.logspace(-1, 4, 11)
 _MANY_VALUES = 2**22
 # Values of rows and of their outputs together, above which no copy of all of them is made. A
 # standardised copy is 128 MiB, and scikit-learn needs several. By blocks 20 classes take less than
-# half of the time, too, and 1,000 classes half more of it (benchmarks/bench_large_head.py).
+# half of the processor time, and 1,000 classes 1.5 times it (benchmarks/bench_large_head.py).
 LARGE = 2**24
 _ROWS_OF_A_BLOCK = 2**13
 
