@@ -70,8 +70,6 @@ class TransferNet(NeuralNet):
     config: TrainingConfig  # `make_net` gives it always
     # In training, both anew in each epoch. A walk over all modules takes as long as the rest of a
     # step does in Python.
-    parameters_: list[nn.Parameter] | None
-    listening_: dict[str, list[Any]]  # callbacks, by the method that they have
 
     def __init__(
         self,
@@ -132,9 +130,7 @@ class TransferNet(NeuralNet):
         step = self._step_with_gradients(self._mixed(batch))
         self.module_.add_penalty_to_gradients()
         if self.config.max_grad_norm is not None:
-            if self.parameters_ is None:
-                self.parameters_ = list(self.module_.parameters())
-            nn.utils.clip_grad_norm_(self.parameters_, self.config.max_grad_norm)
+            nn.utils.clip_grad_norm_(self.module_.parameters(), self.config.max_grad_norm)
         self.notify(
             "on_grad_computed",
             named_parameters=TeeGenerator(self.get_all_learnable_params()),
@@ -173,25 +169,7 @@ class TransferNet(NeuralNet):
         return self.parts_.run(len(batch[0]), lambda size: in_parts(step, batch, size))
 
     def _drop_gradients(self) -> None:
-        for group in self.optimizer_.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    def on_epoch_begin(self, net: "TransferNet", *args: Any, **kwargs: Any) -> None:
-        super().on_epoch_begin(net, *args, **kwargs)
-        # a callback may have added parameters or callbacks since the last epoch
-        self.parameters_ = None
-        self.listening_.clear()
-
-    def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Call the callbacks that do something, which in a step few do."""
-        getattr(self, method_name)(self, **cb_kwargs)
-        if method_name not in self.listening_:
-            self.listening_[method_name] = [
-                callback for _, callback in self.callbacks_ if _listens(callback, method_name)
-            ]
-        for callback in self.listening_[method_name]:
-            getattr(callback, method_name)(self, **cb_kwargs)
+        self.optimizer_.zero_grad(set_to_none=True)
 
     def _mixed(self, batch: Batch) -> Batch:
         if self.config.mix is None:
@@ -276,7 +254,6 @@ class TransferNet(NeuralNet):
             largest_step=self.batch_size + 1,  # an image that is left over joins a batch
             make_room=self.on_device_.drop,
         )
-        self.parameters_, self.listening_ = None, {}
         self._resume_from_checkpoint()
         super()._set_training(False)  # all modules have one mode, as `_set_training` expects
         self.notify("on_train_begin", X=X, y=y)
@@ -296,9 +273,8 @@ class TransferNet(NeuralNet):
                     raise
         self.module_.pass_at_once(None)  # it may be trained further
         self.on_device_.drop()
-        del self.bar_, self.duration_, self.parts_, self.on_device_, self.parameters_
+        del self.bar_, self.duration_, self.parts_, self.on_device_
         self.notify("on_train_end", X=X, y=y)
-        del self.listening_
         super()._set_training(False)  # predictions do not change the mode
         if self.checkpoint is not None:
             self.checkpoint.delete()
@@ -365,8 +341,6 @@ class TransferNet(NeuralNet):
             "duration_",
             "parts_",
             "on_device_",
-            "parameters_",
-            "listening_",
         ):
             bare.__dict__.pop(name, None)
         module = copy.deepcopy(self.module_).cpu()
@@ -378,13 +352,6 @@ class TransferNet(NeuralNet):
         patience = self.config.n_iter_no_change
         self.best_ = None if patience is None else EarlyStop(patience)
         return self
-
-
-def _listens(callback: Any, method_name: str) -> bool:
-    """Return whether a callback has a method that is not that of the base, which does nothing."""
-    own = getattr(type(callback), method_name, None)
-    is_own = own is not getattr(Callback, method_name, None)
-    return is_own or method_name in getattr(callback, "__dict__", ())
 
 
 def _print_plainly(line: str) -> None:
